@@ -1,0 +1,1 @@
+"""Graph hypernetworks: initialize any PyTorch model with predicted weights."""

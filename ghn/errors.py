@@ -1,0 +1,46 @@
+"""Every mistake a user can make has a class here; the command line turns them into one line and exit code 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class GhnError(Exception):
+    """Base of all errors that tell the user what was found, what was expected and what to do next."""
+
+
+class TraceError(GhnError):
+    """A model could not be traced: bad example inputs, or an operation that needs real values."""
+
+
+class ModelError(GhnError):
+    """A model specification names nothing, or its arguments don't fit."""
+
+
+class ShapeError(GhnError):
+    """Tensors or specifications disagree on a shape."""
+
+
+class ConfigError(GhnError):
+    """A configuration value is out of range, unknown, or from a newer version."""
+
+
+class CheckpointError(GhnError):
+    """A checkpoint is missing, corrupted, of another kind, or refused because it is a pickle."""
+
+
+class PredictionError(GhnError):
+    """Predicted weights can't be used: not finite, or there is nothing to predict."""
+
+
+class DataError(GhnError):
+    """A data set is missing, empty, or has the wrong columns or number of classes."""
+
+
+class OutputError(GhnError):
+    """A result can't be written where it was asked for."""
+
+
+def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
+    """Suggest close names, as a sentence to append to an error message (empty if nothing is close)."""
+    close = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

@@ -1,0 +1,86 @@
+"""The traced target: nodes, edges and one specification per parameter tensor."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+
+class Edge(NamedTuple):
+    """Data flows from node ``source`` into input number ``slot`` of node ``target``."""
+
+    source: int
+    target: int
+    slot: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One input, parameter or executed operation of the target."""
+
+    index: int
+    """Position in ``ComputationGraph.nodes``; nodes are in execution (topological) order."""
+    kind: str
+    """A name from ``ghn.graph.ops.KINDS``."""
+    module: str = ""
+    """Qualified name of the module that ran the operation; the root module is the empty string."""
+    shape: tuple[int, ...] = ()
+    """Shape of the (first) output, batch axis of the example input included."""
+    attributes: Mapping[str, float | tuple[int, ...]] = field(default_factory=dict)
+    """Facts the operation was called with: kernel, stride, dilation, groups, heads …"""
+    param: str | None = None
+    """For ``kind='parameter'``: the ``ParamSpec.name`` it stands for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParamSpec:
+    """One distinct parameter tensor of the target, under all of its names."""
+
+    names: tuple[str, ...]
+    """Qualified names in ``named_parameters(remove_duplicate=False)`` order; more than one if the tensor is tied."""
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+    role: str = "unknown"
+    """What the tensor does in the operation that consumes it: a name from ``ghn.graph.ops.ROLES``."""
+    axes: tuple[str, ...] = ()
+    """Role of each axis, names from ``ghn.graph.ops.AXES``; as many as ``shape`` has entries."""
+    groups: int = 1
+    """Groups of a convolution, gates of a recurrent block; 1 elsewhere."""
+    trainable: bool = True
+    """``requires_grad`` of the target's tensor."""
+    node: int | None = None
+    """Index of its node; None if no executed operation uses the tensor."""
+    reason: str = ""
+    """Why ``node`` is None; empty otherwise."""
+
+    @property
+    def name(self) -> str:
+        """The first of ``names``: how reports and predictions call the tensor."""
+        return self.names[0]
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        total = 1
+        for size in self.shape:
+            total *= size
+        return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputationGraph:
+    """What a model computes, as a directed acyclic graph; see ``ghn.trace``."""
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    params: tuple[ParamSpec, ...]
+    """One entry per distinct parameter tensor of the model, in ``named_parameters`` order."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know of the trace: second pass in train mode, constants answered by a rule …"""
+
+    def coverage(self) -> float:
+        """Share of parameter tensors that an executed operation uses, in [0, 1]; 1 for a model without any."""
+        if not self.params:
+            return 1.0
+        return sum(spec.node is not None for spec in self.params) / len(self.params)

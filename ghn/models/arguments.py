@@ -1,0 +1,61 @@
+"""Turn what a factory says about its arguments into one line that helps."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from ghn.errors import ModelError, did_you_mean
+
+
+def call_factory(
+    factory: Callable[..., Any],
+    name: str,
+    kwargs: Mapping[str, Any],
+    takes: Callable[..., Any] | None = None,
+    **fixed: Any,
+) -> nn.Module:
+    """Call ``factory(**kwargs, **fixed)``.
+
+    Args:
+        factory: What builds the model.
+        name: How messages call it.
+        kwargs: The user's arguments.
+        takes: Whose signature and module know the argument names; the factory's own by default.
+        **fixed: Our arguments.
+
+    Raises:
+        ModelError: If an argument is unknown (with close ones), its value doesn't fit, or the result is no module.
+    """
+    try:
+        model = factory(**kwargs, **fixed)
+    except TypeError as error:
+        raise ModelError(_explain(error, takes or factory, name, kwargs)) from error
+    except (ValueError, RuntimeError, AssertionError, KeyError, AttributeError, NotImplementedError) as error:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
+        raise ModelError(
+            f"{name!r} can't be built with {arguments or 'its defaults'}: {one_line(error)}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{name!r} returned {type(model).__name__}; expected a torch.nn.Module")
+    return model
+
+
+def one_line(error: Exception) -> str:
+    """Kind and text of an error without line breaks."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+def _explain(error: TypeError, factory: Callable[..., Any], name: str, kwargs: Mapping[str, Any]) -> str:
+    found = re.search(r"([\w.]+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if found is None or found[2] not in kwargs:
+        return f"{name!r} can't be built: {one_line(error)}"
+    callee, bad = found.groups()
+    # The factory often hands **kwargs on to the class that complains: its signature has the names.
+    owner = inspect.getmodule(inspect.unwrap(factory))
+    target = getattr(owner, callee.partition(".")[0], factory)
+    known = {*inspect.signature(factory).parameters, *inspect.signature(target).parameters}
+    known -= {"self", "args", "kwargs", bad}
+    return f"{name!r} takes no argument {bad!r}.{did_you_mean(bad, known) or f' It takes {sorted(known)}'}"

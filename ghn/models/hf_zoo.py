@@ -1,0 +1,162 @@
+"""Hugging Face transformers: any architecture from its configuration alone."""
+
+import functools
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import transformers
+from torch import nn
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers.models.auto import modeling_auto
+
+from ghn.errors import ModelError, did_you_mean
+from ghn.models.arguments import call_factory, one_line
+from ghn.models.hf_inputs import example_inputs
+
+__all__ = ["build", "example_inputs", "names"]
+
+TASKS: dict[str, tuple[str, ...]] = {
+    "image-classification": ("AutoModelForImageClassification",),
+    "language-modeling": ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForMaskedLM"),
+}
+"""Heads of a task; the first that the type has wins."""
+
+_DEFAULT_HEADS = (
+    "AutoModelForMaskedLM",  # before CausalLM: the types that have both are bidirectional encoders
+    "AutoModelForCausalLM",
+    "AutoModelForImageClassification",
+    "AutoModelForMultimodalLM",
+    "AutoModel",
+)
+_NOT_OVERRIDES = ("task", "num_classes")
+
+
+def names() -> list[str]:
+    """Model types that have a model class."""
+    return [name for name in CONFIG_MAPPING if name in modeling_auto.MODEL_MAPPING_NAMES]
+
+
+def build(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    """Construct a transformers model; see ``ghn.load_model``."""
+    source, head = _split_head(name)
+    config = _config(source, kwargs)
+    cls = _head_class(head, source) if head else _default_head(config, kwargs.get("task"))
+    if hasattr(cls, "from_config"):
+        _check_head(cls, config, source)
+    if cls is transformers.AutoModelForCausalLM and type(config) in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING:
+        # An encoder must be told to look back only, or it would see the token that it predicts.
+        config.is_decoder = kwargs.get("is_decoder", True)
+    factory = cls.from_config if hasattr(cls, "from_config") else cls._from_config
+    return call_factory(functools.partial(factory, config), name, {})
+
+
+def _split_head(name: str) -> tuple[str, str]:
+    source, colon, head = name.rpartition(":")
+    return (source, head) if colon and "/" not in head and not head.endswith(".json") else (name, "")
+
+
+def _config(source: str, kwargs: Mapping[str, Any]) -> PreTrainedConfig:
+    overrides = {key: value for key, value in kwargs.items() if key not in _NOT_OVERRIDES}
+    if "num_classes" in kwargs:
+        overrides["num_labels"] = kwargs["num_classes"]
+    stored: dict[str, Any] = {}
+    if source in CONFIG_MAPPING:
+        cls = CONFIG_MAPPING[source]
+    else:
+        stored = _stored_config(source)
+        if stored.get("model_type") not in CONFIG_MAPPING:
+            raise ModelError(
+                f"{source!r} has model_type {stored.get('model_type')!r}, unknown to transformers"
+            )
+        cls = CONFIG_MAPPING[stored["model_type"]]
+    _check_overrides(overrides, cls(), source)
+    try:
+        return cls(**_merge(stored, overrides))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ModelError(f"{source!r} can't be configured with {overrides}: {one_line(error)}") from error
+
+
+def _stored_config(source: str) -> dict[str, Any]:
+    path = Path(source)
+    path = path / "config.json" if path.is_dir() else path
+    if path.is_file():
+        try:
+            return dict(json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"{str(path)!r} is no configuration in JSON: {one_line(error)}") from error
+    try:
+        stored, _ = PreTrainedConfig.get_config_dict(source)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{source!r} is no model type, local folder or config.json, and not found on the hub."
+            f"{did_you_mean(source, names())}"
+        ) from error
+    return dict(stored)
+
+
+def _check_overrides(overrides: Mapping[str, Any], default: PreTrainedConfig, source: str) -> None:
+    known = {*default.to_dict(), *default.attribute_map, "num_labels", "dtype", "attn_implementation"}
+    for name in overrides:
+        if name not in known and not hasattr(default, name):
+            raise ModelError(f"The configuration of {source!r} has no {name!r}.{did_you_mean(name, known)}")
+
+
+def _merge(stored: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored values with overrides on top, nested configurations entry by entry."""
+    merged = dict(stored)
+    for key, value in overrides.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    if "num_labels" in overrides:
+        merged.pop("id2label", None)
+        merged.pop("label2id", None)
+    depth = overrides.get("num_hidden_layers")
+    for key in ("layer_types", "mlp_layer_types"):
+        if depth is not None and key not in overrides and merged.get(key) is not None:
+            merged[key] = merged[key][:depth]
+    return merged
+
+
+def _head_class(head: str, source: str) -> Any:
+    cls = getattr(transformers, head, None)
+    if cls is None or not (hasattr(cls, "from_config") or hasattr(cls, "_from_config")):
+        known = [name for name in dir(modeling_auto) if name.startswith("AutoModel")]
+        raise ModelError(
+            f"transformers has no model class {head!r} (in 'hf:{source}:{head}').{did_you_mean(head, known)}"
+        )
+    return cls
+
+
+def _default_head(config: PreTrainedConfig, task: str | None) -> Any:
+    if task is not None and task not in TASKS:
+        raise ModelError(
+            f"Unknown task {task!r}; expected one of {', '.join(TASKS)}.{did_you_mean(task, TASKS)}"
+        )
+    if task is None and config.architectures and hasattr(transformers, config.architectures[0]):
+        return getattr(transformers, config.architectures[0])
+    first = ("AutoModelForSeq2SeqLM",) if config.is_encoder_decoder else ()
+    for head in TASKS[task] if task else first + _DEFAULT_HEADS:
+        cls = getattr(transformers, head)
+        if type(config) in cls._model_mapping:
+            return cls
+    if task:
+        raise ModelError(
+            f"Model type {config.model_type!r} has no head for {task!r}: none of {', '.join(TASKS[task])}"
+        )
+    raise ModelError(
+        f"Model type {config.model_type!r} has no model class of its own; name one, 'hf:X:CLASS'"
+    )
+
+
+def _check_head(cls: Any, config: PreTrainedConfig, source: str) -> None:
+    if type(config) in cls._model_mapping:
+        return
+    heads = [
+        name
+        for name, other in inspect.getmembers(modeling_auto, inspect.isclass)
+        if name.startswith("Auto") and type(config) in (getattr(other, "_model_mapping", None) or ())
+    ]
+    raise ModelError(f"{source!r} has no {cls.__name__}; it has {', '.join(heads)}")

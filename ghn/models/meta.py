@@ -1,0 +1,52 @@
+"""Construct a model whose parameters take no memory, even if its constructor reads values."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+MAX_REAL_NUMEL = 2**24
+"""Factories make larger tensors on meta at once: banks of experts can't even be reserved before they are registered."""
+
+_FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Inside, each parameter moves to the meta device when a module registers it; every other tensor stays real.
+
+    So a constructor can read what it computes (``torch.linspace(…).tolist()`` for drop rates, RegNet's widths), and
+    buffers keep their values. A parameter that is registered twice stays one tensor.
+    """
+    twins = WeakIdKeyDictionary()
+
+    def to_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
+        if parameter.is_meta or isinstance(parameter, nn.UninitializedParameter):
+            return parameter
+        if parameter not in twins:
+            twin = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+            twin.__dict__.update(parameter.__dict__)
+            twins[parameter] = twin
+        return twins[parameter]
+
+    handle = register_module_parameter_registration_hook(to_meta)
+    try:
+        with _BigTensorsOnMeta():
+            yield
+    finally:
+        handle.remove()
+
+
+class _BigTensorsOnMeta(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _FACTORIES and kwargs.get("device") is None:
+            twin: Tensor = func(*args, **{**kwargs, "device": "meta"})
+            if twin.numel() > MAX_REAL_NUMEL:
+                return twin
+        return func(*args, **kwargs)

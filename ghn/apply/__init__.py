@@ -1,0 +1,1 @@
+"""Write predicted parameters into models."""

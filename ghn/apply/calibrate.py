@@ -1,0 +1,61 @@
+"""BatchNorm running statistics for weights that were predicted rather than trained."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ghn.errors import DataError
+
+
+def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
+    """Set the running statistics of every BatchNorm layer to their average over some batches.
+
+    Predicted (or random) weights come with running statistics of mean 0 and variance 1, so in eval mode their
+    BatchNorm layers normalize nothing. Modes, dropout state and gradients are as before afterwards.
+
+    Args:
+        model: Written in place; without BatchNorm layers nothing runs.
+        batches: Inputs: a tensor, a tuple of positional, or a dict of keyword arguments each.
+
+    Returns:
+        Number of layers calibrated.
+
+    Raises:
+        DataError: If there are layers to calibrate but no batch.
+    """
+    layers = [
+        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+    ]
+    if not layers:
+        return 0
+    momenta = [layer.momentum for layer in layers]
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    for layer in layers:
+        layer.train().reset_running_stats()
+        layer.momentum = None  # cumulative average
+    seen = 0
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                _call(model, batch)
+                seen += 1
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        for module, mode in modes.items():
+            module.training = mode
+    if not seen:
+        raise DataError("calibrate_ needs at least one batch; the iterable was empty")
+    return len(layers)
+
+
+def _call(model: nn.Module, batch: Any) -> None:
+    if isinstance(batch, Tensor):
+        model(batch)
+    elif isinstance(batch, dict):
+        model(**batch)
+    else:
+        model(*batch)

@@ -1,0 +1,58 @@
+"""What happened to every parameter of an initialized model."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ghn.graph.graph import ComputationGraph
+
+FATES = ("predicted", "tied", "kept")
+
+
+@dataclass(frozen=True)
+class ParameterReport:
+    """Fate of one parameter name."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: str
+    fate: str
+    """'predicted', 'tied' (shares the tensor of another name) or 'kept' (the model's own values)."""
+    reason: str
+    """Name it is tied to, or why it was kept; empty when predicted."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Every parameter name of the model exactly once, in the model's order."""
+
+    parameters: tuple[ParameterReport, ...]
+    notes: tuple[str, ...] = ()
+    """What the tracer found worth saying."""
+
+    @classmethod
+    def of(cls, graph: ComputationGraph, predicted: frozenset[str]) -> "Report":
+        """Report on a graph of which the named parameters were predicted."""
+        return cls(tuple(_entries(graph, predicted)), graph.notes)
+
+    def count(self, fate: str) -> int:
+        """Number of parameter names with a fate."""
+        return Counter(entry.fate for entry in self.parameters)[fate]
+
+    def __str__(self) -> str:
+        lines = [", ".join(f"{self.count(fate)} {fate}" for fate in FATES)]
+        lines += [
+            f"  kept {entry.name} {entry.shape}: {entry.reason}"
+            for entry in self.parameters
+            if entry.fate == "kept"
+        ]
+        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+
+
+def _entries(graph: ComputationGraph, predicted: frozenset[str]) -> Iterator[ParameterReport]:
+    for spec in graph.params:
+        done = spec.name in predicted
+        reason = "" if done else spec.reason or f"its role is {spec.role!r}: no rule says what it should be"
+        yield ParameterReport(spec.name, spec.shape, spec.role, "predicted" if done else "kept", reason)
+        for alias in spec.names[1:]:
+            yield ParameterReport(alias, spec.shape, spec.role, "tied", f"shares the tensor of {spec.name!r}")

@@ -1,0 +1,106 @@
+"""How a parameter tensor of any rank is seen as a matrix: rows that are produced, columns that are read."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ghn.graph.graph import ParamSpec
+
+COLUMN_AXES = frozenset({"in", "spatial", "channel"})
+"""Axes that a row of the matrix extends over; all others number the rows."""
+
+FREQUENCIES = 6
+"""Octaves of the position encoding; the finest wave is 1/32 of the axis, or 2 pi * 32 positions, long."""
+
+POSITION_SLOTS = 4
+"""Axes of one side that get a position encoding: two counted axes and two spatial ones."""
+
+POSITION_FEATURES = POSITION_SLOTS * 4 * FREQUENCIES
+"""Width of ``axis_positions``."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A permutation of the axes to (rows..., columns...), and the sizes on each side."""
+
+    permutation: tuple[int, ...]
+    row_sizes: tuple[int, ...]
+    column_sizes: tuple[int, ...]
+    spatial: int
+    """How many of the last ``column_sizes`` are spatial."""
+    permuted_shape: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the matrix."""
+        return math.prod(self.row_sizes)
+
+    @property
+    def columns(self) -> int:
+        """Columns of the matrix."""
+        return math.prod(self.column_sizes)
+
+    @classmethod
+    def of(cls, spec: ParamSpec) -> "Layout":
+        """Lay out a parameter by the roles of its axes; grouped and gated rows are split by group."""
+        axes = range(len(spec.shape))
+        columns = [axis for axis in axes if spec.axes[axis] in COLUMN_AXES]
+        columns.sort(key=lambda axis: spec.axes[axis] == "spatial")
+        rows = [axis for axis in axes if axis not in columns]
+        row_sizes = tuple(spec.shape[axis] for axis in rows)
+        if spec.groups > 1 and row_sizes and row_sizes[0] % spec.groups == 0:
+            row_sizes = (spec.groups, row_sizes[0] // spec.groups, *row_sizes[1:])
+        return cls(
+            permutation=(*rows, *columns),
+            row_sizes=row_sizes,
+            column_sizes=tuple(spec.shape[axis] for axis in columns),
+            spatial=sum(spec.axes[axis] == "spatial" for axis in columns),
+            permuted_shape=tuple(spec.shape[axis] for axis in (*rows, *columns)),
+        )
+
+    def restore(self, matrix: Tensor) -> Tensor:
+        """Turn a ``(rows, columns)`` matrix back into the parameter's own shape."""
+        inverse = sorted(range(len(self.permutation)), key=self.permutation.__getitem__)
+        return matrix.reshape(self.permuted_shape).permute(inverse)
+
+
+def axis_positions(sizes: tuple[int, ...], spatial: int, device: torch.device) -> Tensor:
+    """Encode where each row (or column) sits: waves over relative and absolute position along up to four axes.
+
+    Args:
+        sizes: Sizes of the side's axes; their product is the number of positions.
+        spatial: How many of the last axes are spatial.
+        device: Where the result lives.
+
+    Returns:
+        Encodings of norm independent of the position, shape ``(positions, POSITION_FEATURES)``.
+    """
+    return _axis_positions(sizes, spatial).to(device)
+
+
+@lru_cache(maxsize=64)
+def _axis_positions(sizes: tuple[int, ...], spatial: int) -> Tensor:
+    counted, kernel = sizes[: len(sizes) - spatial], sizes[len(sizes) - spatial :]
+    # Axes past the slots' number join the one before them.
+    slots = [*_merge(counted, 2), *_merge(kernel, 2)]
+    grids = torch.meshgrid(*(torch.arange(size) for size in slots), indexing="ij")
+    return torch.cat(
+        [_waves(grid.reshape(-1), size) for grid, size in zip(grids, slots, strict=True)], dim=-1
+    )
+
+
+def _merge(sizes: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """Exactly ``count`` sizes with the same product: ones in front, or the first ones multiplied."""
+    padded = (1,) * (count - len(sizes)) + sizes
+    return (math.prod(padded[: len(padded) - count + 1]), *padded[len(padded) - count + 1 :])
+
+
+def _waves(index: Tensor, size: int) -> Tensor:
+    octaves = 2.0 ** torch.arange(FREQUENCIES)
+    relative = (index.float() + 0.5)[:, None] / size * math.pi * octaves
+    absolute = index.float()[:, None] / octaves
+    angles = torch.cat([relative, absolute], dim=-1)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)

@@ -1,0 +1,164 @@
+"""Where predicted values are centred and how far they spread, by role, fan and place in the graph."""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ghn.errors import ConfigError
+from ghn.graph.graph import ComputationGraph, ParamSpec
+from ghn.graph.structure import residual_adds
+
+FANS = ("fan_in", "fan_out", "zoo")
+
+MIXING_ROLES = frozenset(
+    {
+        "linear",
+        "conv",
+        "conv_transpose",
+        "recurrent_input",
+        "recurrent_hidden",
+        "bilinear",
+        "expert",
+        "matrix",
+    }
+)
+"""Roles whose entries are summed over the columns, so that variance follows the fan."""
+
+TABLE_ROLES = frozenset({"embedding", "position", "token", "relative_bias"})
+"""Roles whose rows are read one at a time."""
+
+CENTRES = {
+    "norm_weight": 1.0,
+    "scale": 1.0,
+    "layer_scale": 1.0,  # divided by the square root of the number of residual branches
+    "log_scale": math.log(10.0),  # temperature 0.1, as Swin v2 and CLIP-like models start
+    "slope": 0.25,  # nn.PReLU
+    "weight_norm_scale": math.sqrt(1 / 3),  # length of a row of torch's default linear map
+}
+"""Value around which a vector is predicted; 0 for roles not listed."""
+
+VECTOR_SPREAD = 0.25
+"""Spread of a vector around its centre at full trust: a quarter of a unit-variance activation."""
+
+RELATIVE_BIAS_SPREAD = 0.02
+"""Of Swin's and BEiT's tables."""
+
+DEFAULT_GAIN = math.sqrt(1 / 3)
+"""Of torch's default linear map and convolution: uniform within ``1 / sqrt(fan_in)``."""
+
+RELU_GAIN = math.sqrt(2)
+"""He et al., https://arxiv.org/abs/1502.01852"""
+
+NORMS = frozenset({"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"})
+BATCH_STATISTICS = frozenset({"batch_norm", "group_norm", "instance_norm"})
+RECTIFIERS = frozenset(
+    {"relu", "relu6", "leaky_relu", "prelu", "elu", "silu", "gelu", "hardswish", "mish", "softplus"}
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the graph says about one parameter's surroundings."""
+
+    branches: int = 0
+    """Residual additions in the whole graph if this tensor ends a residual branch, else 0."""
+    normalized: bool = False
+    """A batch, group or instance norm reads the output of the tensor's operation."""
+    rectified: bool = False
+    """A rectifier reads it, and no norm precedes the operation anywhere: a plain network."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A parameter is ``centre + spread * (unit-variance numbers)``."""
+
+    centre: float
+    spread: float
+    random: bool
+    """Whether the unit-variance numbers have a random base."""
+
+
+def places(graph: ComputationGraph) -> dict[str, Place]:
+    """Look at the surroundings of every attached parameter of a graph, by name."""
+    consumers: dict[int, list[int]] = defaultdict(list)
+    for edge in graph.edges:
+        consumers[edge.source].append(edge.target)
+    adds = residual_adds(graph)
+    ends = {name for add in adds for name in add.branch_ends}
+    plain = not any(node.kind in NORMS for node in graph.nodes)
+    result = {}
+    for spec in graph.params:
+        if spec.node is None:
+            continue
+        after = {
+            graph.nodes[reader].kind for operation in consumers[spec.node] for reader in consumers[operation]
+        }
+        result[spec.name] = Place(
+            branches=len(adds) if spec.name in ends else 0,
+            normalized=bool(after & BATCH_STATISTICS),
+            rectified=plain and bool(after & RECTIFIERS),
+        )
+    return result
+
+
+def fans(spec: ParamSpec) -> tuple[float, float]:
+    """Fan-in and fan-out of one group of a mixing parameter (elements read per output, written per input)."""
+    sizes: dict[str, int] = defaultdict(lambda: 1)
+    for axis, size in zip(spec.axes, spec.shape, strict=True):
+        sizes[axis] *= size
+    # conv_transpose stores (in, out / groups); all others (out, in / groups).
+    per_group_in, per_group_out = sizes["in"], sizes["out"]
+    if spec.role == "conv_transpose":
+        per_group_in /= spec.groups
+    else:
+        per_group_out /= spec.groups
+    return max(per_group_in * sizes["spatial"], 1), max(per_group_out * sizes["spatial"], 1)
+
+
+def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
+    """Choose centre and spread of one parameter.
+
+    Args:
+        spec: The parameter.
+        place: Its surroundings.
+        fan: 'fan_in' or 'fan_out' for every mixing parameter, or 'zoo': fan-out before batch statistics, fan-in
+            elsewhere, as the model zoos do.
+
+    Raises:
+        ConfigError: If ``fan`` is none of ``FANS``.
+
+    References:
+        Hyperfan initialization, https://arxiv.org/abs/2312.08399; damping of residual branches as in GPT-2 and
+        https://arxiv.org/abs/1901.09321
+    """
+    if fan not in FANS:
+        raise ConfigError(f"fan must be one of {', '.join(FANS)}; got {fan!r}")
+    damping = 1 / math.sqrt(place.branches) if place.branches else 1.0
+    if spec.role in MIXING_ROLES:
+        fan_in, fan_out = fans(spec)
+        outward = fan == "fan_out" or (fan == "zoo" and place.normalized and spec.role == "conv")
+        gain = RELU_GAIN if place.rectified or (place.normalized and spec.role == "conv") else DEFAULT_GAIN
+        return Scale(0.0, damping * gain / math.sqrt(fan_out if outward else fan_in), random=True)
+    if spec.role == "relative_bias":
+        return Scale(0.0, RELATIVE_BIAS_SPREAD, random=True)
+    if spec.role in TABLE_ROLES:
+        channels = spec.shape[-1] if spec.shape else 1
+        return Scale(0.0, DEFAULT_GAIN / math.sqrt(channels), random=True)
+    centre = CENTRES.get(spec.role, 0.0) * (damping if spec.role in ("norm_weight", "layer_scale") else 1.0)
+    return Scale(
+        centre, VECTOR_SPREAD * (centre if spec.role in ("norm_weight", "layer_scale") else 1.0), random=False
+    )
+
+
+def centre_tensor(spec: ParamSpec, scale: Scale, device: torch.device) -> Tensor:
+    """The centre as a tensor that broadcasts to the parameter's shape.
+
+    State-space decays (a matrix of logarithms, channels x states) start at ``log(1), log(2), …`` along the states,
+    as S4D-real does (https://arxiv.org/abs/2206.11893); everything else is constant.
+    """
+    if spec.role == "log_scale" and len(spec.shape) == 2 and min(spec.shape) > 1:
+        return torch.arange(1, spec.shape[-1] + 1, device=device, dtype=torch.float32).log()
+    return torch.tensor(scale.centre, device=device)

@@ -1,0 +1,214 @@
+"""The hypernetwork: a graph goes in, the parameters of the network it describes come out."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ghn.checkpoints import resolve_checkpoint
+from ghn.decoder import Decoder, DecoderConfig
+from ghn.encoder import EncoderConfig, GraphEncoder
+from ghn.errors import CheckpointError, ConfigError, did_you_mean
+from ghn.graph.features import to_pyg
+from ghn.graph.graph import ComputationGraph
+
+if TYPE_CHECKING:
+    from ghn.apply.report import Report
+
+WEIGHTS = "model.safetensors"
+
+FORMAT_VERSION = 1
+"""Of config.json and the weights' names; a checkpoint of a higher version is refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GHNConfig:
+    """Everything needed to rebuild a hypernetwork; saved as config.json beside the weights."""
+
+    version: int = FORMAT_VERSION
+    """Format the checkpoint was written in."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.version, int) or self.version > FORMAT_VERSION:
+            raise ConfigError(
+                f"the configuration has version {self.version!r}, newer than the {FORMAT_VERSION} this ghn reads; "
+                "upgrade with: pip install -U ghn"
+            )
+        # config.json holds plain mappings where this class holds components.
+        for name, component in (("encoder", EncoderConfig), ("decoder", DecoderConfig)):
+            value = getattr(self, name)
+            if isinstance(value, Mapping):
+                known = {entry.name for entry in fields(component)}
+                for key in value:
+                    if key not in known:
+                        raise ConfigError(f"{name} has no setting {key!r}.{did_you_mean(key, known)}")
+                object.__setattr__(self, name, component(**value))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "GHNConfig":
+        """Read a configuration as ``config.json`` holds it.
+
+        Raises:
+            ConfigError: If a setting is unknown, out of range, or the version is newer.
+        """
+        cls(
+            version=values.get("version", 0)
+        )  # a newer version may have settings unknown here: say that first
+        known = {entry.name for entry in fields(cls)}
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"the configuration has no setting {key!r}.{did_you_mean(key, known)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain values."""
+        return asdict(self)
+
+
+class GHN(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="ghn",
+    license="apache-2.0",
+    tags=["graph-hypernetwork", "weight-initialization"],
+):
+    """Graph hypernetwork: predicts the parameters of any traced model.
+
+    ``forward`` sees graphs only; ``predict`` and ``init_`` trace a model first. Saved and loaded through
+    ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``, as safetensors and config.json.
+
+    References:
+        HyperNetworks, https://arxiv.org/abs/1609.09106; GHN-3, https://arxiv.org/abs/2303.04143
+    """
+
+    def __init__(self, config: GHNConfig | Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.config = GHNConfig.from_dict(config) if isinstance(config, Mapping) else config or GHNConfig()
+        self._hub_mixin_config = self.config
+        self.encoder = GraphEncoder(self.config.encoder)
+        self.decoder = Decoder(self.config.encoder.hidden, self.config.decoder)
+
+    def forward(self, graph: ComputationGraph, seed: int = 0, learned: bool = True) -> dict[str, Tensor]:
+        """Predict the parameters of one graph.
+
+        Args:
+            graph: From ``ghn.trace``.
+            seed: Keys the random base; the learned part is deterministic.
+            learned: False gives the hypernetwork's base alone, as if it had never been trained.
+
+        Returns:
+            Float32 tensors on the hypernetwork's device, by ``ParamSpec.name``; parameters that no executed
+            operation uses are absent.
+        """
+        data = to_pyg(graph).to(self.device)
+        return self.decoder(self.encoder(data)[data.param_index], graph, seed, learned)
+
+    def predict(
+        self, model: nn.Module, inputs: Any = None, seed: int = 0, learned: bool = True
+    ) -> dict[str, Tensor]:
+        """Predict the parameters of a model and leave the model alone.
+
+        Differentiable in the hypernetwork's weights: pass the result to ``torch.func.functional_call(model, params,
+        …)`` and a loss on the model's output reaches them.
+
+        Args:
+            model: Any module; on the meta device too, then tensors are made on the hypernetwork's device.
+            inputs: Example inputs (tensor, tuple of positional or dict of keyword arguments); found automatically for
+                models of timm, torchvision and Hugging Face.
+            seed: Same seed, same result; the order of parameters is irrelevant.
+            learned: False gives the base alone.
+
+        Returns:
+            Tensors of each parameter's shape, dtype and device by its first name; tied names appear once, parameters
+            that can't be predicted not at all.
+
+        Raises:
+            TraceError: If the model can't be run on the inputs.
+        """
+        from ghn.apply.init_ import predict
+
+        return predict(self, model, inputs, seed, learned)
+
+    def init_(self, model: nn.Module, inputs: Any = None, seed: int = 0, learned: bool = True) -> "Report":
+        """Initialize a model in place with predicted parameters.
+
+        Arguments are those of ``predict``. Nothing is written unless everything could be predicted.
+
+        Returns:
+            Fate of every parameter name: predicted, tied or kept, with the reason.
+
+        Raises:
+            TraceError: If the model can't be run on the inputs.
+            PredictionError: If there is nothing to predict or a prediction is not finite.
+        """
+        from ghn.apply.init_ import init_
+
+        return init_(self, model, inputs, seed, learned)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the hypernetwork's weights are."""
+        return next(self.parameters()).device
+
+    @classmethod
+    def from_pretrained(cls, checkpoint: str | Path | None = None, **kwargs: Any) -> "GHN":  # type: ignore[override]
+        """Load a hypernetwork from a folder, a hub id, or, without an argument, the checkpoint that ships with ghn.
+
+        Args:
+            checkpoint: Folder with ``config.json`` and ``model.safetensors``, or ``"org/name"`` on the hub.
+            **kwargs: ``revision``, ``token``, ``cache_dir`` … of ``PyTorchModelHubMixin.from_pretrained``.
+
+        Raises:
+            CheckpointError: If it is missing, corrupted, not a hypernetwork, or a pickle.
+            ConfigError: If its configuration is invalid or from a newer version.
+        """
+        source = resolve_checkpoint(checkpoint)
+        try:
+            return super().from_pretrained(source, **kwargs)
+        except (SafetensorError, RuntimeError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise CheckpointError(
+                f"{source} can't be loaded: {_first_line(error)}. It is truncated, corrupted, or not a ghn checkpoint; "
+                "copy or download it again"
+            ) from error
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            raise CheckpointError(
+                f"no checkpoint at {source!r}: it is neither a folder with config.json and model.safetensors nor "
+                f"reachable on the hub ({_first_line(error)})"
+            ) from error
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", **kwargs: Any) -> "GHN":  # type: ignore[override]
+        """Load safetensors strictly; unlike the mixin's own method, never falls back to a pickle."""
+        config = kwargs.pop("config", None)
+        folder = Path(model_id)
+        download = {
+            key: kwargs[key]
+            for key in ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        }
+        file = folder / WEIGHTS if folder.is_dir() else hf_hub_download(model_id, WEIGHTS, **download)
+        net = cls(config)
+        net.load_state_dict(load_file(file, device=map_location))
+        return net.to(map_location).eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write each file under another name first, so that an interrupted save leaves no half checkpoint."""
+        weights = save_directory / f"{WEIGHTS}.part"
+        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, weights)
+        config = save_directory / "config.json.part"
+        config.write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
+        weights.replace(save_directory / WEIGHTS)
+        config.replace(save_directory / "config.json")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

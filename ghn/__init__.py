@@ -38,7 +38,22 @@ _HOMES = {
 }
 """Module of each public name; imported on first use, so that ``import ghn`` and ``ghn --help`` are quick."""
 
-__all__ = [*sorted(_HOMES), "__version__"]
+__all__ = [
+    "GHN",
+    "ComputationGraph",
+    "Edge",
+    "GHNConfig",
+    "GhnError",
+    "Node",
+    "ParamSpec",
+    "__version__",
+    "calibrate_",
+    "example_inputs",
+    "init_",
+    "list_models",
+    "load_model",
+    "trace",
+]
 
 
 def __getattr__(name: str) -> Any:

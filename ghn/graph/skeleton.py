@@ -1,0 +1,145 @@
+"""A stand-in that runs like the model and shares its tensors, so that tracing copies no weight and changes nothing."""
+
+import copy
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module inside data-parallel and compilation wrappers."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(
+            model, nn.DataParallel | nn.parallel.DistributedDataParallel | torch.optim.swa_utils.AveragedModel
+        ):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def make_skeleton(model: nn.Module) -> nn.Module:
+    """Copy the module tree without copying tensors, hooks or gradients.
+
+    Attributes that ``forward`` may change (caches, counters, lists) are copied; a model with attributes that can't be
+    (locks, open files, generators) is copied one module at a time instead, sharing those attributes.
+    """
+    memo: dict[int, Any] = {}
+    for tensor in _tensors(model):
+        memo[id(tensor)] = tensor
+    try:
+        skeleton = copy.deepcopy(model, memo)
+    except (TypeError, RuntimeError, AttributeError, NotImplementedError, copy.Error, ValueError):
+        skeleton = _copy_tree(model, {})
+    for module in skeleton.modules():
+        for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+            # The user's hooks may write to the user's objects; parametrizing ones (spectral norm) compute weights.
+            kept = {k: h for k, h in getattr(module, hooks).items() if type(h).__module__.startswith("torch.nn.utils")}
+            if not isinstance(module, torch.jit.ScriptModule):
+                setattr(module, hooks, type(getattr(module, hooks))(kept))
+    return skeleton
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    for module in model.modules():
+        for value in [*module._parameters.values(), *module._buffers.values(), *vars(module).values()]:
+            if isinstance(value, Tensor):
+                yield value
+                if value.grad_fn is None and value.grad is not None:
+                    yield value.grad
+
+
+def _copy_tree(module: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
+    if id(module) in done:
+        return done[id(module)]
+    duplicate = done[id(module)] = module.__class__.__new__(module.__class__)
+    duplicate.__dict__ = {
+        key: copy.copy(value) if isinstance(value, dict | list | set) else value for key, value in vars(module).items()
+    }
+    duplicate._modules = type(module._modules)(
+        (name, child if child is None else _copy_tree(child, done)) for name, child in module._modules.items()
+    )
+    return duplicate
+
+
+@contextmanager
+def untouched_randomness() -> Iterator[None]:
+    """Restore the random state of torch (CPU and initialized GPUs), numpy and random afterwards."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+class ParameterRegistry:
+    """Recognizes a model's parameters by identity or storage, never by name."""
+
+    def __init__(self, model: nn.Module, skeleton: nn.Module) -> None:
+        self.names: list[list[str]] = []
+        """All names of each distinct parameter tensor."""
+        self.tensors: list[Tensor] = []
+        self._by_id: dict[int, int] = {}
+        self._by_place: dict[tuple[Any, ...], int] = {}
+        self._by_storage: dict[int, int] = {}
+        for name, tensor in model.named_parameters(remove_duplicate=False):
+            self._add(name, tensor)
+        # Some modules (ScriptModules among them) copy their tensors all the same: match those by name.
+        numbers = {name: number for number, names in enumerate(self.names) for name in names}
+        for name, tensor in skeleton.named_parameters(remove_duplicate=False):
+            number = numbers.get(name)
+            if number is not None and id(tensor) not in self._by_id:
+                self._by_id[id(tensor)] = number
+                self._by_storage.setdefault(_storage(tensor), number)
+                self.tensors.append(tensor)  # keeps the id alive
+
+    def _add(self, name: str, tensor: Tensor) -> None:
+        place = (_storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride()) if has_storage(tensor) else None
+        number = self._by_id.get(id(tensor))
+        if number is None and place is not None:
+            number = self._by_place.get(place)
+        if number is None:
+            number = len(self.names)
+            self.names.append([])
+            self.tensors.append(tensor)
+            if place is not None:
+                self._by_place[place] = number
+                shared = self._by_storage.setdefault(place[0], number)
+                if shared != number:  # several parameters in one buffer: only exact views tell them apart
+                    self._by_storage[place[0]] = -1
+        self._by_id[id(tensor)] = number
+        if name not in self.names[number]:
+            self.names[number].append(name)
+
+    def find(self, tensor: Tensor) -> int | None:
+        """Number of the parameter a tensor is or aliases, or None."""
+        number = self._by_id.get(id(tensor))
+        if number is None and has_storage(tensor):
+            storage = _storage(tensor)
+            if storage in self._by_storage:
+                number = self._by_storage[storage]
+                if number < 0:
+                    place = (storage, tensor.storage_offset(), tensor.shape, tensor.stride())
+                    number = self._by_place.get(place)
+        return number
+
+
+def has_storage(tensor: Tensor) -> bool:
+    """Whether a tensor has one plain storage (sparse and nested ones, and wrapper subclasses, may not)."""
+    return tensor.layout == torch.strided and not tensor.is_nested
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata if has_storage(tensor) else -id(tensor)
+
+
+storage_key = _storage

@@ -1,0 +1,121 @@
+"""What an operation returns while tracing: the truth for known values, shapes alone for everything else."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+MAX_KNOWN_NUMEL = 2**22
+"""Constants above this size are not computed; only their shapes are."""
+
+FACTORIES = frozenset(
+    "arange zeros ones full empty eye linspace logspace scalar_tensor tril_indices triu_indices hann_window "
+    "hamming_window range empty_strided rand randn randint randperm".split()
+)
+
+SELECTIONS = frozenset(
+    "topk argmax argmin argsort sort multinomial max min median mode kthvalue cummax cummin".split()
+)
+"""Operations whose integer results choose among entries: answered by going round all of them."""
+
+ANSWERS = frozenset("item _local_scalar_dense is_nonzero equal allclose".split())
+"""Operations that return a Python value."""
+
+
+def to_meta(value: Any) -> Any:
+    """Replace every tensor of a nested value by a meta tensor of the same shape, stride and type."""
+
+    def convert(tensor: Tensor) -> Tensor:
+        if tensor.device.type == "meta":
+            return tensor
+        if tensor.layout != torch.strided:
+            return tensor.to("meta")
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+
+    return tree_map_only(Tensor, convert, value)
+
+
+def ones_like_meta(value: Any) -> Any:
+    """Replace every meta tensor of a nested value by ones on the CPU, integers by zeros (valid indices)."""
+
+    def convert(tensor: Tensor) -> Tensor:
+        if tensor.device.type != "meta":
+            return tensor
+        fill = 1 if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.dtype == torch.bool else 0
+        return torch.full(tensor.shape, fill, dtype=tensor.dtype)
+
+    return tree_map_only(Tensor, convert, value)
+
+
+def run_known(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    """Run an operation on real tensors, on the CPU whatever device was asked for."""
+    if "device" in kwargs:
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+    return func(*args, **kwargs)
+
+
+def run_unknown(func: Callable[..., Any], name: str, args: Any, kwargs: dict[str, Any], truth: bool) -> Any:
+    """Run an operation of which at least one tensor is unknown.
+
+    Args:
+        func: The operator overload.
+        name: Its base name.
+        args: Positional arguments, tensors mixed real and meta.
+        kwargs: Keyword arguments, likewise.
+        truth: Answer to booleans that nothing is known about.
+
+    Returns:
+        Meta tensors; real ones where a rule knows the values (indices that choose, tests for NaN).
+    """
+    if name in ANSWERS:
+        return _answer(name, args, truth)
+    if name in ("isnan", "isinf", "isneginf", "isposinf"):
+        return torch.zeros(args[0].shape, dtype=torch.bool)
+    if name == "isfinite":
+        return torch.ones(args[0].shape, dtype=torch.bool)
+    if "device" in kwargs and kwargs["device"] is not None:
+        kwargs = {**kwargs, "device": torch.device("meta")}
+    try:
+        result = func(*to_meta(args), **to_meta(kwargs))
+    except (NotImplementedError, RuntimeError) as error:
+        result = _run_on_ones(func, args, kwargs, error)
+    return _go_round(result, args) if name in SELECTIONS else result
+
+
+def _run_on_ones(func: Callable[..., Any], args: Any, kwargs: dict[str, Any], error: Exception) -> Any:
+    """Last resort for operations without a meta kernel, or whose output shape depends on values."""
+    if "device" in kwargs:
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+    try:
+        result = func(*ones_like_meta(args), **ones_like_meta(kwargs))
+    except (NotImplementedError, RuntimeError, IndexError, ValueError):
+        raise error from None
+    return tree_map_only(Tensor, lambda t: to_meta(t) if t.dtype.is_floating_point or t.dtype.is_complex else t, result)
+
+
+def _answer(name: str, args: Any, truth: bool) -> Any:
+    if name in ("item", "_local_scalar_dense"):
+        dtype = args[0].dtype
+        return truth if dtype == torch.bool else 1.0 if dtype.is_floating_point else 1
+    return truth
+
+
+def _go_round(result: Any, args: Any) -> Any:
+    """Make chosen indices run through all entries in turn, so that every expert of a mixture gets tokens."""
+    source = args[0]
+    dim = next((arg for arg in args[1:] if isinstance(arg, int) and not isinstance(arg, bool)), -1)
+    size = source.shape[dim] if source.dim() and -source.dim() <= dim < source.dim() else source.numel()
+    if isinstance(result, tuple | list) and len(result) == 2:  # topk's second argument is k, not a dimension
+        chosen = result[1]
+        if chosen.dim() == source.dim() and source.dim():
+            different = [axis for axis in range(source.dim()) if chosen.shape[axis] != source.shape[axis]]
+            size = source.shape[different[0] if different else -1]
+
+    def visit(indices: Tensor) -> Tensor:
+        if indices.dtype.is_floating_point or indices.dtype == torch.bool or indices.numel() > MAX_KNOWN_NUMEL:
+            return indices
+        return (torch.arange(indices.numel()) % max(size, 1)).reshape(indices.shape).to(indices.dtype)
+
+    return tree_map_only(Tensor, visit, result)

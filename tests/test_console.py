@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from ghn.console import one_line_errors
+from ghn.errors import ModelError
+
+
+def _exit_code(error: BaseException) -> int:
+    with pytest.raises(SystemExit) as caught, one_line_errors():
+        raise error
+    return int(caught.value.code or 0)
+
+
+def test_user_errors_are_one_line_and_exit_code_2(capsys):
+    assert _exit_code(ModelError("no such\nmodel")) == 2
+    assert capsys.readouterr().err == "error: no such model\n"
+
+
+def test_interruption_has_the_exit_code_of_shells(capsys):
+    assert _exit_code(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "where"),
+    [
+        (MemoryError(), "main"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "GPU"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"),
+            "main",
+        ),
+    ],
+)
+def test_out_of_memory_says_what_to_reduce(capsys, error, where):
+    assert _exit_code(error) == 2
+    text = capsys.readouterr().err
+    assert text.startswith(f"error: out of {where} memory: choose a smaller model")
+    assert text.count("\n") == 1
+
+
+def test_bugs_keep_their_traceback():
+    with pytest.raises(RuntimeError, match="a bug"), one_line_errors():
+        raise RuntimeError("a bug")
+
+
+def test_real_allocation_failure_is_recognized():
+    with pytest.raises(SystemExit), one_line_errors():
+        torch.empty(2**60, dtype=torch.uint8)

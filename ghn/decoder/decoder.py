@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ghn.decoder.base import BASES, base_matrix, correlate, smooth_kernels
+from ghn.decoder.base import BASES, base_matrix, smooth_kernels
 from ghn.decoder.layout import Layout, axis_positions
 from ghn.decoder.low_rank import FactorGenerator, product_norm, whiten
 from ghn.decoder.mip import combine

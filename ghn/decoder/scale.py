@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph, ParamSpec
+from ghn.graph.ops import ACTIVATIONS, NORMS
 from ghn.graph.structure import residual_adds
 
 FANS = ("fan_in", "fan_out", "zoo")
@@ -52,11 +53,9 @@ DEFAULT_GAIN = math.sqrt(1 / 3)
 RELU_GAIN = math.sqrt(2)
 """He et al., https://arxiv.org/abs/1502.01852"""
 
-NORMS = frozenset({"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"})
+
 BATCH_STATISTICS = frozenset({"batch_norm", "group_norm", "instance_norm"})
-RECTIFIERS = frozenset(
-    {"relu", "relu6", "leaky_relu", "prelu", "elu", "silu", "gelu", "hardswish", "mish", "softplus"}
-)
+RECTIFIERS = ACTIVATIONS - {"sigmoid", "tanh", "hardsigmoid", "hardtanh"}
 
 
 @dataclass(frozen=True)

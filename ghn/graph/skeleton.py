@@ -40,7 +40,11 @@ def make_skeleton(model: nn.Module) -> nn.Module:
     for module in skeleton.modules():
         for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
             # The user's hooks may write to the user's objects; parametrizing ones (spectral norm) compute weights.
-            kept = {k: h for k, h in getattr(module, hooks).items() if type(h).__module__.startswith("torch.nn.utils")}
+            kept = {
+                k: h
+                for k, h in getattr(module, hooks).items()
+                if type(h).__module__.startswith("torch.nn.utils")
+            }
             if not isinstance(module, torch.jit.ScriptModule):
                 setattr(module, hooks, type(getattr(module, hooks))(kept))
     return skeleton
@@ -60,7 +64,8 @@ def _copy_tree(module: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
         return done[id(module)]
     duplicate = done[id(module)] = module.__class__.__new__(module.__class__)
     duplicate.__dict__ = {
-        key: copy.copy(value) if isinstance(value, dict | list | set) else value for key, value in vars(module).items()
+        key: copy.copy(value) if isinstance(value, dict | list | set) else value
+        for key, value in vars(module).items()
     }
     duplicate._modules = type(module._modules)(
         (name, child if child is None else _copy_tree(child, done)) for name, child in module._modules.items()
@@ -103,7 +108,11 @@ class ParameterRegistry:
                 self.tensors.append(tensor)  # keeps the id alive
 
     def _add(self, name: str, tensor: Tensor) -> None:
-        place = (_storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride()) if has_storage(tensor) else None
+        place = (
+            (_storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride())
+            if has_storage(tensor)
+            else None
+        )
         number = self._by_id.get(id(tensor))
         if number is None and place is not None:
             number = self._by_place.get(place)

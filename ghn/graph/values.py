@@ -32,7 +32,9 @@ def to_meta(value: Any) -> Any:
             return tensor
         if tensor.layout != torch.strided:
             return tensor.to("meta")
-        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        # Views must agree with their base on being inference tensors, so a twin is what its original is.
+        with torch.inference_mode(tensor.is_inference()):
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
 
     return tree_map_only(Tensor, convert, value)
 
@@ -43,7 +45,11 @@ def ones_like_meta(value: Any) -> Any:
     def convert(tensor: Tensor) -> Tensor:
         if tensor.device.type != "meta":
             return tensor
-        fill = 1 if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.dtype == torch.bool else 0
+        fill = (
+            1
+            if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.dtype == torch.bool
+            else 0
+        )
         return torch.full(tensor.shape, fill, dtype=tensor.dtype)
 
     return tree_map_only(Tensor, convert, value)
@@ -92,7 +98,9 @@ def _run_on_ones(func: Callable[..., Any], args: Any, kwargs: dict[str, Any], er
         result = func(*ones_like_meta(args), **ones_like_meta(kwargs))
     except (NotImplementedError, RuntimeError, IndexError, ValueError):
         raise error from None
-    return tree_map_only(Tensor, lambda t: to_meta(t) if t.dtype.is_floating_point or t.dtype.is_complex else t, result)
+    return tree_map_only(
+        Tensor, lambda t: to_meta(t) if t.dtype.is_floating_point or t.dtype.is_complex else t, result
+    )
 
 
 def _answer(name: str, args: Any, truth: bool) -> Any:
@@ -114,7 +122,11 @@ def _go_round(result: Any, args: Any) -> Any:
             size = source.shape[different[0] if different else -1]
 
     def visit(indices: Tensor) -> Tensor:
-        if indices.dtype.is_floating_point or indices.dtype == torch.bool or indices.numel() > MAX_KNOWN_NUMEL:
+        if (
+            indices.dtype.is_floating_point
+            or indices.dtype == torch.bool
+            or indices.numel() > MAX_KNOWN_NUMEL
+        ):
             return indices
         return (torch.arange(indices.numel()) % max(size, 1)).reshape(indices.shape).to(indices.dtype)
 

@@ -22,9 +22,7 @@ def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return torch.randint(3, min(text.vocab_size, 1000), (BATCH, LENGTH), generator=generator)
 
     for name in names:
-        if name == "input_ids":
-            kwargs[name] = tokens()
-        elif name == "decoder_input_ids" and config.is_encoder_decoder:
+        if name == "input_ids" or (name == "decoder_input_ids" and config.is_encoder_decoder):
             kwargs[name] = tokens()
         elif name == "pixel_values":
             size = getattr(config, "image_size", 224)

@@ -1,0 +1,116 @@
+"""Run a model on shapes alone and turn what happened into a computation graph."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._pytree import tree_map_only
+
+from ghn.errors import TraceError
+from ghn.graph.graph import ComputationGraph
+from ghn.graph.recorder import HonestReads, Recorder, tensors_in
+from ghn.graph.simplify import build_graph
+from ghn.graph.skeleton import ParameterRegistry, make_skeleton, untouched_randomness, unwrap
+from ghn.models import example_inputs
+
+PASSES = ((False, False), (True, False), (False, True))
+"""(train mode, answer to unknown booleans) of each run; a later one runs only while parameters are missing."""
+
+
+def trace(model: nn.Module, inputs: Any = None, simplify: bool = True) -> ComputationGraph:
+    """Trace a model into a graph of the operations it executes, without computing or copying weights.
+
+    The model runs on meta tensors under ``torch.inference_mode()``; constants and integer inputs keep their values, so
+    control flow that depends on them is followed. Weights, buffers, mode, hooks, gradients and random state stay as
+    they are. If the run in eval mode leaves parameters unused, train mode is tried (auxiliary heads).
+
+    Args:
+        model: Any module, on any device; data-parallel and compiled wrappers are looked through.
+        inputs: A tensor, a tuple of positional arguments, or a dict of keyword arguments; None finds them for models
+            of timm, torchvision and Hugging Face.
+        simplify: False keeps every recorded operation, shape operations too.
+
+    Returns:
+        The graph, with one ``ParamSpec`` per distinct parameter tensor; those that no operation used say why.
+
+    Raises:
+        TraceError: If the model can't run on the inputs; names the module and operation.
+        ModelError: If ``inputs`` is None and the model is of no known zoo.
+    """
+    inner = unwrap(model)
+    args, kwargs = example_inputs(inner) if inputs is None else _arguments(inputs)
+    with untouched_randomness():
+        skeleton = make_skeleton(inner)
+        registry = ParameterRegistry(model, skeleton)
+        best, notes, failure = None, [], None
+        for train, truth in PASSES:
+            recorder = Recorder(registry, skeleton, truth)
+            try:
+                _run(skeleton, recorder, args, kwargs, train)
+            except Exception as error:  # the target's own code may raise anything
+                failure = failure or (error, recorder.last)
+                continue
+            graph = build_graph(recorder.nodes, registry, simplify)
+            if best is None or graph.coverage() > best.coverage():
+                if best is not None or train or truth:
+                    notes.append(f"traced in {'train' if train else 'eval'} mode, unknown conditions {truth}")
+                best = graph
+            if best.coverage() == 1.0:
+                break
+    if best is None:
+        assert failure is not None
+        raise _explain(type(inner).__name__, *failure) from failure[0]
+    return ComputationGraph(nodes=best.nodes, edges=best.edges, params=best.params, notes=tuple(notes))
+
+
+def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (tuple(inputs), {}) if isinstance(inputs, tuple | list) else ((inputs,), {})
+
+
+def _run(skeleton: nn.Module, recorder: Recorder, args: Any, kwargs: dict[str, Any], train: bool) -> None:
+    skeleton.train(train)
+    with torch.inference_mode():
+        args, kwargs = tree_map_only(Tensor, _input_value, (args, kwargs))
+        for tensor in tensors_in((args, kwargs)):
+            recorder.add_input(tensor)
+        with _quiet_forward(recorder), recorder, HonestReads():
+            result = skeleton(*args, **kwargs)
+        recorder.add_outputs(result)
+
+
+def _input_value(tensor: Tensor) -> Tensor:
+    """Integers (tokens, positions, masks) keep their values; of everything else only the shape counts."""
+    if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.device.type == "meta":
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+    return tensor.detach().cpu().clone()
+
+
+@contextmanager
+def _quiet_forward(recorder: Recorder) -> Iterator[None]:
+    """Follow the module stack, and keep fused or compiled paths from hiding operations."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        enter = register_module_forward_pre_hook(recorder.enter_module)
+        leave = register_module_forward_hook(recorder.leave_module, always_call=True)
+        stack.callback(enter.remove)
+        stack.callback(leave.remove)
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+def _explain(model: str, error: Exception, last: tuple[str, str]) -> TraceError:
+    module, operation = last
+    where = f"in module {module!r}" if module else "in the root module"
+    message = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return TraceError(
+        f"{model} could not be traced: {type(error).__name__} {where}, at or after operation {operation or 'none'!r}: "
+        f"{message}. Pass inputs=… that its forward accepts (a tensor, a tuple of positional or a dict of keyword "
+        "arguments)"
+    )

@@ -25,9 +25,7 @@ def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
     Raises:
         DataError: If there are layers to calibrate but no batch.
     """
-    layers = [
-        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
-    ]
+    layers = batchnorm_layers(model)
     if not layers:
         return 0
     momenta = [layer.momentum for layer in layers]
@@ -50,6 +48,13 @@ def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
     if not seen:
         raise DataError("calibrate_ needs at least one batch; the iterable was empty")
     return len(layers)
+
+
+def batchnorm_layers(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Layers that keep running statistics, which new weights leave uncalibrated."""
+    return [
+        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+    ]
 
 
 def _call(model: nn.Module, batch: Any) -> None:

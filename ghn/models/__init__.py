@@ -1,4 +1,4 @@
-"""Architectures by name, and inputs to run them on: the only place (with ``ghn.spaces``) that knows model zoos."""
+"""Architectures by name, and inputs to run them on; model zoos are imported here and in ``ghn.spaces``."""
 
 from ghn.models.load import ZOOS, example_inputs, list_models, load_model, zoo_of
 

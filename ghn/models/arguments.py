@@ -27,7 +27,7 @@ def call_factory(
         **fixed: Our arguments.
 
     Raises:
-        ModelError: If an argument is unknown (with close ones), its value doesn't fit, or the result is no module.
+        ModelError: If an argument is unknown (with close ones), a value doesn't fit, or the result is no module.
     """
     try:
         model = factory(**kwargs, **fixed)

@@ -43,13 +43,13 @@ def load_model(spec: str, *, device: torch.device | str | None = None, **kwargs:
     """Construct an architecture with its own random initialization; no pretrained weight is ever downloaded.
 
     Args:
-        spec: ``timm:NAME``, ``torchvision:NAME``, ``python:package.module:factory`` (or ``python:FILE.py:factory``),
+        spec: ``timm:NAME``, ``torchvision:NAME``, ``python:package.module:factory`` (``python:FILE.py:factory``),
             or ``hf:X`` with ``X`` a model type (gpt2), a hub id, a folder or a config.json;
             ``hf:X:AutoModelForCausalLM`` names the head.
         device: Where the model goes. On ``"meta"`` it is constructed without memory for parameters; buffers,
             which nothing could restore later, stay on the CPU with their values.
-        **kwargs: Go to the factory, or override the configuration (``hf``). ``num_classes`` works in every zoo but
-            ``python``; ``task`` ('image-classification' or 'language-modeling') chooses the head of an ``hf`` model.
+        **kwargs: Go to the factory, or override the configuration (``hf``). ``num_classes`` works in every zoo
+            but ``python``; ``task`` ('image-classification' or 'language-modeling') chooses the head in ``hf``.
 
     Raises:
         ModelError: If the specification names nothing, or an argument doesn't fit.
@@ -85,7 +85,7 @@ def list_models(zoo: str | None = None, pattern: str | None = None) -> list[str]
 
 
 def zoo_of(model: nn.Module) -> str:
-    """Which zoo a model's class comes from: ``timm``, ``torchvision``, ``hf``, or ``python`` for all others."""
+    """Which zoo a model's class comes from: ``timm``, ``torchvision``, ``hf``, or ``python`` for the rest."""
     for ancestor in type(model).__mro__:
         package = ancestor.__module__.partition(".")[0]
         if package in _PACKAGES:

@@ -8,20 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 MAX_REAL_NUMEL = 2**24
-"""Factories make larger tensors on meta at once: banks of experts can't even be reserved before they are registered."""
+"""Factories make larger tensors on meta at once: banks of experts can't even be reserved."""
 
 _FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 
 
 @contextmanager
 def parameters_on_meta() -> Iterator[None]:
-    """Inside, each parameter moves to the meta device when a module registers it; every other tensor stays real.
+    """Inside, a parameter moves to the meta device when a module registers it; every other tensor stays real.
 
-    So a constructor can read what it computes (``torch.linspace(…).tolist()`` for drop rates, RegNet's widths), and
-    buffers keep their values. A parameter that is registered twice stays one tensor.
+    So a constructor can read what it computes (``torch.linspace(…).tolist()`` for drop rates, RegNet's widths),
+    and buffers keep their values. A parameter that is registered twice stays one tensor.
     """
     twins = WeakIdKeyDictionary()
 
@@ -34,19 +35,32 @@ def parameters_on_meta() -> Iterator[None]:
             twins[parameter] = twin
         return twins[parameter]
 
-    handle = register_module_parameter_registration_hook(to_meta)
+    handle = register_module_parameter_registration_hook(to_meta)  # type: ignore[arg-type]
     try:
-        with _BigTensorsOnMeta():
+        with _SmallTensorsReal():
             yield
     finally:
         handle.remove()
 
 
-class _BigTensorsOnMeta(TorchFunctionMode):
+class _SmallTensorsReal(TorchFunctionMode):
+    """Keep small tensors on the CPU even next to meta parameters, and let both meet in one operation."""
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if str(kwargs.get("device")) == "meta":
+            # Constructors copy the device of a parameter: buffers made there would have no values.
+            kwargs = {**kwargs, "device": None}
         if func in _FACTORIES and kwargs.get("device") is None:
             twin: Tensor = func(*args, **{**kwargs, "device": "meta"})
             if twin.numel() > MAX_REAL_NUMEL:
                 return twin
-        return func(*args, **kwargs)
+        try:
+            return func(*args, **kwargs)
+        except (RuntimeError, NotImplementedError):
+            # Some constructors run their stem on a real image to learn its output shape.
+            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            if len({tensor.is_meta for tensor in tensors}) < 2 or getattr(func, "__name__", "").endswith("_"):
+                raise
+            args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
+            return func(*args, **kwargs)

@@ -1,11 +1,13 @@
-"""How commands and scripts end: one line that helps on stderr and an exit code, not a traceback for a mistake."""
+"""What commands and scripts share: how they end after an error, read JSON options, and show that they work."""
 
+import json
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from ghn.errors import GhnError
+from ghn.errors import ConfigError, GhnError
 
 USER_ERROR = 2
 """Exit code of a mistake that the user can mend; argument parsers end with it too."""
@@ -41,6 +43,38 @@ def one_line_errors() -> Iterator[None]:
             USER_ERROR,
             error,
         )
+
+
+def json_object(text: str | None, option: str) -> dict[str, Any]:
+    """Read the value of an option that takes a JSON object, such as ``--model-kwargs``; None is an empty one.
+
+    Raises:
+        ConfigError: If it isn't one; shows the right form.
+    """
+    try:
+        value = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{option} {text} is not JSON ({error.msg}, column {error.colno}); write it like "
+            f"""{option} '{{"num_classes": 10}}', with double quotes inside single ones"""
+        ) from error
+    if not isinstance(value, dict):
+        raise ConfigError(
+            f"""{option} {text} is {type(value).__name__}; expected names with values: '{{"num_classes": 10}}'"""
+        )
+    return value
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show a spinner with the seconds on stderr, if that is a terminal, while the body runs."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        progress.add_task(what, total=None)
+        yield
 
 
 def _exhausted_memory(error: Exception) -> str | None:

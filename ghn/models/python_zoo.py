@@ -21,13 +21,22 @@ def names() -> list[str]:
 
 
 def build(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """Call the factory that ``package.module:factory`` or ``path/to/file.py:factory`` names."""
+    """Call the factory that ``find`` finds."""
+    return call_factory(find(name), name, kwargs)
+
+
+def find(name: str) -> Callable[..., Any]:
+    """Import what ``package.module:factory`` or ``path/to/file.py:factory`` names.
+
+    Raises:
+        ModelError: If there is no such file, module or callable.
+    """
     where, colon, attribute = name.rpartition(":")
     if not colon or not where or not attribute:
         raise ModelError(
             f"'python:{name}' names no factory; write python:package.module:factory or python:FILE.py:factory"
         )
-    return call_factory(_factory(_import(where), attribute, where), name, kwargs)
+    return _factory(_import(where), attribute, where)
 
 
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -1,0 +1,51 @@
+"""A graph in numbers, and as plain values for other programs."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ghn.graph.graph import ComputationGraph, ParamSpec
+
+
+@dataclass(frozen=True)
+class RoleCount:
+    """Parameters of one role."""
+
+    role: str
+    tensors: int
+    numel: int
+
+
+def count_roles(graph: ComputationGraph) -> list[RoleCount]:
+    """Parameters by role, those with the most elements first."""
+    tensors = Counter(spec.role for spec in graph.params)
+    numel: Counter[str] = Counter()
+    for spec in graph.params:
+        numel[spec.role] += spec.numel
+    return [RoleCount(role, tensors[role], total) for role, total in numel.most_common()]
+
+
+def unattached(graph: ComputationGraph) -> list[ParamSpec]:
+    """Parameters that no executed operation uses."""
+    return [spec for spec in graph.params if spec.node is None]
+
+
+def depths(graph: ComputationGraph) -> list[int]:
+    """Operations on the longest path that leads to each node from any input or parameter, by node index."""
+    depth = [0] * len(graph.nodes)
+    # Nodes are in topological order, so a node's sources are final when its edges come up.
+    for edge in sorted(graph.edges, key=lambda edge: edge.target):
+        depth[edge.target] = max(depth[edge.target], depth[edge.source] + 1)
+    return depth
+
+
+def to_dict(graph: ComputationGraph) -> dict[str, Any]:
+    """The graph as plain values for JSON: ``nodes``, ``edges`` (source, target, slot), ``params``, ``notes``."""
+    return {
+        "nodes": [asdict(node) for node in graph.nodes],
+        "edges": [list(edge) for edge in graph.edges],
+        "params": [
+            {**asdict(spec), "dtype": str(spec.dtype).removeprefix("torch.")} for spec in graph.params
+        ],
+        "notes": list(graph.notes),
+    }

@@ -1,34 +1,128 @@
-"""Inputs for transformers models: a rule for every argument name, not for every model."""
+"""Inputs for transformers models: a rule for every argument of ``forward``, exceptions for a few model types."""
 
-import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-BATCH = 2
-LENGTH = 16
+from ghn.models.hf_exceptions import EXCEPTIONS, PIXEL_LAYOUTS
+from ghn.models.hf_facts import LENGTH, Facts
+from ghn.models.hf_multimodal import place_features
+
+Rule = Callable[[Facts], Any]
+"""Makes the value of one argument; None leaves the argument out."""
+
+CHOICES = 2
+"""Alternatives of a multiple-choice question."""
+CROSS_ATTENTION = ("encoder_attn", "crossattention", "cross_attn", "encoder_attention", "EncDecAttention")
+"""In the names of parameters that read the states of an encoder."""
+GRID = 4
+"""Patches along each side of an image that comes as a list of patches."""
 
 
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Keyword arguments for one forward call, from the signature and the configuration."""
-    config = model.config
-    generator = torch.Generator().manual_seed(0)
-    names = inspect.signature(model.forward).parameters
+    facts = Facts(model)
     kwargs: dict[str, Any] = {}
-    text = config.get_text_config()
+    for name in facts.names:
+        value = RULES[name](facts) if name in RULES else None
+        if value is not None:
+            kwargs[name] = value
+    if facts.kind in EXCEPTIONS:
+        changed = EXCEPTIONS[facts.kind](facts)
+        kwargs.update({name: value for name, value in changed.items() if facts.takes(name)})
+    place_features(facts, kwargs)
+    return (), {name: value for name, value in kwargs.items() if value is not None}
 
-    def tokens() -> Tensor:
-        return torch.randint(3, min(text.vocab_size, 1000), (BATCH, LENGTH), generator=generator)
 
-    for name in names:
-        if name == "input_ids" or (name == "decoder_input_ids" and config.is_encoder_decoder):
-            kwargs[name] = tokens()
-        elif name == "pixel_values":
-            size = getattr(config, "image_size", 224)
-            height, width = (size, size) if isinstance(size, int) else size
-            channels = getattr(config, "num_channels", 3)
-            kwargs[name] = torch.randn(BATCH, channels, height, width, generator=generator)
-        elif name == "use_cache":
-            kwargs[name] = False
-    return (), kwargs
+def _text_shape(facts: Facts) -> tuple[int, ...]:
+    if facts.class_name.endswith("ForMultipleChoice"):
+        return (1, CHOICES, LENGTH)
+    return (facts.batch, LENGTH)
+
+
+def _decoder_ids(facts: Facts) -> Tensor | None:
+    decoder = facts.part("decoder", "decoder_config", "text_config")
+    return facts.tokens(facts.batch, LENGTH, vocabulary=facts.find("vocab_size", within=decoder))
+
+
+def _boxes(facts: Facts) -> Tensor:
+    low = facts.integers(*_text_shape(facts), 2, high=400)
+    return torch.cat([low, low + 100], dim=-1)
+
+
+def _encoder_states(facts: Facts) -> Tensor | None:
+    if not facts.owns(*CROSS_ATTENTION) or facts.takes("decoder_input_ids"):
+        return None
+    names = ("cross_attention_hidden_size", "encoder_hidden_size", "hidden_size", "d_model")
+    return facts.floats(facts.batch, LENGTH, facts.find(*names))
+
+
+def _pixels(facts: Facts) -> Tensor:
+    (height, width), channels = facts.image_size(), facts.channels()
+    if facts.takes("image_grid_thw") or facts.takes("grid_thw"):
+        return _patch_rows(facts)
+    if facts.takes("spatial_shapes"):
+        tall, wide = facts.patch_size()
+        return facts.floats(facts.batch, GRID * GRID, channels * tall * wide)
+    frames = facts.find("num_frames", default=8)
+    sizes = {"b": facts.batch, "n": 1, "t": frames, "c": channels, "h": height, "w": width}
+    layout = PIXEL_LAYOUTS.get(facts.kind, "bchw")
+    return facts.floats(*(sizes[letter] for letter in layout))
+
+
+def _patch_rows(facts: Facts) -> Tensor:
+    """All patches of one image, each a flat row: (patches, channels * frames * height * width)."""
+    tall, wide = facts.patch_size()
+    frames = facts.find("temporal_patch_size", within=facts.vision, default=1)
+    return facts.floats(GRID * GRID, facts.channels() * frames * tall * wide)
+
+
+def _grid(facts: Facts) -> Tensor:
+    return torch.tensor([[1, GRID, GRID]])
+
+
+def _masked_patches(facts: Facts) -> Tensor | None:
+    if not facts.owns("mask_token"):
+        return None
+    mask = torch.zeros(facts.batch, facts.patches(), dtype=torch.bool)
+    mask[:, ::2] = True
+    return mask
+
+
+def _waveform(facts: Facts) -> Tensor:
+    return facts.floats(facts.batch, 8000)
+
+
+def _spectrogram(facts: Facts) -> Tensor:
+    mels = facts.find(
+        "num_mel_bins", "feature_projection_input_dim", "input_feat_per_channel", "feature_size", "num_mels", default=80
+    )
+    positions = facts.find("max_source_positions")
+    return facts.floats(facts.batch, mels, 2 * positions) if positions else facts.floats(facts.batch, 100, mels)
+
+
+RULES: dict[str, Rule] = {
+    "use_cache": lambda facts: False,
+    # text
+    "input_ids": lambda facts: facts.tokens(*_text_shape(facts)),
+    "decoder_input_ids": _decoder_ids,
+    "input_shape_ids": lambda facts: facts.integers(*_text_shape(facts), high=facts.config.shape_vocab_size),
+    "input_pronunciation_ids": lambda facts: facts.integers(
+        *_text_shape(facts), high=facts.config.pronunciation_vocab_size
+    ),
+    "bbox": _boxes,
+    "encoder_hidden_states": _encoder_states,
+    # images
+    "pixel_values": _pixels,
+    "image_grid_thw": _grid,
+    "grid_thw": _grid,
+    "hidden_states": lambda facts: _patch_rows(facts) if facts.takes("grid_thw") else None,
+    "spatial_shapes": lambda facts: torch.tensor([[GRID, GRID]] * facts.batch),
+    "bool_masked_pos": _masked_patches,
+    # sound
+    "input_values": _waveform,
+    "input_features": _spectrogram,
+}
+"""Argument name -> its value; arguments without a rule keep the model's default."""

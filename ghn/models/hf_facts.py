@@ -13,7 +13,6 @@ LENGTH = 16
 LOWEST_TOKEN = 3
 """Smaller ids are padding, begin and end in many vocabularies."""
 
-_SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "mask_token_id")
 _IMAGE_SIZE = ("image_size", "img_size", "input_image_size")
 
 
@@ -78,8 +77,13 @@ class Facts:
         """Ordinary token ids, and the end-of-sequence token in the last place, where some heads look for it."""
         size = vocabulary or self.find("vocab_size", within=self.text) or self.find("vocab_size", default=100)
         size = size[0] if isinstance(size, Sequence) else size
-        special = {getattr(config, name, None) for config in self.configs() for name in _SPECIAL}
-        special |= {value for config in self.configs() for name, value in vars(config).items() if "token_i" in name}
+        special = {
+            token
+            for config in self.configs()
+            for name, value in vars(config).items()
+            if "token_i" in name
+            for token in (value if isinstance(value, (list, tuple)) else (value,))
+        }
         ordinary = [token for token in range(min(LOWEST_TOKEN, size - 1), size) if token not in special][:1000]
         ids = torch.tensor(ordinary or [0])[self.integers(*shape, high=max(len(ordinary), 1))]
         end = getattr(self.text, "eos_token_id", None)

@@ -16,7 +16,7 @@ from ghn.errors import ModelError, did_you_mean
 from ghn.models.arguments import call_factory, one_line
 from ghn.models.hf_inputs import example_inputs
 
-__all__ = ["build", "example_inputs", "names"]
+__all__ = ["build", "example_inputs", "heads", "names"]
 
 TASKS: dict[str, tuple[str, ...]] = {
     "image-classification": ("AutoModelForImageClassification",),
@@ -37,6 +37,19 @@ _NOT_OVERRIDES = ("task", "num_classes")
 def names() -> list[str]:
     """Model types that have a model class."""
     return [name for name in CONFIG_MAPPING if name in modeling_auto.MODEL_MAPPING_NAMES]
+
+
+def heads() -> dict[str, tuple[str, ...]]:
+    """Every ``type:Class`` that some auto class builds -> the names of those tables (``CAUSAL_LM``, ``BACKBONE`` …)."""
+    found: dict[str, list[str]] = {}
+    for table in sorted(vars(modeling_auto)):
+        if not table.startswith("MODEL_") or not table.endswith("MAPPING_NAMES"):
+            continue
+        short = table.removeprefix("MODEL_").removeprefix("FOR_").removesuffix("MAPPING_NAMES").strip("_") or "MODEL"
+        for kind, classes in getattr(modeling_auto, table).items():
+            for cls in (classes,) if isinstance(classes, str) else classes:
+                found.setdefault(f"{kind}:{cls}", []).append(short)
+    return {head: tuple(tables) for head, tables in found.items()}
 
 
 def build(name: str, kwargs: Mapping[str, Any]) -> nn.Module:

@@ -1,0 +1,225 @@
+"""Sweep a model zoo: how many parameter tensors does the tracer attach to operations that really ran?
+
+    python scripts/coverage.py timm
+    python scripts/coverage.py hf --pattern "hf:gpt*" --output /tmp/gpt.csv
+
+Models are constructed without memory. Rows are appended as they come, and a second call skips what is there.
+"""
+
+import csv
+import fnmatch
+import gc
+import logging
+import random
+import signal
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import FrameType
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import nn
+
+from ghn.errors import GhnError, ModelError
+from ghn.graph.trace import trace
+from ghn.models import list_models, load_model
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+REDUCED = {"num_hidden_layers": 2}
+"""What a transformers model is reduced to if it takes longer than the timeout; its row says so."""
+
+
+@dataclass
+class Row:
+    """One model: what was found, or why nothing was."""
+
+    model: str
+    auto: str = ""
+    """Auto classes of transformers that build it, separated by spaces."""
+    constructible: bool = True
+    tensors: int = 0
+    """Distinct parameter tensors."""
+    attached: int = 0
+    nodes: int = 0
+    edges: int = 0
+    seconds: float = 0.0
+    """Construction and tracing."""
+    error: str = ""
+    note: str = ""
+
+    @property
+    def complete(self) -> bool:
+        return not self.error and self.attached == self.tensors
+
+
+class TooSlow(BaseException):
+    """Not an ``Exception``: nobody in between may catch it."""
+
+
+def main(
+    zoo: str,
+    pattern: str = typer.Option("*", help="Shell pattern of model specifications."),
+    auto: list[str] = typer.Option([], help="Only what these auto classes build, such as CAUSAL_LM (hf)."),
+    limit: int = typer.Option(0, help="At most this many models; 0 for all."),
+    sample: int = typer.Option(0, help="A random sample of this size, always the same; 0 for all."),
+    timeout: int = typer.Option(120, help="Seconds per model."),
+    output: Path | None = typer.Option(None, help="CSV file; benchmarks/results/coverage_ZOO.csv by default."),
+    resume: bool = typer.Option(True, help="Skip the models that the file has already."),
+    redo: bool = typer.Option(False, help="Do again the models whose row is not complete."),
+) -> None:
+    """Trace every model of ZOO (timm, torchvision, hf) and write a row for each."""
+    logging.disable(logging.WARNING)
+    warnings.filterwarnings("ignore")
+    path = output or RESULTS / f"coverage_{zoo}.csv"
+    try:
+        models = _models(zoo)
+    except GhnError as error:
+        raise typer.BadParameter(str(error)) from error
+    chosen = [spec for spec in models if fnmatch.fnmatchcase(spec, pattern)]
+    chosen = [spec for spec in chosen if not auto or {*auto} & {*models[spec]}]
+    if sample:
+        chosen = sorted(random.Random(0).sample(chosen, min(sample, len(chosen))))
+    chosen = chosen[:limit] if limit else chosen
+    done = _read(path) if resume else {}
+    if redo:
+        done = {spec: row for spec, row in done.items() if row.complete or not row.constructible}
+    _write(path, [row for spec, row in done.items() if spec in models])
+    with _progress() as progress, path.open("a", newline="") as file:
+        for spec in progress.track([spec for spec in chosen if spec not in done], description=zoo):
+            row = _measure(spec, timeout)
+            row.auto = " ".join(models[spec])
+            done[spec] = row
+            csv.DictWriter(file, [field.name for field in fields(Row)]).writerow(asdict(row))
+            file.flush()
+            gc.collect()
+    _summarize([done[spec] for spec in chosen if spec in done])
+
+
+def _models(zoo: str) -> dict[str, tuple[str, ...]]:
+    if zoo != "hf":
+        return dict.fromkeys(list_models(zoo), ())
+    from ghn.models.hf_zoo import heads  # transformers is slow to import
+
+    return {f"hf:{head}": tables for head, tables in heads().items()}
+
+
+def _measure(spec: str, timeout: int) -> Row:
+    row = Row(model=spec)
+    start = time.perf_counter()
+    try:
+        try:
+            with _deadline(timeout):
+                _trace_into(row, load_model(spec, device="meta"))
+        except TooSlow:
+            if not spec.startswith("hf:"):
+                raise
+            with _deadline(timeout):
+                _trace_into(row, load_model(spec, device="meta", **REDUCED))
+            row.note = f"took longer than {timeout} s: reduced to {REDUCED}"
+    except TooSlow:
+        row.error = f"took longer than {timeout} s"
+    except ModelError as error:
+        row.constructible, row.error = False, _one_line(error)
+    except Exception as error:  # a sweep goes on whatever a model does
+        row.error = _one_line(error)
+    row.seconds = round(time.perf_counter() - start, 2)
+    return row
+
+
+def _trace_into(row: Row, model: nn.Module) -> None:
+    row.tensors = len(list(model.parameters()))
+    try:
+        graph = trace(model)
+    except ModelError as error:
+        raise RuntimeError(f"no inputs: {error}") from error
+    row.tensors, row.nodes, row.edges = len(graph.params), len(graph.nodes), len(graph.edges)
+    missing = [spec.name for spec in graph.params if spec.node is None]
+    row.attached = row.tensors - len(missing)
+    row.note = f"missing: {' '.join(missing[:4])}{' …' if len(missing) > 4 else ''}" if missing else ""
+
+
+@contextmanager
+def _deadline(seconds: int) -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TooSlow
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
+
+
+def _read(path: Path) -> dict[str, Row]:
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        rows = [
+            Row(
+                **{
+                    field.name: value == "True" if field.type is bool else field.type(value)
+                    for field in fields(Row)
+                    if (value := entry.get(field.name)) is not None
+                }
+            )
+            for entry in csv.DictReader(file)
+        ]
+    return {row.model: row for row in rows}
+
+
+def _write(path: Path, rows: list[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+    partial.replace(path)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
+
+
+def _summarize(rows: list[Row]) -> None:
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        for auto in row.auto.split():
+            groups[auto].append(row)
+    table = Table("models", "listed", "constructible", "complete", "share", "tensors attached", "seconds")
+    for name, group in [*sorted(groups.items()), ("all", rows)]:
+        built = [row for row in group if row.constructible]
+        complete = sum(row.complete for row in built)
+        tensors = sum(row.tensors for row in built)
+        table.add_row(
+            name,
+            str(len(group)),
+            str(len(built)),
+            str(complete),
+            f"{complete / max(len(built), 1):.1%}",
+            f"{sum(row.attached for row in built) / max(tensors, 1):.3%} of {tensors}",
+            f"{sum(row.seconds for row in group):.0f}",
+        )
+    console = Console()
+    for row in rows:
+        if row.constructible and not row.complete:
+            console.print(f"{row.model}: {row.error or row.note}", markup=False, soft_wrap=True)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,6 +1,7 @@
 """The command line ``ghn``: thin over the library. Commands import what they need, so that ``--help`` is quick."""
 
 import json
+import sys
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ghn.console import json_object, one_line_errors, working
+from ghn.console import json_object, run_app, working
 from ghn.errors import ConfigError, ModelError, OutputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Graph hypernetworks: initialize any PyTorch model with predicted weights.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -56,8 +56,7 @@ class DType(StrEnum):
 
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2."""
-    with one_line_errors():
-        app()
+    run_app(app, sys.argv[1:])
 
 
 def _version(wanted: bool) -> None:
@@ -68,13 +67,15 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _app(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        context.get_help()
 
 
 @app.command("list")

@@ -3,9 +3,11 @@
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import typer
 
 from ghn.errors import ConfigError, GhnError
 
@@ -15,6 +17,23 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
 
 _CPU_MEMORY = re.compile(r"DefaultCPUAllocator|can't allocate memory|not enough memory", re.IGNORECASE)
+
+
+def run_app(app: typer.Typer, arguments: Sequence[str]) -> None:
+    """Run a command line; what the user can mend, options included, becomes one line on stderr and exit code 2.
+
+    Raises:
+        SystemExit: With the exit code, if that isn't 0.
+    """
+    with one_line_errors():
+        try:
+            code = app(args=list(arguments), standalone_mode=False)
+        except typer.TyperException as error:
+            raise ConfigError(f"{error.format_message().rstrip('.')}; --help lists all options") from error
+        except typer.Abort:
+            code = INTERRUPTED
+    if code:
+        raise SystemExit(code)
 
 
 @contextmanager
@@ -72,7 +91,8 @@ def working(what: str) -> Iterator[None]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         progress.add_task(what, total=None)
         yield
 

@@ -105,7 +105,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
 
 def fans(spec: ParamSpec) -> tuple[float, float]:
     """Fan-in and fan-out of one group of a mixing parameter (elements read per output, written per input)."""
-    sizes: dict[str, int] = defaultdict(lambda: 1)
+    sizes: dict[str, float] = defaultdict(lambda: 1.0)
     for axis, size in zip(spec.axes, spec.shape, strict=True):
         sizes[axis] *= size
     # conv_transpose stores (in, out / groups); all others (out, in / groups).

@@ -110,8 +110,14 @@ class GHN(
             Float32 tensors on the hypernetwork's device, by ``ParamSpec.name``; parameters that no executed
             operation uses are absent.
         """
+        predicted: dict[str, Tensor] = self.decoder(self.encode(graph), graph, seed, learned)
+        return predicted
+
+    def encode(self, graph: ComputationGraph) -> Tensor:
+        """Embed the attached parameters of a graph, shape ``(tensors, hidden)``, in the order of ``graph.params``."""
         data = to_pyg(graph).to(self.device)
-        return self.decoder(self.encoder(data)[data.param_index], graph, seed, learned)
+        embeddings: Tensor = self.encoder(data)[data.param_index]
+        return embeddings
 
     def predict(
         self, model: nn.Module, inputs: Any = None, seed: int = 0, learned: bool = True

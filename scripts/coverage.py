@@ -23,7 +23,14 @@ from types import FrameType
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from torch import nn
 
@@ -70,7 +77,9 @@ def main(
     limit: int = typer.Option(0, help="At most this many models; 0 for all."),
     sample: int = typer.Option(0, help="A random sample of this size, always the same; 0 for all."),
     timeout: int = typer.Option(120, help="Seconds per model."),
-    output: Path | None = typer.Option(None, help="CSV file; benchmarks/results/coverage_ZOO.csv by default."),
+    output: Path | None = typer.Option(
+        None, help="CSV file; benchmarks/results/coverage_ZOO.csv by default."
+    ),
     resume: bool = typer.Option(True, help="Skip the models that the file has already."),
     redo: bool = typer.Option(False, help="Do again the models whose row is not complete."),
 ) -> None:

@@ -84,7 +84,9 @@ class Facts:
             if "token_i" in name
             for token in (value if isinstance(value, (list, tuple)) else (value,))
         }
-        ordinary = [token for token in range(min(LOWEST_TOKEN, size - 1), size) if token not in special][:1000]
+        ordinary = [token for token in range(min(LOWEST_TOKEN, size - 1), size) if token not in special][
+            :1000
+        ]
         ids = torch.tensor(ordinary or [0])[self.integers(*shape, high=max(len(ordinary), 1))]
         end = getattr(self.text, "eos_token_id", None)
         end = end[0] if isinstance(end, (list, tuple)) else end

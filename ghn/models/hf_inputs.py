@@ -97,10 +97,17 @@ def _waveform(facts: Facts) -> Tensor:
 
 def _spectrogram(facts: Facts) -> Tensor:
     mels = facts.find(
-        "num_mel_bins", "feature_projection_input_dim", "input_feat_per_channel", "feature_size", "num_mels", default=80
+        "num_mel_bins",
+        "feature_projection_input_dim",
+        "input_feat_per_channel",
+        "feature_size",
+        "num_mels",
+        default=80,
     )
     positions = facts.find("max_source_positions")
-    return facts.floats(facts.batch, mels, 2 * positions) if positions else facts.floats(facts.batch, 100, mels)
+    return (
+        facts.floats(facts.batch, mels, 2 * positions) if positions else facts.floats(facts.batch, 100, mels)
+    )
 
 
 RULES: dict[str, Rule] = {

@@ -12,7 +12,11 @@ from ghn.models.hf_facts import Facts
 
 MODALITIES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "get_image_features": ("pixel_values", ("image_token_id", "image_token_index"), ("image_grid_thw",)),
-    "get_video_features": ("pixel_values_videos", ("video_token_id", "video_token_index"), ("video_grid_thw",)),
+    "get_video_features": (
+        "pixel_values_videos",
+        ("video_token_id", "video_token_index"),
+        ("video_grid_thw",),
+    ),
     "get_audio_features": ("input_features", ("audio_token_id", "audio_token_index"), ()),
 }
 

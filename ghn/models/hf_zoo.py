@@ -45,7 +45,10 @@ def heads() -> dict[str, tuple[str, ...]]:
     for table in sorted(vars(modeling_auto)):
         if not table.startswith("MODEL_") or not table.endswith("MAPPING_NAMES"):
             continue
-        short = table.removeprefix("MODEL_").removeprefix("FOR_").removesuffix("MAPPING_NAMES").strip("_") or "MODEL"
+        short = (
+            table.removeprefix("MODEL_").removeprefix("FOR_").removesuffix("MAPPING_NAMES").strip("_")
+            or "MODEL"
+        )
         for kind, classes in getattr(modeling_auto, table).items():
             for cls in (classes,) if isinstance(classes, str) else classes:
                 found.setdefault(f"{kind}:{cls}", []).append(short)

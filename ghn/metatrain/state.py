@@ -1,0 +1,76 @@
+"""Everything a run needs to go on exactly where it stopped, in one file that is replaced atomically."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ghn.errors import CheckpointError, ConfigError, OutputError
+from ghn.hypernetwork import GHN
+
+STATE = "state.safetensors"
+
+
+def save_state(
+    folder: Path, step: int, config: dict[str, Any], net: GHN, average: GHN, optimizer: torch.optim.Optimizer
+) -> None:
+    """Write weights, their average, the optimizer's moments and the step; every random number is keyed by the step."""
+    tensors: dict[str, Tensor] = {f"net/{name}": value for name, value in net.state_dict().items()}
+    tensors |= {f"average/{name}": value for name, value in average.state_dict().items()}
+    for number, entry in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{number}/{key}": value for key, value in entry.items()}
+    part = folder / f"{STATE}.part"
+    try:
+        save_file(
+            {name: value.contiguous() for name, value in tensors.items()},
+            part,
+            {"step": str(step), "config": json.dumps(config, sort_keys=True)},
+        )
+        os.replace(part, folder / STATE)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"the state can't be saved in {folder}: {error}; free some space or choose another"
+        ) from error
+
+
+def load_state(
+    folder: Path, config: dict[str, Any], net: GHN, average: GHN, optimizer: torch.optim.Optimizer
+) -> int:
+    """Load what ``save_state`` wrote and return the number of steps done; 0 if there is nothing.
+
+    Raises:
+        ConfigError: If the state belongs to a run with other settings.
+        CheckpointError: If the file is damaged.
+    """
+    path = folder / STATE
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}; delete it to start again") from error
+    if json.loads(metadata["config"]) != json.loads(json.dumps(config)):
+        saved, wanted = json.loads(metadata["config"]), json.loads(json.dumps(config))
+        changed = ", ".join(key for key in wanted if wanted[key] != saved.get(key))
+        raise ConfigError(
+            f"{folder} holds a run with other settings ({changed}); choose another output folder"
+        )
+    net.load_state_dict(_part(tensors, "net/"))
+    average.load_state_dict(_part(tensors, "average/"))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in _part(tensors, "optimizer/").items():
+        number, key = name.split("/")
+        state.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(metadata["step"])
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

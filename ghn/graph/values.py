@@ -83,6 +83,8 @@ def run_unknown(func: Callable[..., Any], name: str, args: Any, kwargs: dict[str
         return torch.zeros(args[0].shape, dtype=torch.bool)
     if name == "isfinite":
         return torch.ones(args[0].shape, dtype=torch.bool)
+    if name == "nms":  # no box overlaps another: comparing 90,000 equal ones would take a minute
+        return torch.arange(len(args[0]))
     if "device" in kwargs and kwargs["device"] is not None:
         kwargs = {**kwargs, "device": torch.device("meta")}
     try:

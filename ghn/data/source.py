@@ -1,0 +1,107 @@
+"""Open a data set by hub id or folder, and choose its splits and columns by what they hold."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from ghn.errors import DataError
+
+_TRAIN = ("train", "training")
+_EVALUATION = ("validation", "valid", "val", "dev", "eval", "test", "testing")
+"""Split names in order of preference; 'validation_matched' counts as 'validation'."""
+
+HELD_OUT_SHARE = 0.1
+"""Of the training split, where the data set has no other."""
+
+
+def open_dataset(source: str) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Open a data set and choose what to train and what to evaluate on.
+
+    Args:
+        source: Hub id, ``ID:CONFIGURATION`` where the hub offers several, or a folder: parquet, json, csv or text files
+            named by split, a folder of images per class, or what ``save_to_disk`` wrote.
+
+    Returns:
+        Training and evaluation split. The latter is the validation split, else the test split, else a tenth of the
+        training split, the same at every call.
+
+    Raises:
+        DataError: If it doesn't exist, can't be read, or has no usable split.
+    """
+    splits = _load(source)
+    train = _find(splits, _TRAIN)
+    evaluation = _find(splits, _EVALUATION)
+    if train is None and len(splits) == 1:
+        train, evaluation = next(iter(splits)), None
+    if train is None:
+        raise DataError(f"data set {source!r} has no training split; it has {', '.join(map(repr, splits))}")
+    if evaluation is None:
+        if len(splits[train]) < 2:
+            raise DataError(f"data set {source!r} has {len(splits[train])} rows; expected 2 or more")
+        halves = splits[train].train_test_split(test_size=HELD_OUT_SHARE, seed=0)
+        return halves["train"], halves["test"]
+    for name in (train, evaluation):
+        if not len(splits[name]):
+            raise DataError(f"split {name!r} of data set {source!r} is empty")
+    return splits[train], splits[evaluation]
+
+
+def find_column(features: datasets.Features, fits: Callable[[str, Any], bool]) -> str | None:
+    """First column whose name and feature fit, or None."""
+    return next((name for name, feature in features.items() if fits(name, feature)), None)
+
+
+def is_image(name: str, feature: Any) -> bool:
+    """Whether a column holds images."""
+    return isinstance(feature, datasets.Image)
+
+
+def is_string(name: str, feature: Any) -> bool:
+    """Whether a column holds text, of any use."""
+    return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
+
+
+def describe(features: datasets.Features) -> str:
+    """Columns and what they hold, for messages."""
+    return ", ".join(f"{name} ({getattr(f, 'dtype', type(f).__name__)})" for name, f in features.items())
+
+
+def _load(source: str) -> dict[str, datasets.Dataset]:
+    path, configuration = Path(source), None
+    if not path.exists() and _looks_local(source):
+        raise DataError(
+            f"no data set at {source!r}: the folder does not exist; give an existing folder, a hub id, 'digits' or "
+            "'python-stdlib'"
+        )
+    if not path.exists():
+        source, _, configuration = source.partition(":")
+    elif path.is_file():
+        raise DataError(f"{source!r} is a file; give the folder that holds it")
+    try:
+        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+            found = datasets.load_from_disk(source)
+        else:
+            found = datasets.load_dataset(source, configuration or None)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        first = " ".join(str(error).split())[:300].rstrip(".")
+        hint = ""
+        if "onfig name is missing" in first:
+            hint = f"; choose one, for example {source + ':CONFIGURATION'!r}"
+        elif not path.exists():
+            hint = "; check the id and the network, or give a folder, 'digits' or 'python-stdlib'"
+        raise DataError(f"data set {source!r} can't be opened: {first}{hint}") from error
+    return dict(found) if isinstance(found, dict) else {"train": found}
+
+
+def _looks_local(source: str) -> bool:
+    return source.startswith((".", "/", "~")) or "\\" in source or source.count("/") > 1
+
+
+def _find(splits: dict[str, datasets.Dataset], names: tuple[str, ...]) -> str | None:
+    for name in names:
+        for split in splits:
+            if split.lower() == name or split.lower().startswith((f"{name}_", f"{name}.", f"{name}-")):
+                return split
+    return None

@@ -1,0 +1,72 @@
+"""The task that a configuration means: the data set decides, and the model must fit."""
+
+from ghn.data.images import RawImages
+from ghn.data.load import load_data
+from ghn.errors import ConfigError
+from ghn.finetune.config import CompareConfig
+from ghn.finetune.image_task import ImageTask
+from ghn.finetune.task import Task
+from ghn.finetune.text_task import LENGTH, TextTask
+from ghn.models import load_model
+
+VISION_MODEL = "timm:test_resnet"
+"""A residual network of 0.4 million parameters: a comparison takes minutes on two cores."""
+
+LANGUAGE_MODEL = "hf:gpt2"
+LANGUAGE_MODEL_KWARGS = {"n_layer": 4, "n_head": 4, "n_embd": 128}
+"""0.8 million parameters beside the positions, for the same reason."""
+
+IMAGES_PER_STEP = 64
+SEQUENCES_PER_STEP = 16
+STEPS = 200
+
+
+def make_task(config: CompareConfig) -> Task:
+    """Open the data set and fit the model to it.
+
+    Raises:
+        DataError: If the data set can't be used.
+        ModelError: If the model can't be built.
+        ConfigError: If model, data set and options don't go together.
+    """
+    dataset = config.dataset or _dataset_for(config)
+    data = load_data(dataset)
+    if isinstance(data, RawImages):
+        _refuse(config, dataset, "images", ("sequence_length", "tokenizer"))
+        given = dict(config.model_kwargs)
+        return ImageTask(data, dataset, config.model or VISION_MODEL, given, config.image_size)
+    _refuse(config, dataset, "text", ("image_size",))
+    enough = None if config.epochs else (config.steps or STEPS) * (config.batch_size or SEQUENCES_PER_STEP)
+    return TextTask(
+        data,
+        dataset,
+        config.model or LANGUAGE_MODEL,
+        {**({} if config.model else LANGUAGE_MODEL_KWARGS), **config.model_kwargs},
+        config.tokenizer or "bytes",
+        config.sequence_length or LENGTH,
+        enough,
+    )
+
+
+def batches_of(config: CompareConfig, task: Task) -> tuple[int, int]:
+    """Steps of a run, and examples per step."""
+    wanted = config.batch_size or (IMAGES_PER_STEP if isinstance(task, ImageTask) else SEQUENCES_PER_STEP)
+    size = min(wanted, len(task.train))
+    if config.epochs is None:
+        return config.steps or STEPS, size
+    return max(1, round(config.epochs * (len(task.train) // size))), size
+
+
+def _dataset_for(config: CompareConfig) -> str:
+    if config.model is None:
+        return "digits"
+    model = load_model(config.model, device="meta", **config.model_kwargs)
+    return "python-stdlib" if getattr(model, "main_input_name", None) == "input_ids" else "digits"
+
+
+def _refuse(config: CompareConfig, dataset: str, holds: str, options: tuple[str, ...]) -> None:
+    for option in options:
+        if getattr(config, option) is not None:
+            raise ConfigError(
+                f"--{option.replace('_', '-')} has no meaning for {dataset!r}, which holds {holds}; leave it out"
+            )

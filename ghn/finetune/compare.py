@@ -1,0 +1,134 @@
+"""Arms × seeds × learning rates, under equal conditions."""
+
+import subprocess
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+import ghn
+from ghn.apply.baselines import NEEDS_CHECKPOINT, load_hypernetwork
+from ghn.environment import machine, versions
+from ghn.errors import ConfigError
+from ghn.finetune.choose import batches_of, make_task
+from ghn.finetune.config import CompareConfig
+from ghn.finetune.loop import Budget, make_accelerator, train_run
+from ghn.finetune.progress import step_bar
+from ghn.finetune.report import write_report
+from ghn.finetune.results import Results, Run
+from ghn.finetune.store import Key, Store
+from ghn.finetune.task import Task
+
+
+def compare(config: CompareConfig) -> Results:
+    """Fine-tune one model on one data set from several initializations, and say which is best.
+
+    All arms share construction, data order, budget, seeds and the grid of learning rates; each is summarized at its own
+    best rate. Every run is saved when it ends. Started by ``accelerate launch``, all processes share the work of each
+    run, and the first writes.
+
+    Args:
+        config: What to compare. Mistakes in it show before anything is trained.
+
+    Returns:
+        What was also written to the output folder: ``results.json``, ``curves.csv``, ``curves.png``, ``report.html``.
+
+    Raises:
+        GhnError: A kind of it for every mistake: unknown names, data that doesn't fit the model, a folder that can't be
+            written, a configuration that differs from that of the comparison to resume.
+    """
+    accelerator = make_accelerator(config)
+    task = make_task(config)
+    steps, batch_size = batches_of(config, task)
+    if batch_size % accelerator.num_processes:
+        raise ConfigError(
+            f"--batch-size {batch_size} can't be shared by {accelerator.num_processes} processes; use a multiple of it"
+        )
+    budget = Budget.of(config, task, steps, batch_size)
+    parameters = task.check()
+    if set(config.inits) & set(NEEDS_CHECKPOINT):
+        load_hypernetwork(config.checkpoint)
+    store = Store.open(config, task.dataset) if accelerator.is_main_process else None
+    done = _finished(store)
+    runs = _run_all(task, config, budget, accelerator, store, done)
+    results = Results(
+        task=task.name,
+        metric_name=task.metric_name,
+        model=task.model,
+        model_kwargs=dict(config.model_kwargs),
+        model_arguments=task.model_kwargs,
+        parameters=parameters,
+        dataset=task.dataset,
+        budget={"steps": steps, "batch_size": batch_size},
+        config=config.identity(),
+        runs=tuple(runs),
+        provenance=_provenance(accelerator, store),
+        output_dir=str(store.path) if store else "",
+    )
+    if store:
+        write_report(results, store)
+    return results
+
+
+def _run_all(
+    task: Task,
+    config: CompareConfig,
+    budget: Budget,
+    accelerator: Accelerator,
+    store: Store | None,
+    done: dict[Key, Run],
+) -> list[Run]:
+    # Arms innermost: an interrupted comparison has whole seeds to look at.
+    plan = [(init, seed, lr) for seed in config.seeds for lr in config.lr for init in config.inits]
+    left = sum(key not in done for key in plan)
+    with step_bar(left * budget.steps, shown=accelerator.is_main_process) as advance:
+        for init, seed, lr in plan:
+            if (init, seed, lr) in done:
+                continue
+            label = f"{init}, seed {seed}, lr {lr:g}"
+            run = train_run(task, config, budget, accelerator, init, seed, lr, partial(advance, label))
+            done[init, seed, lr] = run
+            if store:
+                store.save(run)
+    order = [(init, seed, lr) for init in config.inits for lr in config.lr for seed in config.seeds]
+    return [done[key] for key in order]
+
+
+def _finished(store: Store | None) -> dict[Key, Run]:
+    """What the first process finds in the folder, in every process."""
+    found = [store.finished() if store else None]
+    broadcast_object_list(found)
+    return found[0] or {}
+
+
+def _provenance(accelerator: Accelerator, store: Store | None) -> dict[str, Any]:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {
+        "commit": commit(),
+        "versions": versions(),
+        "device": str(accelerator.device),
+        "started": store.started if store else now,
+        "finished": now,
+        "processes": accelerator.num_processes,
+        "machine": machine(),
+    }
+
+
+def commit() -> str:
+    """Commit of the clone that this package runs from; 'unknown' for an installed package."""
+    root = Path(ghn.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return "unknown"
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()

@@ -1,0 +1,163 @@
+"""Image classification with any vision model."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ghn.data.images import RawImages
+from ghn.errors import ConfigError, DataError, ModelError
+from ghn.finetune.task import Inputs, Task
+from ghn.models import example_inputs, load_model
+
+SMALLEST = 32
+"""Pixels to which smaller images are enlarged: below, most convolutional networks run out of image."""
+
+LARGEST_SMALL = 64
+"""Pixels up to which images keep their size; larger ones get the size that the model was made for."""
+
+_OWN_SIZE = 224
+"""Pixels for models that nobody knows the size of."""
+
+_SIZE_ARGUMENTS = {
+    "timm": "img_size",
+    "torchvision": "image_size",
+    "hf": "image_size",
+    "python": "image_size",
+}
+"""How each zoo calls the image size, in the models that have a say in it."""
+
+
+class ImageTask(Task):
+    """Top-1 accuracy of a vision model on labelled images.
+
+    Args:
+        data: The data set.
+        dataset: Its name, for messages and results.
+        model: Specification for ``ghn.load_model``.
+        given: The user's model arguments.
+        image_size: Height and width in pixels; None chooses.
+
+    Raises:
+        ModelError: If the model can't be built.
+        DataError: If it takes neither grey nor colour images.
+    """
+
+    name = "image-classification"
+    metric_name = "accuracy"
+    eval_samples = 2000
+
+    def __init__(
+        self, data: RawImages, dataset: str, model: str, given: dict[str, Any], image_size: int | None
+    ) -> None:
+        self.dataset, self.model = dataset, model
+        argument = _SIZE_ARGUMENTS.get(model.partition(":")[0], "image_size")
+        size = image_size or _one_number(given.get(argument))
+        if size is None and data.native_size <= LARGEST_SMALL:
+            size = max(data.native_size, SMALLEST)
+        fixed = {"task": self.name, **given} if model.startswith("hf:") else given
+        implied: list[dict[str, Any]] = [{"num_classes": data.classes}, {}]
+        if size is not None:
+            implied.insert(0, {"num_classes": data.classes, argument: size})
+        skeleton, self.model_kwargs = _first_that_builds(model, [extra | fixed for extra in implied])
+        self._keyword, channels, own_size = _what_it_takes(skeleton)
+        if channels not in (1, 3):
+            raise DataError(
+                f"{model} takes images of {channels} channels; {dataset!r} has 1 (grey) or 3 (colour): set the number "
+                "of input channels with --model-kwargs"
+            )
+        self.size = size or own_size
+        self._data = data.fit(self.size, channels)
+        self.train, self.evaluation = self._data.train, self._data.evaluation
+
+    def build(self, seed: int) -> nn.Module:
+        """See ``Task.build``; convolutions run faster with channels last."""
+        model: nn.Module = super().build(seed).to(memory_format=torch.channels_last)
+        return model
+
+    def example(self) -> Inputs:
+        """Two training images."""
+        return self.inputs(self.train.__getitems__([0, len(self.train) // 2]), torch.device("cpu"))[0]
+
+    def inputs(
+        self, batch: tuple[Tensor, ...], device: torch.device, augment: torch.Generator | None = None
+    ) -> tuple[Inputs, Tensor]:
+        """Normalized images, shape ``(batch, channels, size, size)``, and labels ``(batch,)``; see ``Task.inputs``."""
+        images, labels = batch
+        if augment is not None:
+            images = shift_and_mirror(images, augment, self._data.flips)
+        images = images.to(device, non_blocking=True).float()
+        mean, std = (values.to(device)[:, None, None] for values in (self._data.mean, self._data.std))
+        images = images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+        labels = labels.to(device, non_blocking=True)
+        return ({self._keyword: images} if self._keyword else (images,)), labels
+
+    def metric(self, loss: float, accuracy: float) -> float:
+        """The accuracy."""
+        return accuracy
+
+    def _cannot_run(self, reason: str) -> str:
+        return (
+            f"{self.model} can't run on images of {self.size}×{self.size} pixels ({reason}); pass another "
+            "--image-size, or arguments that fit it with --model-kwargs"
+        )
+
+    def _check_logits(self, model: nn.Module, logits: Tensor) -> None:
+        classes = self._data.classes
+        if logits.ndim != 2 or logits.shape[1] != classes:
+            raise DataError(
+                f"{self.model} gives outputs of shape {tuple(logits.shape)} for 2 images, but {self.dataset!r} has "
+                f"{classes} classes; expected (2, {classes}): set the number of classes with --model-kwargs, for "
+                f'example {{"num_classes": {classes}}}'
+            )
+
+
+def shift_and_mirror(images: Tensor, generator: torch.Generator, flips: bool) -> Tensor:
+    """Shift each image by up to an eighth of its size, repeating its edge, and mirror every other one if asked.
+
+    Args:
+        images: Shape ``(batch, channels, height, width)``, on the CPU.
+        generator: Random numbers; images don't influence how many are drawn.
+        flips: Whether to mirror left and right.
+    """
+    count, _, height, width = images.shape
+    reach = torch.tensor([height // 8, width // 8])
+    shift = (torch.rand(count, 2, generator=generator) * (2 * reach + 1)).long() - reach
+    rows = (torch.arange(height) + shift[:, :1]).clamp(0, height - 1)
+    columns = (torch.arange(width) + shift[:, 1:]).clamp(0, width - 1)
+    if flips:
+        mirrored = torch.rand(count, 1, generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    picked = images[torch.arange(count)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return picked.permute(0, 3, 1, 2)
+
+
+def _first_that_builds(model: str, candidates: list[dict[str, Any]]) -> tuple[nn.Module, dict[str, Any]]:
+    """Not every model takes the image size, not every factory the classes; the user's own arguments it must take."""
+    for arguments in candidates[:-1]:
+        try:
+            return load_model(model, device="meta", **arguments), arguments
+        except ModelError:
+            continue
+    return load_model(model, device="meta", **candidates[-1]), candidates[-1]
+
+
+def _what_it_takes(model: nn.Module) -> tuple[str | None, int, int]:
+    """Keyword of the images (None: positional), their channels and their size."""
+    try:
+        args, kwargs = example_inputs(model)
+    except ModelError:  # of no known zoo
+        convolution = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+        return None, 3 if convolution is None else convolution.in_channels, _OWN_SIZE
+    found = {**dict.fromkeys(["positional"], args[0] if args else None), **kwargs}
+    for name, value in found.items():
+        if isinstance(value, Tensor) and value.ndim == 4:
+            return None if name == "positional" else name, value.shape[1], value.shape[-1]
+    raise ConfigError(
+        f"{type(model).__name__} takes no images; a language model goes with text, for example "
+        "--dataset python-stdlib"
+    )
+
+
+def _one_number(size: Any) -> int | None:
+    return int(size[0]) if isinstance(size, (list, tuple)) else size

@@ -1,0 +1,174 @@
+"""The command line of a comparison, shared by ``scripts/init_and_finetune.py`` and ``ghn compare``."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Annotated, Any
+
+import typer
+
+from ghn.console import json_object, one_line_errors
+from ghn.errors import ConfigError
+from ghn.finetune.config import OPTIMIZERS, PRECISIONS, CompareConfig
+
+LISTS = ("--inits", "--seeds", "--lr")
+"""Options that take several values, as ``--seeds 0 1 2`` or ``--seeds 0 --seeds 1 --seeds 2``."""
+
+_DEFAULTS: dict[str, Any] = {entry.name: entry.default for entry in fields(CompareConfig)}
+
+_INITS, _SEEDS, _LR = (list(_DEFAULTS[name]) for name in ("inits", "seeds", "lr"))
+
+
+def compare_command(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="timm:NAME, torchvision:NAME, hf:TYPE (or a hub id, folder, config.json) or python:FILE.py:FACTORY; a "
+            "small one of the data set's kind by default.",
+        ),
+    ] = None,
+    model_kwargs: Annotated[
+        str | None, typer.Option(metavar="JSON", help="""Arguments of the model, like '{"depth": 6}'.""")
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID|DIR|NAME",
+            help="digits or python-stdlib (both offline), a hub id (ID:CONFIGURATION), or a folder; what fits the "
+            "model by default.",
+        ),
+    ] = None,
+    inits: Annotated[
+        list[str],
+        typer.Option(
+            metavar="ARM …", help="Arms: ghn, base (the hypernetwork untrained), random, orthogonal, mimetic."
+        ),
+    ] = _INITS,
+    seeds: Annotated[list[int], typer.Option(metavar="N …", help="One run of each arm per seed.")] = _SEEDS,
+    lr: Annotated[
+        list[float],
+        typer.Option(
+            metavar="RATE …", help="Grid of peak learning rates; each arm is reported at its own best."
+        ),
+    ] = _LR,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|ID", help="Hypernetwork of the arm ghn; the shipped one by default."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Steps per run.  [default: 200]")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(metavar="N", help="Passes over the training data, in place of --steps.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Examples per step.  [default: 64 images or 16 sequences]")
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Pixels; small images keep theirs (32 at least) by default, large get the model's.",
+        ),
+    ] = None,
+    sequence_length: Annotated[
+        int | None, typer.Option(metavar="N", help="Tokens a language model reads at once.  [default: 128]")
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="ID|DIR|bytes", help="Tokenizer of a language model.  [default: bytes]"),
+    ] = None,
+    optimizer: Annotated[str, typer.Option(metavar="NAME", help=" or ".join(OPTIMIZERS))] = _DEFAULTS[
+        "optimizer"
+    ],
+    weight_decay: Annotated[
+        float, typer.Option(metavar="X", help="Of matrices; vectors have none.")
+    ] = _DEFAULTS["weight_decay"],
+    warmup: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of the steps in which the rate rises.")
+    ] = _DEFAULTS["warmup"],
+    clip: Annotated[
+        float, typer.Option(metavar="NORM", help="Largest norm of the gradient; 0 doesn't clip.")
+    ] = _DEFAULTS["clip"],
+    precision: Annotated[str, typer.Option(metavar="KIND", help=", ".join(PRECISIONS))] = _DEFAULTS[
+        "precision"
+    ],
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")] = _DEFAULTS[
+        "device"
+    ],
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
+    augment: Annotated[bool, typer.Option(help="Shift (and mirror) training images at random.")] = True,
+    eval_every: Annotated[
+        int | None, typer.Option(metavar="N", help="Steps between evaluations.  [default: a tenth of all]")
+    ] = None,
+    eval_samples: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Examples to evaluate on.  [default: 2000 images or 256 sequences]"),
+    ] = None,
+    num_workers: Annotated[
+        int, typer.Option(metavar="N", help="Processes that decode images which don't fit in memory.")
+    ] = _DEFAULTS["num_workers"],
+    output_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where results go.  [default: a new folder in runs]")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the comparison in --output-dir.")
+    ] = False,
+) -> None:
+    """Fine-tune a model from several initializations under equal conditions, and say which is best.
+
+    Without options: a small vision model on handwritten digits, predicted weights against random ones, a few minutes.
+    """
+    given = {**locals(), "model_kwargs": json_object(model_kwargs, "--model-kwargs")}
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+    config = CompareConfig(**values)
+
+    from rich.console import Console
+
+    from ghn.finetune.compare import compare
+    from ghn.finetune.report import table
+
+    results = compare(config)
+    if results.output_dir:  # the first of several processes
+        console = Console()
+        console.print(table(results))
+        console.print(
+            f"Results are in {results.output_dir}: report.html, results.json, curves.csv, curves.png"
+        )
+
+
+def spread_lists(arguments: Sequence[str]) -> list[str]:
+    """Rewrite ``--seeds 0 1 2`` as ``--seeds 0 --seeds 1 --seeds 2``, which is what typer reads.
+
+    A list ends at the next option; negative numbers are values.
+    """
+    found: list[str] = []
+    option = None
+    first = True
+    for argument in arguments:
+        if argument.startswith("-") and not _is_number(argument):
+            option, first = (argument if argument in LISTS else None), True
+            found.append(argument)
+        elif option is None or first:
+            found.append(argument)
+            first = False
+        else:
+            found += [option, argument]
+    return found
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command as a program: a user's mistake is one line on stderr and exit code 2."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(compare_command)
+    with one_line_errors():
+        try:
+            app(args=spread_lists(arguments), standalone_mode=False)
+        except typer.TyperException as error:
+            raise ConfigError(f"{error.format_message().rstrip('.')}; --help lists all options") from error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

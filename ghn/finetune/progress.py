@@ -1,0 +1,29 @@
+"""How far a comparison is, on a terminal."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def step_bar(total: int, shown: bool = True) -> Iterator[Callable[[str], None]]:
+    """A bar over all steps of all runs with the time that is left, on stderr; nothing where that is no terminal.
+
+    Yields:
+        What to call after each step, with a label for the run that it was of.
+    """
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps, left:"),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not (shown and console.is_terminal)
+    ) as bar:
+        task = bar.add_task("preparing", total=total)
+        yield lambda label: bar.update(task, advance=1, description=label)

@@ -175,7 +175,7 @@ def predict(
             f"{len(layers)} BatchNorm layers have uncalibrated running statistics (mean 0, variance 1): train, or run "
             "ghn.calibrate_(model, batches), before evaluating"
         )
-    print(f"wrote {path}\nload it with: {_how_to_load(spec, path, kwargs)}")
+    print(f"wrote {path}\nload it with: {_how_to_load(spec, model, path, kwargs)}")
 
 
 @app.command()
@@ -233,11 +233,11 @@ def _print_report(report: "Report") -> None:
     print(report)
 
 
-def _how_to_load(spec: str, path: Path, kwargs: dict[str, Any]) -> str:
+def _how_to_load(spec: str, model: "nn.Module", path: Path, kwargs: dict[str, Any]) -> str:
     zoo, _, name = spec.partition(":")
     arguments = "".join(f", {key}={value!r}" for key, value in kwargs.items())
     if zoo == "hf":
-        head = name.partition(":")[2] or "AutoModel…"
+        head = name.partition(":")[2] or type(model).__name__
         return f"transformers.{head}.from_pretrained({str(path)!r})"
     if zoo == "timm":
         return f"timm.create_model({name!r}{arguments}, checkpoint_path={str(path)!r})"

@@ -1,0 +1,93 @@
+"""What the README says is true: its Python runs, its commands run or at least have the options they show."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+
+import ghn.checkpoints
+from ghn import GHN, GHNConfig, cli
+from ghn.apply import shortcut
+from ghn.decoder import DecoderConfig
+from ghn.encoder import EncoderConfig
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+COMMANDS = [line for language, text in BLOCKS if language == "sh" for line in text.splitlines()]
+GHN_COMMANDS = [command for command in COMMANDS if command.startswith("ghn ")]
+
+
+@pytest.fixture(autouse=True)
+def shipped_checkpoint(tmp_path, monkeypatch):
+    """A tiny hypernetwork in place of the default one: what is tested is the README, not the checkpoint."""
+    folder = tmp_path / "shipped" / ghn.checkpoints.DEFAULT_CHECKPOINT
+    torch.manual_seed(0)
+    encoder = EncoderConfig(hidden=16, layers=1, heads=2)
+    GHN(GHNConfig(encoder=encoder, decoder=DecoderConfig(hidden=16, rank=4))).save_pretrained(folder)
+    monkeypatch.setattr(ghn.checkpoints, "shipped_folders", lambda: [folder])
+    shortcut._load.cache_clear()
+    yield
+    shortcut._load.cache_clear()
+
+
+def _options(command: typer.core.TyperCommand) -> set[str]:
+    return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+
+
+def test_there_are_blocks_to_test():
+    assert len(PYTHON) >= 4
+    assert len(GHN_COMMANDS) >= 5
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+def test_python_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "readme"}
+    exec(compile(code, "README.md", "exec"), namespace)
+    assert "ghn" in namespace
+
+
+@pytest.mark.parametrize("command", GHN_COMMANDS)
+def test_commands_and_options_exist(command):
+    _, name, *arguments = shlex.split(command)
+    known = typer.main.get_command(cli.app).commands
+    assert name in known
+    used = {argument for argument in arguments if argument.startswith("--")}
+    assert used <= _options(known[name]), used - _options(known[name])
+
+
+@pytest.mark.parametrize("command", [c for c in GHN_COMMANDS if not c.startswith("ghn compare")])
+def test_quick_commands_run(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", shlex.split(command))
+    cli.main()
+    assert capsys.readouterr().out
+    for name in re.findall(r"--(?:out|image|json) (\S+)", command):
+        assert (tmp_path / name).exists()
+
+
+def test_every_command_of_the_program_is_in_the_readme():
+    shown = {shlex.split(command)[1] for command in GHN_COMMANDS}
+    assert shown == typer.main.get_command(cli.app).commands.keys()
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    pattern = re.search(r"grep -x '(.*)' README.md", (ROOT / ".ci" / "run").read_text())
+    assert pattern is not None
+    found = [command for command in COMMANDS if re.fullmatch(pattern[1], command)]
+    assert len(found) == 1
+    assert sum(bool(re.fullmatch(pattern[1], line)) for line in README.splitlines()) == 1
+
+
+def test_files_and_folders_that_it_names_exist():
+    named = [path for path in re.findall(r"\]\(([^)#]+)\)", README) if not path.startswith("http")]
+    named += re.findall(r"\bscripts/\w+\.py", README)
+    assert len(named) > 5
+    missing = [path for path in named if not (ROOT / path).exists()]
+    assert not missing

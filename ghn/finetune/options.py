@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ghn.console import json_object, one_line_errors
-from ghn.errors import ConfigError
+from ghn.console import json_object, run_app
 from ghn.finetune.config import OPTIMIZERS, PRECISIONS, CompareConfig
 
 LISTS = ("--inits", "--seeds", "--lr")
@@ -159,11 +158,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run the command as a program: a user's mistake is one line on stderr and exit code 2."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(compare_command)
-    with one_line_errors():
-        try:
-            app(args=spread_lists(arguments), standalone_mode=False)
-        except typer.TyperException as error:
-            raise ConfigError(f"{error.format_message().rstrip('.')}; --help lists all options") from error
+    run_app(app, spread_lists(arguments))
 
 
 def _is_number(text: str) -> bool:

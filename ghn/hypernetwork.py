@@ -193,7 +193,7 @@ class GHN(
             ) from error
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", **kwargs: Any) -> "GHN":  # type: ignore[override]
+    def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", **kwargs: Any) -> "GHN":
         """Load safetensors strictly; unlike the mixin's own method, never falls back to a pickle."""
         config = kwargs.pop("config", None)
         folder = Path(model_id)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ class Facts:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.config: Any = model.config
+        self.config = cast(Any, model).config
         self.kind: str = self.config.model_type
         self.class_name = type(model).__name__
         self.names = tuple(inspect.signature(model.forward).parameters)

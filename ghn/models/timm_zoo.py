@@ -65,8 +65,9 @@ def _own_size(model: nn.Module) -> tuple[int, int] | None:
 
 def _own_channels(model: nn.Module, default: int) -> int:
     """Input channels that ``in_chans`` may have changed: the model's word, else the first convolution's."""
-    if isinstance(getattr(model, "in_chans", None), int):
-        return int(model.in_chans)  # a first convolution behind a folding of space into channels has more
+    channels = getattr(model, "in_chans", None)
+    if isinstance(channels, int):
+        return channels  # a first convolution behind a folding of space into channels has more
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             return module.in_channels

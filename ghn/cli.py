@@ -119,6 +119,8 @@ def graph(
     kwargs = json_object(model_kwargs, "--model-kwargs")
     if image is not None:
         image_path(image)
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise OutputError(f"there is no folder {json_file.parent}; make it with: mkdir -p {json_file.parent}")
     model, example = _load(spec, kwargs, inputs, "meta")
     started = time.perf_counter()
     with working("tracing"):

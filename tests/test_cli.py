@@ -164,7 +164,7 @@ def test_predict_writes_a_folder_for_transformers(ghn, checkpoint, tmp_path):
         (("graph", "timm:test_vit", "--model-kwargs", '{"classes": 3}'), "Did you mean 'num_classes'"),
         (("graph", "timm:test_vit", "--model-kwargs", '{"device": "cpu"}'), "the command sets it"),
         (("graph", "timm:test_vit", "--image", "graph.jpg"), "end its name with .png"),
-        (("graph", "timm:test_vit", "--json", "no/such/g.json"), "no/such/g.json can't be written"),
+        (("graph", "timm:test_vit", "--json", "no/such/g.json"), "make it with: mkdir -p no/such"),
         (("graph", "python:torch.nn:Identity"), "pass --inputs FILE.py:FUNCTION"),
         (("graph", "timm:test_vit", "--inputs", "nothing.py:f"), "There is no file 'nothing.py'"),
         (("predict", "timm:test_vit", "--out", "x.bin"), "doesn't end with .safetensors"),
@@ -249,7 +249,7 @@ def test_help_is_quick_and_lists_every_command(ghn):
         [sys.executable, "-m", "ghn", "--help"], capture_output=True, text=True, env=environment, check=True
     )
     seconds = time.perf_counter() - started
-    for command in ("list", "graph", "predict", "env"):
+    for command in ("list", "graph", "predict", "train", "compare", "env"):
         assert re.search(rf"\b{command}\b", done.stdout)
         assert ghn(command, "--help")[0] == 0
     assert seconds < 3  # 0.4 s alone on one core; importing torch would take longer
@@ -257,3 +257,36 @@ def test_help_is_quick_and_lists_every_command(ghn):
         "import sys, ghn.cli; print([m for m in ('torch', 'matplotlib', 'transformers') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", loaded], text=True, env=environment) == "[]\n"
+
+
+def test_compare_takes_lists_as_the_script_does(ghn, tmp_path):
+    code, out, err = ghn(
+        *("compare", "--model", "timm:test_resnet", "--dataset", "digits", "--inits", "random", "orthogonal"),
+        *("--seeds", 0, 1, "--lr", "1e-3", "--steps", 2, "--batch-size", 8, "--eval-samples", 16),
+        *("--output-dir", tmp_path / "out", "--device", "cpu"),
+    )
+    assert code == 0, err
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {(run["init"], run["seed"]) for run in results["runs"]} == {
+        (init, seed) for init in ("random", "orthogonal") for seed in (0, 1)
+    }
+    assert str(tmp_path / "out") in out.replace("\n", "")
+
+
+def test_train_leaves_a_checkpoint_that_predict_takes(ghn, tmp_path):
+    code, _, err = ghn(
+        *("train", tmp_path / "run", "--images", "digits", "--text", "", "--steps", 1),
+        *("--targets-per-step", 1),
+    )
+    assert code == 0, err
+    out = tmp_path / "out.safetensors"
+    assert (
+        ghn("predict", "timm:test_vit", "--checkpoint", tmp_path / "run" / "checkpoint", "--out", out)[0] == 0
+    )
+
+
+def test_train_refuses_to_learn_from_nothing(ghn, tmp_path):
+    code, _, err = ghn("train", tmp_path / "run", "--images", "", "--text", "")
+    assert code == 2
+    assert "nothing to learn from" in err
+    assert not (tmp_path / "run").exists()

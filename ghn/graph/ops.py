@@ -206,8 +206,8 @@ _SPELLINGS: dict[str, str] = {
     "tensor_split unsafe_chunk unsafe_split unsafe_split_with_sizes unbind detach alias to _to_copy type_as float half "
     "bfloat16 double long int bool movedim swapaxes swapdims diagonal unfold repeat tile repeat_interleave "
     "broadcast_to as_strided view_as_real view_as_complex real imag lift lift_fresh ravel squeeze_copy positive "
-    "moveaxis atleast_1d broadcast_tensors expand_copy conj _conj resolve_conj resolve_neg data requires_grad_ set_ resize_ "
-    "squeeze_ unsqueeze_ transpose_ t_ meshgrid hsplit vsplit dsplit rename refine_names align_to "
+    "moveaxis atleast_1d broadcast_tensors expand_copy conj _conj resolve_conj resolve_neg data requires_grad_ set_ "
+    "resize_ squeeze_ unsqueeze_ transpose_ t_ meshgrid hsplit vsplit dsplit rename refine_names align_to "
     "_autocast_to_reduced_precision _autocast_to_full_precision _reshape_alias detach_ to_dense pin_memory",
     "loss": "cross_entropy_loss nll_loss nll_loss2d nll_loss_nd mse_loss l1_loss smooth_l1_loss huber_loss kl_div "
     "binary_cross_entropy binary_cross_entropy_with_logits ctc_loss cosine_embedding_loss margin_ranking_loss",

@@ -101,6 +101,9 @@ def _quiet_forward(recorder: Recorder) -> Iterator[None]:
         stack.callback(leave.remove)
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         torch.backends.mha.set_fastpath_enabled(False)
+        validates = torch.distributions.Distribution._validate_args
+        stack.callback(torch.distributions.Distribution.set_default_validate_args, validates)
+        torch.distributions.Distribution.set_default_validate_args(False)
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
 

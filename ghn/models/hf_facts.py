@@ -61,6 +61,12 @@ class Facts:
         """Whether ``forward`` has an argument of this name."""
         return name in self.names
 
+    def lacks(self, name: str) -> bool:
+        """Whether ``forward`` takes an argument for a tower that this configuration leaves out."""
+        vision = name.startswith(("pixel", "image", "video"))
+        part = "vision_config" if vision else "audio_config" if name.startswith(("input_features", "audio")) else ""
+        return bool(part) and any(hasattr(config, part) and getattr(config, part) is None for config in self.configs())
+
     def owns(self, *parts: str) -> bool:
         """Whether the name of some parameter contains one of the parts."""
         return any(part in name for name, _ in self.model.named_parameters() for part in parts)

@@ -21,12 +21,20 @@ GRID = 4
 """Patches along each side of an image that comes as a list of patches."""
 
 
+SAMPLES = 16000
+"""Values of a waveform: one second at the usual rate."""
+FRAMES = 128
+"""Columns of a spectrogram, 1.28 seconds."""
+MELS = ("num_mel_bins", "feature_projection_input_dim", "input_feat_per_channel", "input_feat_size", "num_mels")
+"""Where configurations keep the rows of a spectrogram."""
+
+
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Keyword arguments for one forward call, from the signature and the configuration."""
     facts = Facts(model)
     kwargs: dict[str, Any] = {}
     for name in facts.names:
-        value = RULES[name](facts) if name in RULES else None
+        value = RULES[name](facts) if name in RULES and not facts.lacks(name) else None
         if value is not None:
             kwargs[name] = value
     if facts.kind in EXCEPTIONS:
@@ -92,22 +100,32 @@ def _masked_patches(facts: Facts) -> Tensor | None:
 
 
 def _waveform(facts: Facts) -> Tensor:
-    return facts.floats(facts.batch, 8000)
+    if facts.find("num_mel_bins") and facts.find("max_length"):
+        return facts.floats(facts.batch, facts.find("max_length"), facts.find("num_mel_bins"))
+    return facts.floats(facts.batch, SAMPLES)
 
 
 def _spectrogram(facts: Facts) -> Tensor:
-    mels = facts.find(
-        "num_mel_bins",
-        "feature_projection_input_dim",
-        "input_feat_per_channel",
-        "feature_size",
-        "num_mels",
-        default=80,
-    )
+    mels = facts.find(*MELS, default=80)
     positions = facts.find("max_source_positions")
-    return (
-        facts.floats(facts.batch, mels, 2 * positions) if positions else facts.floats(facts.batch, 100, mels)
-    )
+    convolutions = (module for module in facts.model.modules() if isinstance(module, nn.Conv1d))
+    if positions and any(module.in_channels == mels for module in convolutions):
+        return facts.floats(facts.batch, mels, 2 * positions)  # Whisper's layout, of which every frame must be there
+    return facts.floats(facts.batch, FRAMES, mels)
+
+
+def _spectrogram_mask(facts: Facts) -> Tensor:
+    spectrogram = _spectrogram(facts)
+    frames = spectrogram.shape[1] if spectrogram.shape[1] == FRAMES else spectrogram.shape[2]
+    return torch.ones(facts.batch, frames, dtype=torch.bool)
+
+
+def _masked_frames(facts: Facts) -> Tensor | None:
+    """Every second frame, if the model has a vector to put there."""
+    if not facts.owns("masked_spec_embed") or not hasattr(facts.model, "_get_feat_extract_output_lengths"):
+        return None
+    frames = int(facts.model._get_feat_extract_output_lengths(SAMPLES))
+    return (torch.arange(frames) % 2 == 0).expand(facts.batch, -1).contiguous()
 
 
 RULES: dict[str, Rule] = {
@@ -131,5 +149,8 @@ RULES: dict[str, Rule] = {
     # sound
     "input_values": _waveform,
     "input_features": _spectrogram,
+    "input_features_mask": _spectrogram_mask,
+    "feature_attention_mask": _spectrogram_mask,
+    "mask_time_indices": _masked_frames,
 }
 """Argument name -> its value; arguments without a rule keep the model's default."""

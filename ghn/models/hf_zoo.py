@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.models.auto import modeling_auto
@@ -31,6 +32,13 @@ _DEFAULT_HEADS = (
     "AutoModelForMultimodalLM",
     "AutoModel",
 )
+REPAIRS: dict[str, dict[str, Any]] = {
+    # 64 x 64 patches, of which pooling makes mm_tokens_per_image = 256; the default 14 x 14 can't give as many
+    "gemma3": {"vision_config": {"model_type": "siglip_vision_model", "image_size": 896, "patch_size": 14}},
+    "deepseek_v2": {"num_experts_per_tok": 6, "topk_group": 3, "n_group": 8},
+}
+"""Model types whose default configuration constructs a model that can't run: what its first checkpoint has instead."""
+
 _NOT_OVERRIDES = ("task", "num_classes")
 
 
@@ -65,6 +73,10 @@ def build(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
     if cls is transformers.AutoModelForCausalLM and type(config) in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING:
         # An encoder must be told to look back only, or it would see the token that it predicts.
         config.is_decoder = kwargs.get("is_decoder", True)
+    elif config_class := getattr(cls, "config_class", None):
+        # The text or vision model of a composite type takes its own part of the configuration.
+        nested = [value for value in vars(config).values() if isinstance(value, config_class)]
+        config = nested[0] if nested and not isinstance(config, config_class) else config
     factory = cls.from_config if hasattr(cls, "from_config") else cls._from_config
     return call_factory(functools.partial(factory, config), name, {})
 
@@ -88,10 +100,11 @@ def _config(source: str, kwargs: Mapping[str, Any]) -> PreTrainedConfig:
                 f"{source!r} has model_type {stored.get('model_type')!r}, unknown to transformers"
             )
         cls = CONFIG_MAPPING[stored["model_type"]]
-    _check_overrides(overrides, cls(), source)
+    stored = stored or REPAIRS.get(source, {})
     try:
+        _check_overrides(overrides, cls(**stored), source)
         return cls(**_merge(stored, overrides))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, StrictDataclassError) as error:
         raise ModelError(f"{source!r} can't be configured with {overrides}: {one_line(error)}") from error
 
 

@@ -34,8 +34,8 @@ def resolve_checkpoint(checkpoint: str | Path | None) -> str:
     if path.is_file():
         if path.suffix in PICKLES:
             raise CheckpointError(
-                f"{name} is a pickle, and loading one runs whatever code it holds: refused. ghn checkpoints are folders "
-                "with config.json and model.safetensors"
+                f"{name} is a pickle, and loading one runs whatever code it holds: refused. ghn checkpoints are "
+                "folders with config.json and model.safetensors"
             )
         if path.name in ("model.safetensors", "config.json"):
             return resolve_checkpoint(path.parent)
@@ -51,8 +51,8 @@ def resolve_checkpoint(checkpoint: str | Path | None) -> str:
             [str(path.parent / child.name) for child in path.parent.iterdir()] if path.parent.is_dir() else []
         )
         raise CheckpointError(
-            f"no checkpoint at {name!r}: expected a folder, one of the shipped ones ({', '.join(shipped) or 'none'}), or "
-            f"'org/name' on the hub.{did_you_mean(name, [*shipped, *siblings])}"
+            f"no checkpoint at {name!r}: expected a folder, one of the shipped ones ({', '.join(shipped) or 'none'}), "
+            f"or 'org/name' on the hub.{did_you_mean(name, [*shipped, *siblings])}"
         )
     return name
 

@@ -114,7 +114,7 @@ class Decoder(nn.Module):
             learned: False leaves the learned part out: scale rules and random bases alone.
 
         Returns:
-            Float32 tensors by parameter name.
+            Float32 tensors by parameter name; none for parameters of role 'unknown'.
         """
         specs = [spec for spec in graph.params if spec.node is not None]
         statistics = self.statistics(embeddings) if learned else self.statistics.defaults(embeddings)
@@ -123,6 +123,8 @@ class Decoder(nn.Module):
         device = embeddings.device
         decoded = {}
         for number, spec in enumerate(specs):
+            if spec.role == "unknown" or not spec.dtype.is_floating_point:
+                continue  # no rule says what it should be: the model's own values stay
             layout = Layout.of(spec)
             scale = scale_of(spec, surroundings[spec.name], self.config.fan)
             base = None

@@ -42,7 +42,10 @@ CENTRES = {
 """Value around which a vector is predicted; 0 for roles not listed."""
 
 VECTOR_SPREAD = 0.25
-"""Spread of a vector around its centre at full trust: a quarter of a unit-variance activation."""
+"""Spread of a vector around its centre at full trust, relative to the centre."""
+
+BIAS_SPREAD = 0.05
+"""Spread at full trust of vectors centred at zero, relative to activations of unit variance."""
 
 RELATIVE_BIAS_SPREAD = 0.02
 """Of Swin's and BEiT's tables."""
@@ -64,10 +67,12 @@ class Place:
 
     branches: int = 0
     """Residual additions in the whole graph if this tensor ends a residual branch, else 0."""
-    normalized: bool = False
-    """A batch, group or instance norm reads the output of the tensor's operation."""
-    rectified: bool = False
-    """A rectifier reads it, and no norm precedes the operation anywhere: a plain network."""
+    readers: frozenset[str] = frozenset()
+    """Kinds of the operations that read the result of the parameter's own operation."""
+    attention: bool = False
+    """The graph has attention: a transformer."""
+    norms: bool = False
+    """The graph has a normalization somewhere."""
 
 
 @dataclass(frozen=True)
@@ -87,18 +92,19 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
         consumers[edge.source].append(edge.target)
     adds = residual_adds(graph)
     ends = {name for add in adds for name in add.branch_ends}
-    plain = not any(node.kind in NORMS for node in graph.nodes)
+    kinds = {node.kind for node in graph.nodes}
     result = {}
     for spec in graph.params:
         if spec.node is None:
             continue
-        after = {
-            graph.nodes[reader].kind for operation in consumers[spec.node] for reader in consumers[operation]
-        }
+        operations = consumers[spec.node]
         result[spec.name] = Place(
             branches=len(adds) if spec.name in ends else 0,
-            normalized=bool(after & BATCH_STATISTICS),
-            rectified=plain and bool(after & RECTIFIERS),
+            readers=frozenset(
+                graph.nodes[reader].kind for operation in operations for reader in consumers[operation]
+            ),
+            attention="attention" in kinds,
+            norms=bool(kinds & NORMS),
         )
     return result
 
@@ -123,8 +129,7 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
     Args:
         spec: The parameter.
         place: Its surroundings.
-        fan: 'fan_in' or 'fan_out' for every mixing parameter, or 'zoo': fan-out before batch statistics, fan-in
-            elsewhere, as the model zoos do.
+        fan: 'fan_in' or 'fan_out' for every mixing parameter, or 'zoo': what the model zoos do at such a place.
 
     Raises:
         ConfigError: If ``fan`` is none of ``FANS``.
@@ -137,19 +142,28 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
         raise ConfigError(f"fan must be one of {', '.join(FANS)}; got {fan!r}")
     damping = 1 / math.sqrt(place.branches) if place.branches else 1.0
     if spec.role in MIXING_ROLES:
-        fan_in, fan_out = fans(spec)
-        outward = fan == "fan_out" or (fan == "zoo" and place.normalized and spec.role == "conv")
-        gain = RELU_GAIN if place.rectified or (place.normalized and spec.role == "conv") else DEFAULT_GAIN
-        return Scale(0.0, damping * gain / math.sqrt(fan_out if outward else fan_in), random=True)
+        return Scale(0.0, _mixing_spread(spec, place, fan, damping), random=True)
     if spec.role == "relative_bias":
         return Scale(0.0, RELATIVE_BIAS_SPREAD, random=True)
     if spec.role in TABLE_ROLES:
         channels = spec.shape[-1] if spec.shape else 1
         return Scale(0.0, DEFAULT_GAIN / math.sqrt(channels), random=True)
     centre = CENTRES.get(spec.role, 0.0) * (damping if spec.role in ("norm_weight", "layer_scale") else 1.0)
-    return Scale(
-        centre, VECTOR_SPREAD * (centre if spec.role in ("norm_weight", "layer_scale") else 1.0), random=False
-    )
+    return Scale(centre, VECTOR_SPREAD * abs(centre) if centre else BIAS_SPREAD, random=False)
+
+
+def _mixing_spread(spec: ParamSpec, place: Place, fan: str, damping: float) -> float:
+    """Spread of a weight that sums over its columns."""
+    fan_in, fan_out = fans(spec)
+    if fan != "zoo":
+        return damping * DEFAULT_GAIN / math.sqrt(fan_in if fan == "fan_in" else fan_out)
+    if spec.role == "conv" and place.readers & BATCH_STATISTICS:
+        return damping * RELU_GAIN / math.sqrt(fan_out)  # He et al. in the backward direction, as ResNets do
+    if not place.norms and place.readers & RECTIFIERS:
+        return damping * RELU_GAIN / math.sqrt(fan_in)  # nothing else keeps the size of activations
+    if spec.role == "linear" and not place.attention and "output" not in place.readers:
+        return math.sqrt(2 / (fan_in + fan_out))  # Glorot, undamped, as MLP-Mixers do
+    return damping * DEFAULT_GAIN / math.sqrt(fan_in)
 
 
 def centre_tensor(spec: ParamSpec, scale: Scale, device: torch.device) -> Tensor:

@@ -60,8 +60,8 @@ def to_pyg(graph: ComputationGraph) -> Data:
     Returns:
         ``Data`` with ``kind`` and ``role`` (long, ``(nodes,)``; role 0 marks nodes that are no parameter), ``x``
         (float, ``(nodes, FEATURES)``), ``edge_index`` (long, ``(2, edges)``, virtual edges included), ``edge_type``
-        (long, ``(edges,)``, below ``EDGE_TYPES``) and ``param_index`` (long, ``(attached parameters,)``: the node of each
-        entry of ``graph.params`` that has one, in that order).
+        (long, ``(edges,)``, below ``EDGE_TYPES``) and ``param_index`` (long, ``(attached parameters,)``: the node of
+        each entry of ``graph.params`` that has one, in that order).
     """
     kinds = {kind: number for number, kind in enumerate(KINDS)}
     roles = {role: number for number, role in enumerate(ROLES, start=1)}

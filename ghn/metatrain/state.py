@@ -1,7 +1,6 @@
 """Everything a run needs to go on exactly where it stopped, in one file that is replaced atomically."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def save_state(
             part,
             {"step": str(step), "config": json.dumps(config, sort_keys=True)},
         )
-        os.replace(part, folder / STATE)
+        part.replace(folder / STATE)
     except (OSError, SafetensorError) as error:
         raise OutputError(
             f"the state can't be saved in {folder}: {error}; free some space or choose another"

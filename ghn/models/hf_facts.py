@@ -64,8 +64,16 @@ class Facts:
     def lacks(self, name: str) -> bool:
         """Whether ``forward`` takes an argument for a tower that this configuration leaves out."""
         vision = name.startswith(("pixel", "image", "video"))
-        part = "vision_config" if vision else "audio_config" if name.startswith(("input_features", "audio")) else ""
-        return bool(part) and any(hasattr(config, part) and getattr(config, part) is None for config in self.configs())
+        part = (
+            "vision_config"
+            if vision
+            else "audio_config"
+            if name.startswith(("input_features", "audio"))
+            else ""
+        )
+        return bool(part) and any(
+            hasattr(config, part) and getattr(config, part) is None for config in self.configs()
+        )
 
     def owns(self, *parts: str) -> bool:
         """Whether the name of some parameter contains one of the parts."""

@@ -25,7 +25,13 @@ SAMPLES = 16000
 """Values of a waveform: one second at the usual rate."""
 FRAMES = 128
 """Columns of a spectrogram, 1.28 seconds."""
-MELS = ("num_mel_bins", "feature_projection_input_dim", "input_feat_per_channel", "input_feat_size", "num_mels")
+MELS = (
+    "num_mel_bins",
+    "feature_projection_input_dim",
+    "input_feat_per_channel",
+    "input_feat_size",
+    "num_mels",
+)
 """Where configurations keep the rows of a spectrogram."""
 
 
@@ -110,7 +116,9 @@ def _spectrogram(facts: Facts) -> Tensor:
     positions = facts.find("max_source_positions")
     convolutions = (module for module in facts.model.modules() if isinstance(module, nn.Conv1d))
     if positions and any(module.in_channels == mels for module in convolutions):
-        return facts.floats(facts.batch, mels, 2 * positions)  # Whisper's layout, of which every frame must be there
+        return facts.floats(
+            facts.batch, mels, 2 * positions
+        )  # Whisper's layout, of which every frame must be there
     return facts.floats(facts.batch, FRAMES, mels)
 
 

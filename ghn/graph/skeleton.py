@@ -39,15 +39,21 @@ def make_skeleton(model: nn.Module) -> nn.Module:
         skeleton = _copy_tree(model, {})
     for module in skeleton.modules():
         for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-            # The user's hooks may write to the user's objects; parametrizing ones (spectral norm) compute weights.
+            # The user's hooks may write to the user's objects; parametrizing ones (spectral norm) compute weights,
+            # and transformers' own hooks collect the hidden states that its heads read.
             kept = {
                 k: h
                 for k, h in getattr(module, hooks).items()
-                if type(h).__module__.startswith("torch.nn.utils")
+                if _maker(h).startswith(("torch.nn.utils", "transformers."))
             }
             if not isinstance(module, torch.jit.ScriptModule):
                 setattr(module, hooks, type(getattr(module, hooks))(kept))
     return skeleton
+
+
+def _maker(hook: Any) -> str:
+    """Module that defines a hook: a function, or an object of some class."""
+    return str(getattr(hook, "__module__", None) or type(hook).__module__)
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:

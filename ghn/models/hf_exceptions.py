@@ -3,13 +3,71 @@
 from collections.abc import Callable
 from typing import Any
 
-from ghn.models.hf_facts import Facts
+import torch
+
+from ghn.models.hf_facts import LENGTH, Facts
 
 PIXEL_LAYOUTS: dict[str, str] = {
-    **dict.fromkeys(("idefics", "idefics2", "idefics3", "smolvlm"), "bnchw"),
+    **dict.fromkeys(("idefics", "idefics2", "idefics3", "smolvlm", "granite_docling"), "bnchw"),
+    **dict.fromkeys(("deepseek_vl", "deepseek_vl_hybrid", "janus"), "bchw"),
     **dict.fromkeys(("videomae", "vivit", "timesformer", "xclip", "tvp"), "btchw"),
+    **dict.fromkeys(("kimi_k25", "kimi_k25_vision"), "pcyx"),
 }
-"""Axes of ``pixel_values`` that aren't (b, c, h, w): also n images, t frames."""
+"""Axes of ``pixel_values`` that aren't (b, c, h, w): also n images, t frames, or p patches of size (y, x)."""
 
-EXCEPTIONS: dict[str, Callable[[Facts], dict[str, Any]]] = {}
+TOKENS_PER_IMAGE: dict[str, Callable[[Facts], int]] = {
+    "idefics2": lambda facts: int(facts.config.perceiver_config.resampler_n_latents),
+    **dict.fromkeys(
+        ("idefics3", "smolvlm", "modernvbert", "ultravbert"),
+        lambda facts: facts.patches() // facts.find("scale_factor", "pixel_shuffle_factor") ** 2,
+    ),
+    "aria": lambda facts: int(max(facts.config.projector_patch_to_query_dict.values())),
+    **dict.fromkeys(("blip-2", "instructblip"), lambda facts: int(facts.config.num_query_tokens)),
+    "instructblipvideo": lambda facts: 4 * int(facts.config.num_query_tokens),
+    **dict.fromkeys(("deepseek_vl", "deepseek_vl_hybrid", "janus"), lambda facts: facts.patches()),
+}
+"""Model type -> image features that join the sequence, where running its tower alone doesn't tell."""
+
+
+def _position_mask(facts: Facts) -> dict[str, Any]:
+    """Kosmos marks the places of image features in a mask of its own."""
+    features = facts.find("latent_query_num")
+    ids = facts.tokens(facts.batch, LENGTH + features)
+    mask = torch.zeros_like(ids)
+    mask[:, 2 : 2 + features] = 1
+    tall, wide = facts.patch_size()
+    patches = facts.floats(facts.batch, 64, 2 + tall * wide * facts.channels()).abs().ceil()
+    return {"input_ids": ids, "image_embeds_position_mask": mask, "flattened_patches": patches}
+
+
+def _tiles(facts: Facts) -> dict[str, Any]:
+    tiles = facts.config.vision_config.max_num_tiles
+    return {
+        "pixel_values": facts.floats(facts.batch, 1, tiles, facts.channels(), *facts.image_size()),
+        "aspect_ratio_ids": torch.ones(facts.batch, 1, dtype=torch.long),
+        "aspect_ratio_mask": torch.ones(facts.batch, 1, tiles, dtype=torch.long),
+        "cross_attention_mask": torch.ones(facts.batch, LENGTH, 1, tiles, dtype=torch.long),
+    }
+
+
+def _square(size: int) -> Callable[[Facts], dict[str, Any]]:
+    return lambda facts: {"pixel_values": facts.floats(facts.batch, facts.channels(), size, size)}
+
+
+EXCEPTIONS: dict[str, Callable[[Facts], dict[str, Any]]] = {
+    **dict.fromkeys(("kosmos-2", "kosmos-2.5"), _position_mask),
+    "mllama": _tiles,
+    "idefics": lambda facts: {"image_attention_mask": torch.ones(facts.batch, LENGTH, 1, dtype=torch.long)},
+    "granite_docling": lambda facts: {"pixel_attention_mask": torch.ones(facts.batch, 1, dtype=torch.bool)},
+    "depth_pro": _square(1536),
+    "deepseek_vl_hybrid": lambda facts: {
+        "high_res_pixel_values": facts.floats(
+            facts.batch, 3, *[facts.config.high_res_vision_config.image_size] * 2
+        )
+    },
+    "fuyu": lambda facts: {
+        "pixel_values": facts.floats(facts.batch, 4, 3 * facts.config.patch_size**2),
+    },
+    "ernie4_5_vl_moe": lambda facts: {"moe_mm_token_type_ids": None},
+}
 """Model type -> arguments that replace those of the rules; None leaves an argument out."""

@@ -74,27 +74,65 @@ def _encoder_states(facts: Facts) -> Tensor | None:
 
 
 def _pixels(facts: Facts) -> Tensor:
-    (height, width), channels = facts.image_size(), facts.channels()
-    if facts.takes("image_grid_thw") or facts.takes("grid_thw"):
-        return _patch_rows(facts)
+    (height, width), channels, (tall, wide) = facts.image_size(), facts.channels(), facts.patch_size()
+    grid = facts.takes("image_grid_thw") or facts.takes("grid_thw")
     if facts.takes("spatial_shapes"):
-        tall, wide = facts.patch_size()
         return facts.floats(facts.batch, GRID * GRID, channels * tall * wide)
-    frames = facts.find("num_frames", default=8)
-    sizes = {"b": facts.batch, "n": 1, "t": frames, "c": channels, "h": height, "w": width}
-    layout = PIXEL_LAYOUTS.get(facts.kind, "bchw")
+    if facts.find("image_grid_pinpoints") and facts.takes("image_sizes"):
+        images = 1 + _tiles(facts)
+    else:
+        images = 1
+    sizes = {
+        "b": facts.batch,
+        "n": images,
+        "t": facts.find("num_frames", default=8),
+        "c": channels,
+        "h": height,
+        "w": width,
+        "p": GRID * GRID,
+        "y": tall,
+        "x": wide,
+    }
+    layout = PIXEL_LAYOUTS.get(facts.kind, "bnchw" if images > 1 else "bchw")
+    if grid and facts.kind not in PIXEL_LAYOUTS:
+        return _patch_rows(facts)
     return facts.floats(*(sizes[letter] for letter in layout))
+
+
+def _tiles(facts: Facts) -> int:
+    """Tiles that an image of the first supported resolution is cut into."""
+    (high, broad), (height, width) = facts.find("image_grid_pinpoints")[0], facts.image_size()
+    return (high // height) * (broad // width)
+
+
+def _image_sizes(facts: Facts) -> Tensor:
+    size = facts.find("image_grid_pinpoints", default=[facts.image_size()])[0]
+    return torch.tensor([list(size)] * facts.batch)
+
+
+def _videos(facts: Facts) -> Tensor | None:
+    """Only where nothing but a video will do: beside images it would run the same tower twice."""
+    if facts.takes("pixel_values") and facts.model.main_input_name != "pixel_values_videos":
+        return None
+    frames = facts.find("frames_per_clip", "num_frames", default=8)
+    return facts.floats(facts.batch, frames, facts.channels(), *facts.image_size())
 
 
 def _patch_rows(facts: Facts) -> Tensor:
     """All patches of one image, each a flat row: (patches, channels * frames * height * width)."""
     tall, wide = facts.patch_size()
-    frames = facts.find("temporal_patch_size", within=facts.vision, default=1)
+    name = "temporal_patch_size"
+    frames = facts.find(name, within=facts.vision) or facts.find(name, default=1)
     return facts.floats(GRID * GRID, facts.channels() * frames * tall * wide)
 
 
 def _grid(facts: Facts) -> Tensor:
     return torch.tensor([[1, GRID, GRID]])
+
+
+def _pixel_mask(facts: Facts) -> Tensor | None:
+    """Which patches of a list of patches are real: all."""
+    return torch.ones(facts.batch, GRID * GRID, dtype=torch.long) if facts.takes("spatial_shapes") else None
 
 
 def _masked_patches(facts: Facts) -> Tensor | None:
@@ -145,12 +183,18 @@ RULES: dict[str, Rule] = {
     "input_pronunciation_ids": lambda facts: facts.integers(
         *_text_shape(facts), high=facts.config.pronunciation_vocab_size
     ),
+    "qformer_input_ids": lambda facts: facts.tokens(
+        *_text_shape(facts), vocabulary=facts.part("qformer_config").vocab_size
+    ),
     "bbox": _boxes,
     "encoder_hidden_states": _encoder_states,
     # images
     "pixel_values": _pixels,
     "image_grid_thw": _grid,
     "grid_thw": _grid,
+    "image_sizes": _image_sizes,
+    "pixel_values_videos": _videos,
+    "pixel_attention_mask": _pixel_mask,
     "hidden_states": lambda facts: _patch_rows(facts) if facts.takes("grid_thw") else None,
     "spatial_shapes": lambda facts: torch.tensor([[GRID, GRID]] * facts.batch),
     "bool_masked_pos": _masked_patches,

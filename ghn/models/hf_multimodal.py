@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from ghn.models.hf_exceptions import TOKENS_PER_IMAGE
 from ghn.models.hf_facts import Facts
 
 MODALITIES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
@@ -30,6 +31,9 @@ def place_features(facts: Facts, kwargs: dict[str, Any]) -> None:
         token = facts.find(*token_names)
         if argument not in kwargs or token is None:
             continue
+        if argument == "pixel_values" and facts.kind in TOKENS_PER_IMAGE:
+            pieces.append((index + 1, torch.full((TOKENS_PER_IMAGE[facts.kind](facts),), token)))
+            continue
         grid = next((kwargs[name] for name in grids if name in kwargs), None)
         count = _grid_features(facts, grid) if grid is not None else _features(facts, method, kwargs)
         if count:
@@ -43,8 +47,9 @@ def place_features(facts: Facts, kwargs: dict[str, Any]) -> None:
         kinds += [torch.full_like(run, kind), torch.zeros(2, dtype=torch.long)]
     kwargs["input_ids"] = torch.cat([*runs, text[0, 6:]]).expand(len(text), -1).contiguous()
     kinds.append(torch.zeros_like(text[0, 6:]))
-    if facts.takes("mm_token_type_ids"):
-        kwargs["mm_token_type_ids"] = torch.cat(kinds).expand(len(text), -1).contiguous()
+    for name in ("mm_token_type_ids", "moe_mm_token_type_ids"):
+        if facts.takes(name):
+            kwargs[name] = torch.cat(kinds).expand(len(text), -1).contiguous()
 
 
 def _grid_features(facts: Facts, grid: Tensor) -> int:
@@ -61,9 +66,14 @@ def _features(facts: Facts, method: str, kwargs: dict[str, Any]) -> int:
     tower = getattr(owner, method)
     takes = inspect.signature(tower).parameters
     arguments = {name: value for name, value in kwargs.items() if name in takes}
-    arguments = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), arguments)
-    with torch.inference_mode():
-        output = tower(**arguments)
+    arguments = tree_map_only(
+        Tensor, lambda tensor: tensor.to("meta") if tensor.is_floating_point() else tensor, arguments
+    )
+    try:
+        with torch.inference_mode():
+            output = tower(**arguments)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, IndexError):
+        return 0  # its values matter: the model will say what is wrong
     features = getattr(output, "pooler_output", output)
     return sum(leaf.numel() // leaf.shape[-1] for leaf in tree_leaves(features) if isinstance(leaf, Tensor))
 

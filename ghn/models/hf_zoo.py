@@ -33,11 +33,23 @@ _DEFAULT_HEADS = (
     "AutoModel",
 )
 REPAIRS: dict[str, dict[str, Any]] = {
-    # 64 x 64 patches, of which pooling makes mm_tokens_per_image = 256; the default 14 x 14 can't give as many
-    "gemma3": {"vision_config": {"model_type": "siglip_vision_model", "image_size": 896, "patch_size": 14}},
+    # 64 x 64 patches, which pooling turns into mm_tokens_per_image = 256; the default 14 x 14 are too few.
+    **dict.fromkeys(
+        ("gemma3", "shieldgemma2"),
+        {"vision_config": {"model_type": "siglip_vision_model", "image_size": 896, "patch_size": 14}},
+    ),
     "deepseek_v2": {"num_experts_per_tok": 6, "topk_group": 3, "n_group": 8},
+    "granitemoehybrid": {"layer_types": [*["mamba"] * 3, "attention"] * 8},
+    **dict.fromkeys(("blip-2", "instructblip"), {"image_token_index": 50265}),
+    "instructblipvideo": {"video_token_index": 32000},
+    **dict.fromkeys(
+        ("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), {"image_token_id": 101, "video_token_id": 102}
+    ),
+    "qwen2_vl": {"vision_config": {"hidden_size": 8192}},
+    "xmod": {"default_language": "en_XX"},
+    "reformer": {"is_decoder": True},
 }
-"""Model types whose default configuration constructs a model that can't run: what its first checkpoint has instead."""
+"""Model types whose default configuration constructs a model that can't run, and what makes it run."""
 
 _NOT_OVERRIDES = ("task", "num_classes")
 
@@ -100,12 +112,25 @@ def _config(source: str, kwargs: Mapping[str, Any]) -> PreTrainedConfig:
                 f"{source!r} has model_type {stored.get('model_type')!r}, unknown to transformers"
             )
         cls = CONFIG_MAPPING[stored["model_type"]]
-    stored = stored or REPAIRS.get(source, {})
     try:
-        _check_overrides(overrides, cls(**stored), source)
-        return cls(**_merge(stored, overrides))
+        if source in CONFIG_MAPPING:
+            stored = {**REPAIRS.get(source, {})}
+        default = cls(**stored)
+        _check_overrides(overrides, default, source)
+        config = cls(**_merge(stored, overrides)) if overrides else default
+        return _fit_parts(config) if source in CONFIG_MAPPING else config
     except (TypeError, ValueError, KeyError, AttributeError, StrictDataclassError) as error:
         raise ModelError(f"{source!r} can't be configured with {overrides}: {one_line(error)}") from error
+
+
+def _fit_parts(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Let the vision part end where the text part begins: their defaults were chosen apart from each other."""
+    vision = getattr(config, "vision_config", None)
+    width = getattr(config.get_text_config(), "hidden_size", None)
+    for name in ("out_hidden_size", "projection_dim", "text_hidden_size"):
+        if getattr(config, "text_config", None) is not None and getattr(vision, name, None) and width:
+            setattr(vision, name, width)
+    return config
 
 
 def _stored_config(source: str) -> dict[str, Any]:

@@ -11,22 +11,20 @@ def sample_cnn(rng: random.Random) -> Architecture:
 
 
 def _resnet(rng: random.Random) -> Architecture:
-    width = rng.choice((8, 12, 16, 20, 24))
+    spec = rng.choice(("timm:resnet18", "timm:resnet18", "timm:resnext50_32x4d"))
+    # ResNeXt's groups are a sixteenth of the width wide.
+    width = rng.choice((8, 12, 16, 20, 24) if spec == "timm:resnet18" else (16, 32))
     depths = [rng.choice((1, 1, 2)) for _ in range(4)]  # timm's ResNet has four stages, always
-    return Architecture(
-        spec=f"timm:{rng.choice(('resnet18', 'resnet18', 'resnext50_32x4d'))}",
-        kwargs={"layers": depths, "channels": [width * 2**stage for stage in range(len(depths))]},
-        family="resnet",
-    )
+    kwargs = {"layers": depths, "channels": [width * 2**stage for stage in range(4)]}
+    return Architecture(spec=spec, kwargs=kwargs, family="resnet")
 
 
 def _convnext(rng: random.Random) -> Architecture:
     width = rng.choice((12, 16, 24, 32))
-    depths = [rng.choice((1, 1, 2, 3)) for _ in range(rng.choice((2, 3)))]
     kwargs = {
-        "patch_size": rng.choice((1, 2)),
-        "depths": depths,
-        "dims": [width * 2**s for s in range(len(depths))],
+        "patch_size": 1,  # images of 16 pixels leave no room for more
+        "depths": [rng.choice((1, 1, 2)) for _ in range(4)],
+        "dims": [width, width * 3 // 2, width * 2, width * 3],
     }
     return Architecture(spec="timm:convnext_atto", kwargs=kwargs, family="convnext")
 

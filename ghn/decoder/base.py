@@ -79,17 +79,3 @@ def _cosines(size: int) -> Tensor:
     """Orthonormal cosine basis (DCT-II), shape ``(size, size)``, rows by frequency."""
     waves = torch.cos(math.pi / size * (torch.arange(size) + 0.5) * torch.arange(size)[:, None])
     return waves / waves.norm(dim=1, keepdim=True)
-
-
-def correlate(matrix: Tensor, partner: Tensor, correlation: Tensor) -> Tensor:
-    """Mix a base with its partner so that their entries correlate and variance stays one.
-
-    Closed-form attention initialization wants query·key near the identity and value·projection near its negative;
-    sharing part of the random numbers gives both without a factorization (https://arxiv.org/abs/2305.09828).
-
-    Args:
-        matrix: Base to change, any shape.
-        partner: Base to follow, same shape.
-        correlation: Scalar in (-1, 1).
-    """
-    return torch.sqrt(1 - correlation**2) * matrix + correlation * partner

@@ -52,11 +52,9 @@ class Statistics:
     """Standard-deviation share of the learned part, in (0, max_trust)."""
     smoothness: Tensor
     """Damping of high spatial frequencies, see ``smooth_kernels``."""
-    pairing: Tensor
-    """Correlation with the partner's base in attention, see ``correlate``."""
 
 
-START_TRUST, START_SMOOTHNESS, START_PAIRING = 0.1, 0.05, 0.5
+START_TRUST, START_SMOOTHNESS = 0.1, 0.05
 """Statistics of the untrained hypernetwork."""
 
 
@@ -66,7 +64,7 @@ class StatisticsHead(nn.Module):
     def __init__(self, embedding: int, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.net = nn.Sequential(nn.Linear(embedding, config.hidden), nn.GELU(), nn.Linear(config.hidden, 4))
+        self.net = nn.Sequential(nn.Linear(embedding, config.hidden), nn.GELU(), nn.Linear(config.hidden, 3))
         last = self.net[-1]
         assert isinstance(last, nn.Linear)
         nn.init.normal_(last.weight, std=1e-3)
@@ -78,17 +76,16 @@ class StatisticsHead(nn.Module):
 
     def defaults(self, like: Tensor) -> Statistics:
         """What an untrained head predicts, for as many tensors as ``like`` has rows."""
-        return self._bounded(like.new_zeros(like.shape[0], 4))
+        return self._bounded(like.new_zeros(like.shape[0], 3))
 
     def _bounded(self, raw: Tensor) -> Statistics:
         config = self.config
-        gain, trust, smoothness, pairing = raw.unbind(-1)
+        gain, trust, smoothness = raw.unbind(-1)
         start = torch.logit(torch.tensor(START_TRUST / config.max_trust)).item()
         return Statistics(
             gain=config.max_gain ** torch.tanh(gain),
             trust=config.max_trust * torch.sigmoid(trust + start),
             smoothness=START_SMOOTHNESS * torch.exp(3 * torch.tanh(smoothness / 3)),
-            pairing=torch.tanh(pairing + torch.atanh(torch.tensor(START_PAIRING)).item()),
         )
 
 

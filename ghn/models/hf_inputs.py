@@ -78,10 +78,8 @@ def _pixels(facts: Facts) -> Tensor:
     grid = facts.takes("image_grid_thw") or facts.takes("grid_thw")
     if facts.takes("spatial_shapes"):
         return facts.floats(facts.batch, GRID * GRID, channels * tall * wide)
-    if facts.find("image_grid_pinpoints") and facts.takes("image_sizes"):
-        images = 1 + _tiles(facts)
-    else:
-        images = 1
+    tiled = facts.find("image_grid_pinpoints") and facts.takes("image_sizes")
+    images = 1 + _tiles(facts) if tiled else 1
     sizes = {
         "b": facts.batch,
         "n": images,
@@ -168,9 +166,10 @@ def _spectrogram_mask(facts: Facts) -> Tensor:
 
 def _masked_frames(facts: Facts) -> Tensor | None:
     """Every second frame, if the model has a vector to put there."""
-    if not facts.owns("masked_spec_embed") or not hasattr(facts.model, "_get_feat_extract_output_lengths"):
+    lengths: Any = getattr(facts.model, "_get_feat_extract_output_lengths", None)
+    if lengths is None or not facts.owns("masked_spec_embed"):
         return None
-    frames = int(facts.model._get_feat_extract_output_lengths(SAMPLES))
+    frames = int(lengths(SAMPLES))
     return (torch.arange(frames) % 2 == 0).expand(facts.batch, -1).contiguous()
 
 

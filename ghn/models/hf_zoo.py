@@ -32,19 +32,20 @@ _DEFAULT_HEADS = (
     "AutoModelForMultimodalLM",
     "AutoModel",
 )
+# 64 x 64 patches, which pooling turns into mm_tokens_per_image = 256; the default 14 x 14 are too few.
+_SIGLIP = {"model_type": "siglip_vision_model", "image_size": 896, "patch_size": 14}
+_MINICPM = {"image_token_id": 101, "video_token_id": 102}
 REPAIRS: dict[str, dict[str, Any]] = {
-    # 64 x 64 patches, which pooling turns into mm_tokens_per_image = 256; the default 14 x 14 are too few.
-    **dict.fromkeys(
-        ("gemma3", "shieldgemma2"),
-        {"vision_config": {"model_type": "siglip_vision_model", "image_size": 896, "patch_size": 14}},
-    ),
+    "gemma3": {"vision_config": _SIGLIP},
+    "shieldgemma2": {"vision_config": _SIGLIP},
     "deepseek_v2": {"num_experts_per_tok": 6, "topk_group": 3, "n_group": 8},
     "granitemoehybrid": {"layer_types": [*["mamba"] * 3, "attention"] * 8},
-    **dict.fromkeys(("blip-2", "instructblip"), {"image_token_index": 50265}),
+    "blip-2": {"image_token_index": 50265},
+    "instructblip": {"image_token_index": 50265},
     "instructblipvideo": {"video_token_index": 32000},
-    **dict.fromkeys(
-        ("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), {"image_token_id": 101, "video_token_id": 102}
-    ),
+    "minicpm_ocr": _MINICPM,
+    "minicpmv4_6": _MINICPM,
+    "minicpmv4_7": _MINICPM,
     "qwen2_vl": {"vision_config": {"hidden_size": 8192}},
     "xmod": {"default_language": "en_XX"},
     "reformer": {"is_decoder": True},

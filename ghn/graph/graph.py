@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
 
 
 class Edge(NamedTuple):
@@ -84,3 +87,9 @@ class ComputationGraph:
         if not self.params:
             return 1.0
         return sum(spec.node is not None for spec in self.params) / len(self.params)
+
+    def to_pyg(self) -> "Data":
+        """The graph as torch-geometric data; see ``ghn.graph.features.to_pyg`` for its fields."""
+        from ghn.graph.features import to_pyg
+
+        return to_pyg(self)

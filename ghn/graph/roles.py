@@ -23,6 +23,14 @@ NORM_SLOTS = {
 }
 """Schema positions of weight and bias."""
 
+RESHAPES = frozenset(
+    "view _unsafe_view reshape view_as reshape_as flatten unflatten ravel _reshape_alias".split()
+)
+"""Shape operations that may join and split axes even where their number stays; the others keep the axes' order."""
+
+BROADCASTS = frozenset("expand expand_as expand_copy broadcast_to repeat tile".split())
+"""Shape operations that align axes from the last, adding new ones in front."""
+
 GATES = {"lstm": 4, "lstm_cell": 4, "gru": 3, "gru_cell": 3}
 
 
@@ -248,7 +256,9 @@ def move_axes(node: RawNode, axes: AxisMap, before: tuple[int, ...]) -> AxisMap 
     if operation == "embedding" or (operation == "index" and rank):
         kept = axes[1:]
         return (*(axes[0],) * (len(after) - len(kept)), *kept) if len(after) >= len(kept) else None
-    if node.kind == "shape":
+    if operation in BROADCASTS:
+        return (*(None,) * (len(after) - rank), *axes)
+    if operation in RESHAPES or (node.kind == "shape" and len(after) != rank):
         return _match_sizes(axes, before, after)
     return axes if len(after) == rank else None
 

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+UNCOPIABLE = (TypeError, RuntimeError, AttributeError, NotImplementedError, copy.Error, ValueError)
+"""What ``copy.deepcopy`` raises on locks, open files, generators and tensors with a history."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -35,8 +39,8 @@ def make_skeleton(model: nn.Module) -> nn.Module:
         memo[id(tensor)] = tensor
     try:
         skeleton = copy.deepcopy(model, memo)
-    except (TypeError, RuntimeError, AttributeError, NotImplementedError, copy.Error, ValueError):
-        skeleton = _copy_tree(model, {})
+    except UNCOPIABLE:
+        skeleton = _copy_tree(model, {id(tensor): tensor for tensor in _tensors(model)})
     for module in skeleton.modules():
         for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
             # The user's hooks may write to the user's objects; parametrizing ones (spectral norm) compute weights,
@@ -65,18 +69,33 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
                     yield value.grad
 
 
-def _copy_tree(module: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
-    if id(module) in done:
-        return done[id(module)]
-    duplicate = done[id(module)] = module.__class__.__new__(module.__class__)
-    duplicate.__dict__ = {
-        key: copy.copy(value) if isinstance(value, dict | list | set) else value
-        for key, value in vars(module).items()
-    }
-    duplicate._modules = type(module._modules)(
-        (name, child if child is None else _copy_tree(child, done)) for name, child in module._modules.items()
-    )
+def _copy_tree(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """Copy module by module and attribute by attribute; what can't be copied is shared."""
+    if id(module) in memo:
+        return memo[id(module)]
+    duplicate: nn.Module = module.__class__.__new__(module.__class__)
+    memo[id(module)] = duplicate
+    for child in filter(None, module._modules.values()):  # before attributes that may refer to one
+        _copy_tree(child, memo)
+    for key, value in vars(module).items():
+        duplicate.__dict__[key] = _copy_value(value, memo)
     return duplicate
+
+
+def _copy_value(value: Any, memo: dict[int, Any]) -> Any:
+    if id(value) in memo:
+        return memo[id(value)]
+    try:
+        return copy.deepcopy(value, memo)
+    except UNCOPIABLE:
+        # Containers are still taken apart, so that only the entry at fault is shared.
+        if type(value) in (dict, list, OrderedDict):
+            entries = value.items() if isinstance(value, dict) else enumerate(value)
+            shared = copy.copy(value)
+            for key, entry in entries:
+                shared[key] = _copy_value(entry, memo)
+            return shared
+        return value
 
 
 @contextmanager

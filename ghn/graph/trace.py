@@ -111,7 +111,7 @@ def _quiet_forward(recorder: Recorder) -> Iterator[None]:
 def _explain(model: str, error: Exception, last: tuple[str, str]) -> TraceError:
     module, operation = last
     where = f"in module {module!r}" if module else "in the root module"
-    message = (str(error).strip() or type(error).__name__).splitlines()[0]
+    message = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     return TraceError(
         f"{model} could not be traced: {type(error).__name__} {where}, at or after operation {operation or 'none'!r}: "
         f"{message}. Pass inputs=… that its forward accepts (a tensor, a tuple of positional or a dict of keyword "

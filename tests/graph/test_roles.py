@@ -1,0 +1,164 @@
+"""Roles of parameters and of their axes, on layers and on tiny models of the zoos."""
+
+import pytest
+import torch
+from torch import nn
+
+from ghn.graph.ops import AXES, ROLES
+from ghn.graph.trace import trace
+from ghn.models import load_model
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
+LLAMA = {**SMALL, "num_key_value_heads": 1, "intermediate_size": 48}
+GPT2 = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 50, "n_positions": 32}
+T5 = {"d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 1, "num_heads": 2, "vocab_size": 50}
+SWIN = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
+BERT = {**SMALL, "intermediate_size": 48, "max_position_embeddings": 40}
+
+LAYERS = {
+    "linear": (
+        nn.Linear(8, 6),
+        (8,),
+        {"weight": ("linear", ("out", "in"), 1), "bias": ("bias", ("channel",), 1)},
+    ),
+    "grouped": (
+        nn.Conv2d(4, 6, 3, groups=2),
+        (4, 8, 8),
+        {"weight": ("conv", ("out", "in", "spatial", "spatial"), 2)},
+    ),
+    "depthwise": (
+        nn.Conv1d(4, 4, 3, groups=4),
+        (4, 8),
+        {"weight": ("conv", ("out", "one", "spatial"), 4)},
+    ),
+    "transposed": (
+        nn.ConvTranspose2d(4, 6, 2, groups=2),
+        (4, 8, 8),
+        {
+            "weight": ("conv_transpose", ("in", "out", "spatial", "spatial"), 2),
+            "bias": ("bias", ("channel",), 1),
+        },
+    ),
+    "slope": (nn.PReLU(4), (4, 8, 8), {"weight": ("slope", ("channel",), 1)}),
+    "group_norm": (
+        nn.GroupNorm(2, 4),
+        (4, 8, 8),
+        {"weight": ("norm_weight", ("channel",), 1), "bias": ("norm_bias", ("channel",), 1)},
+    ),
+    "bilinear": (nn.Bilinear(8, 8, 4), None, {"weight": ("bilinear", ("out", "in", "in"), 1)}),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layer(layer):
+    module, shape, expected = LAYERS[layer]
+    inputs = (torch.ones(2, 8), torch.ones(2, 8)) if shape is None else torch.ones(2, *shape)
+    specs = {spec.name: (spec.role, spec.axes, spec.groups) for spec in trace(module, inputs).params}
+    assert expected.items() <= specs.items()
+
+
+MODELS = {
+    "timm:test_vit": (
+        {},
+        {
+            "cls_token": ("token", ("one", "one", "channel")),
+            "pos_embed": ("position", ("one", "table", "channel")),
+            "blocks.0.attn.qkv.weight": ("linear", ("out", "in")),
+            "patch_embed.proj.weight": ("conv", ("out", "in", "spatial", "spatial")),
+        },
+    ),
+    "timm:test_convnext2": (
+        {},
+        {
+            "stages.0.blocks.0.gamma": ("layer_scale", ("channel",)),
+            "stages.0.blocks.0.conv_dw.weight": ("conv", ("out", "one", "spatial", "spatial")),
+        },
+    ),
+    "timm:test_vit2": ({}, {"blocks.0.ls1.gamma": ("layer_scale", ("channel",))}),
+    "hf:gpt2": (
+        GPT2,
+        {
+            "transformer.h.0.attn.c_attn.weight": ("linear", ("in", "out")),
+            "transformer.h.0.mlp.c_proj.weight": ("linear", ("in", "out")),
+            "transformer.wte.weight": ("embedding", ("table", "channel")),
+            "transformer.wpe.weight": ("position", ("table", "channel")),
+            "transformer.h.0.ln_1.weight": ("norm_weight", ("channel",)),
+        },
+    ),
+    "hf:llama": (
+        LLAMA,
+        {
+            "model.norm.weight": ("norm_weight", ("channel",)),
+            "model.layers.0.input_layernorm.weight": ("norm_weight", ("channel",)),
+            "model.layers.0.mlp.down_proj.weight": ("linear", ("out", "in")),
+            "lm_head.weight": ("linear", ("out", "in")),
+        },
+    ),
+    "hf:bert": (
+        BERT,
+        {
+            "bert.embeddings.position_embeddings.weight": ("position", ("table", "channel")),
+            "bert.embeddings.word_embeddings.weight": ("embedding", ("table", "channel")),
+            "bert.embeddings.LayerNorm.bias": ("norm_bias", ("channel",)),
+        },
+    ),
+    "hf:t5": (
+        T5,
+        {
+            "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": (
+                "relative_bias",
+                ("table", "head"),
+            ),
+            "encoder.block.0.layer.0.layer_norm.weight": ("norm_weight", ("channel",)),
+            "shared.weight": ("embedding", ("table", "channel")),
+        },
+    ),
+    "hf:mixtral": (
+        {**LLAMA, "num_local_experts": 4},
+        {
+            "model.layers.0.mlp.experts.gate_up_proj": ("expert", ("expert", "out", "in")),
+            "model.layers.0.mlp.experts.down_proj": ("expert", ("expert", "out", "in")),
+        },
+    ),
+    "hf:swin:AutoModelForImageClassification": (
+        SWIN,
+        {
+            "swin.encoder.layers.0.blocks.0.attention.relative_position_bias.relative_position_bias_table": (
+                "relative_bias",
+                ("table", "head"),
+            ),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("spec", MODELS)
+def test_zoo(spec):
+    kwargs, expected = MODELS[spec]
+    graph = trace(load_model(spec, **kwargs))
+    found = {param.name: (param.role, param.axes) for param in graph.params}
+    assert graph.coverage() == 1.0
+    assert "unknown" not in {role for role, _ in found.values()}
+    assert {name: found[name] for name in expected} == expected
+    assert all(role in ROLES and set(axes) <= AXES.keys() for role, axes in found.values())
+    assert all(len(param.axes) == len(param.shape) for param in graph.params)
+
+
+def test_self_attention_reads_its_packed_weight_in_slices():
+    query, memory = torch.ones(2, 5, 8), torch.ones(2, 6, 8)
+    graph = trace(nn.MultiheadAttention(8, 2, batch_first=True), (query, memory, memory))
+    packed = graph.params[0]
+    assert (packed.name, packed.role, packed.axes) == ("in_proj_weight", "linear", ("out", "in"))
+
+
+def test_expert_bank_in_a_batched_product():
+    class Bank(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4, 8, 6))
+
+        def forward(self, x):
+            return torch.bmm(x.expand(4, -1, -1), self.weight)
+
+    (spec,) = trace(Bank(), torch.ones(1, 2, 8)).params
+    assert (spec.role, spec.axes) == ("expert", ("expert", "in", "out"))

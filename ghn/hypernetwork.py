@@ -53,6 +53,8 @@ class GHNConfig:
                     if key not in known:
                         raise ConfigError(f"{name} has no setting {key!r}.{did_you_mean(key, known)}")
                 object.__setattr__(self, name, component(**value))
+            elif not isinstance(value, component):
+                raise ConfigError(f"{name} must be a mapping of settings, got {value!r}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "GHNConfig":

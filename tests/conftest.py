@@ -1,6 +1,28 @@
 """Tests run offline, and one thread each: several run side by side. Set before anything imports torch."""
 
 import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from ghn.hypernetwork import GHN
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture
+def tiny_ghn() -> "GHN":
+    """An untrained hypernetwork of a few thousand weights, the same in every test."""
+    import torch
+
+    from ghn.decoder import DecoderConfig
+    from ghn.encoder import EncoderConfig
+    from ghn.hypernetwork import GHN, GHNConfig
+
+    torch.manual_seed(0)
+    config = GHNConfig(
+        encoder=EncoderConfig(hidden=16, layers=1, heads=2), decoder=DecoderConfig(hidden=16, rank=4)
+    )
+    return GHN(config).eval()

@@ -13,7 +13,8 @@ def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
     """Set the running statistics of every BatchNorm layer to their average over some batches.
 
     Predicted (or random) weights come with running statistics of mean 0 and variance 1, so in eval mode their
-    BatchNorm layers normalize nothing. Modes, dropout state and gradients are as before afterwards.
+    BatchNorm layers normalize nothing. Modes, dropout state and gradients are as before afterwards; if it fails, the
+    statistics are too.
 
     Args:
         model: Written in place; without BatchNorm layers nothing runs.
@@ -29,6 +30,7 @@ def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
     if not layers:
         return 0
     momenta = [layer.momentum for layer in layers]
+    before = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
     modes = {module: module.training for module in model.modules()}
     model.eval()
     for layer in layers:
@@ -40,13 +42,17 @@ def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
             for batch in batches:
                 _call(model, batch)
                 seen += 1
+        if not seen:
+            raise DataError("calibrate_ needs at least one batch; the iterable was empty")
+    except BaseException:
+        for layer, buffers in zip(layers, before, strict=True):
+            layer.load_state_dict(buffers, strict=False)
+        raise
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
-    if not seen:
-        raise DataError("calibrate_ needs at least one batch; the iterable was empty")
     return len(layers)
 
 

@@ -31,6 +31,7 @@ def init_(net: GHN, model: nn.Module, inputs: Any = None, seed: int = 0, learned
                 f"{type(model).__name__} has no parameter to predict: {_why_nothing(graph)}"
             )
         targets = dict(model.named_parameters())
+        _check_real(type(model).__name__, targets)
         for name, values in predicted.items():
             targets[name].copy_(values)
     return Report.of(graph, frozenset(predicted))
@@ -61,6 +62,15 @@ def _predict(
         )
         for name, values in net(graph, seed, learned).items()
     }
+
+
+def _check_real(model: str, targets: Mapping[str, Tensor]) -> None:
+    for name, tensor in targets.items():
+        if tensor.is_meta:
+            raise PredictionError(
+                f"{model}'s {name!r} is on the meta device, which holds no values; call "
+                "model.to_empty(device='cpu') first, or use predict"
+            )
 
 
 def _why_nothing(graph: ComputationGraph) -> str:

@@ -24,7 +24,7 @@ class ParameterReport:
 
 @dataclass(frozen=True)
 class Report:
-    """Every parameter name of the model exactly once, in the model's order."""
+    """Every parameter name of the model exactly once, in the model's order; tied names follow the one they share."""
 
     parameters: tuple[ParameterReport, ...]
     notes: tuple[str, ...] = ()

@@ -25,6 +25,9 @@ EDGE_TYPES = 2 * len(HOPS)
 MAX_EDGES_PER_NODE = 48
 """Bounds memory: farther hops are left out of a graph once its edges, both directions, would exceed this."""
 
+MAX_EDGES = 2**18
+"""Likewise for the whole graph: 18,000 nodes, the most of any transformers model, encode within 1 GB."""
+
 SHAPE_SLOTS = 4
 PARAM_SLOTS = ("out", "in", "spatial", "spatial", "channel", "table", "head", "expert")
 ATTRIBUTE_SLOTS = (("kernel", 0), ("kernel", 1), ("stride", 0), ("dilation", 0), ("groups", 0), ("heads", 0))
@@ -143,6 +146,7 @@ def _edges(graph: ComputationGraph) -> tuple[Tensor, Tensor]:
     adjacency = scipy.sparse.csr_array(
         (np.ones(len(sources), dtype=np.int32), (sources, targets)), shape=(count, count)
     )
+    budget = min(MAX_EDGES_PER_NODE * count, MAX_EDGES)
     reached, frontier, kept, total = adjacency.copy(), adjacency, [], 0
     for distance in range(1, HOPS[-1] + 1):
         if distance > 1:
@@ -151,7 +155,7 @@ def _edges(graph: ComputationGraph) -> tuple[Tensor, Tensor]:
             frontier = frontier - frontier.multiply(reached)
             frontier.eliminate_zeros()
             reached = reached + frontier
-        if frontier.nnz == 0 or (distance > 1 and 2 * (total + frontier.nnz) > MAX_EDGES_PER_NODE * count):
+        if frontier.nnz == 0 or (distance > 1 and 2 * (total + frontier.nnz) > budget):
             break
         if distance in HOPS:
             rows, cols = frontier.nonzero()

@@ -59,7 +59,8 @@ def build_graph(nodes: list[RawNode], registry: ParameterRegistry, simplify: boo
         for index in order
         if groups[index].node.kind == "parameter"
     }
-    names = [registry.names[groups[index].node.parameter or 0][0] for index in order]
+    numbers = [groups[index].node.parameter for index in order]
+    names = ["" if parameter is None else registry.names[parameter][0] for parameter in numbers]
     return ComputationGraph(
         nodes=tuple(
             _node(number[index], groups[index], name) for index, name in zip(order, names, strict=True)

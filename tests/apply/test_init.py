@@ -1,0 +1,129 @@
+"""Predictions in place: all of a model or nothing of it."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import ghn
+from ghn.errors import PredictionError, TraceError
+from ghn.models import load_model
+
+X = torch.ones(4, 8)
+
+
+def _model() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    expected = other.state_dict()
+    return all(torch.equal(value, expected[name]) for name, value in one.state_dict().items())
+
+
+def test_init_writes_what_predict_returns(tiny_ghn):
+    model = _model()
+    parameters = list(model.parameters())
+    predicted = tiny_ghn.predict(model, X, seed=2)
+    report = tiny_ghn.init_(model, X, seed=2)
+    assert report.count("predicted") == len(predicted) == 6
+    assert all(torch.equal(value, predicted[name]) for name, value in model.named_parameters())
+    assert all(new is old for new, old in zip(model.parameters(), parameters, strict=True))
+    assert all(p.requires_grad and p.is_leaf for p in model.parameters())
+    model(X).sum().backward()
+
+
+def test_same_seed_same_model(tiny_ghn):
+    models = [_model() for _ in range(3)]
+    for model, seed in zip(models, (0, 0, 1), strict=True):
+        tiny_ghn.init_(model, X, seed=seed)
+    assert _equal(models[0], models[1])
+    assert not _equal(models[0], models[2])
+
+
+def test_buffers_and_mode_stay(tiny_ghn):
+    model = _model().train()
+    model(X)
+    mean = model[1].running_mean.clone()
+    tiny_ghn.init_(model, X)
+    assert torch.equal(model[1].running_mean, mean)
+    assert model.training
+
+
+def test_damaged_weights_leave_the_model_as_it_was(tiny_ghn):
+    model = _model()
+    before = copy.deepcopy(model)
+    nn.init.constant_(tiny_ghn.decoder.statistics.net[-1].bias, float("nan"))
+    with pytest.raises(
+        PredictionError, match=r"'0\.weight' of shape \(16, 8\) is not finite.*another checkpoint"
+    ):
+        tiny_ghn.init_(model, X)
+    assert _equal(model, before)
+
+
+def test_wrong_inputs_leave_the_model_as_it_was(tiny_ghn):
+    model = _model()
+    before = copy.deepcopy(model)
+    with pytest.raises(TraceError):
+        tiny_ghn.init_(model, torch.ones(4, 9))
+    assert _equal(model, before)
+
+
+def test_nothing_to_predict(tiny_ghn):
+    with pytest.raises(PredictionError, match="ReLU has no parameter to predict: it has none at all"):
+        tiny_ghn.init_(nn.ReLU(), X)
+
+
+def test_models_without_values_are_refused(tiny_ghn):
+    with pytest.raises(PredictionError, match=r"meta device.*to_empty"):
+        tiny_ghn.init_(_model().to("meta"), X)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile], ids=["DataParallel", "compile"])
+def test_wrapped_models(tiny_ghn, wrap):
+    model, plain = _model(), _model()
+    wrapped = wrap(model)
+    report = tiny_ghn.init_(wrapped, X)
+    assert [entry.name for entry in report.parameters] == [name for name, _ in wrapped.named_parameters()]
+    assert report.count("predicted") == 6
+    tiny_ghn.init_(plain, X)
+    torch.testing.assert_close(model[1].weight, plain[1].weight)
+
+
+def test_half_precision_and_frozen_parameters(tiny_ghn):
+    model = _model().bfloat16().requires_grad_(False)
+    before = copy.deepcopy(model)
+    report = tiny_ghn.init_(model, X.bfloat16())
+    assert report.count("predicted") == 6
+    assert not torch.equal(model[0].weight, before[0].weight)
+    assert all(p.dtype == torch.bfloat16 and not p.requires_grad for p in model.parameters())
+
+
+def test_parametrized_weights(tiny_ghn):
+    model = nn.Sequential(
+        parametrizations.weight_norm(nn.Linear(8, 8)),
+        parametrizations.spectral_norm(nn.Linear(8, 8)),
+        parametrizations.orthogonal(nn.Linear(8, 8)),
+    )
+    report = tiny_ghn.init_(model, X)
+    assert report.count("kept") == 0
+    assert torch.isfinite(model(X)).all()
+    torch.testing.assert_close(model[2].weight @ model[2].weight.mT, torch.eye(8), atol=1e-4, rtol=0)
+
+
+def test_tied_weights_stay_tied(tiny_ghn):
+    model = load_model("hf:gpt2", n_embd=32, n_layer=1, n_head=2, vocab_size=50, n_positions=32)
+    tiny_ghn.init_(model)
+    assert model.lm_head.weight is model.transformer.wte.weight
+
+
+def test_the_one_liner_takes_a_checkpoint(tiny_ghn, tmp_path):
+    tiny_ghn.save_pretrained(tmp_path / "net")
+    model, same = _model(), _model()
+    report = ghn.init_(model, tmp_path / "net", inputs=X, seed=4)
+    tiny_ghn.init_(same, X, seed=4)
+    assert report.count("predicted") == 6
+    assert _equal(model, same)

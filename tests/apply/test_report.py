@@ -1,0 +1,53 @@
+"""Every parameter name is in the report exactly once, with its fate."""
+
+import pytest
+import torch
+from torch import nn
+
+from ghn.models import load_model
+
+TINY_GPT2 = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 50, "n_positions": 32}
+
+
+@pytest.mark.parametrize(
+    ("spec", "kwargs"), [("timm:test_resnet", {}), ("timm:test_vit", {}), ("hf:gpt2", TINY_GPT2)]
+)
+def test_every_name_exactly_once(tiny_ghn, spec, kwargs):
+    model = load_model(spec, **kwargs)
+    report = tiny_ghn.init_(model)
+    names = [entry.name for entry in report.parameters]
+    assert sorted(names) == sorted(name for name, _ in model.named_parameters(remove_duplicate=False))
+    shapes = dict(model.named_parameters(remove_duplicate=False))
+    assert all(entry.shape == shapes[entry.name].shape for entry in report.parameters)
+    assert report.count("kept") == 0
+
+
+class Partly(nn.Module):
+    """One layer used, one tied to it, one never."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.tied, self.unused = (nn.Linear(8, 8, bias=False) for _ in range(3))
+        self.tied.weight = self.used.weight
+
+    def forward(self, x):
+        return self.tied(self.used(x))
+
+
+def test_fates_and_their_reasons(tiny_ghn):
+    model = Partly()
+    kept = model.unused.weight.clone()
+    report = tiny_ghn.init_(model, torch.ones(2, 8))
+    assert [(entry.name, entry.fate) for entry in report.parameters] == [
+        ("used.weight", "predicted"),
+        ("tied.weight", "tied"),
+        ("unused.weight", "kept"),
+    ]
+    predicted, tied, unused = report.parameters
+    assert predicted.reason == ""
+    assert "'used.weight'" in tied.reason
+    assert "no executed operation" in unused.reason
+    assert torch.equal(model.unused.weight, kept)
+    text = str(report)
+    assert text.startswith("1 predicted, 1 tied, 1 kept")
+    assert "kept unused.weight (8, 8)" in text

@@ -1,0 +1,201 @@
+"""Laws of decoded parameters, on untrained hypernetworks."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from ghn.decoder import DecoderConfig
+from ghn.decoder.scale import places, scale_of
+from ghn.errors import ConfigError
+from ghn.graph.trace import trace
+from ghn.hypernetwork import GHN
+from ghn.models import load_model
+
+
+class Sequence(nn.Module):
+    """Embedding, LSTM and head."""
+
+    def __init__(self, width: int = 8):
+        super().__init__()
+        self.embed, self.rnn, self.head = nn.Embedding(20, 8), nn.LSTM(8, width), nn.Linear(width, 3)
+
+    def forward(self, tokens):
+        return self.head(self.rnn(self.embed(tokens))[0])
+
+
+TARGETS = {
+    "cnn": lambda: (load_model("timm:test_resnet", num_classes=7), torch.randn(2, 3, 64, 64)),
+    "vit": lambda: (load_model("timm:test_vit", num_classes=7), torch.randn(2, 3, 160, 160)),
+    "lstm": lambda: (Sequence(), torch.randint(0, 20, (5, 2))),
+    "gpt2": lambda: (
+        load_model("hf:gpt2", n_embd=32, n_layer=2, n_head=2, vocab_size=50, n_positions=32),
+        {"input_ids": torch.randint(0, 50, (2, 8)), "use_cache": False},
+    ),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_spread_follows_the_scale_rule(tiny_ghn, target):
+    """Untrained gains are within 1 % of one; the standard deviation of 1000 numbers is known to about 3 %."""
+    graph = trace(*TARGETS[target]())
+    surroundings, predicted = places(graph), tiny_ghn(graph)
+    for spec in graph.params:
+        rule, values = scale_of(spec, surroundings[spec.name], "zoo"), predicted[spec.name].detach()
+        assert values.shape == spec.shape
+        if rule.random and spec.numel >= 1000:
+            assert values.std().item() == pytest.approx(rule.spread, rel=0.1), spec.name
+            assert abs(values.mean().item()) < 0.1 * rule.spread, spec.name
+        elif not rule.random:
+            assert (values - rule.centre).abs().max() < max(rule.spread, 0.05), spec.name
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_two_rows_are_equal(tiny_ghn, target):
+    for name, values in tiny_ghn(trace(*TARGETS[target]())).items():
+        if values.dim() > 1 and values.squeeze().dim() > 1:
+            matrix = values.detach().flatten(1)
+            assert len(matrix.unique(dim=0)) == len(matrix), name
+            assert len(matrix.mT.unique(dim=0)) == matrix.shape[1], name
+
+
+def test_rows_differ_at_widths_never_seen(tiny_ghn):
+    """No cap and no tiling: row 4999 is like no other; neither are those of the learned part alone."""
+    graph = trace(
+        nn.Sequential(nn.Embedding(5000, 48), nn.Linear(48, 5000)), torch.zeros(1, 2, dtype=torch.long)
+    )
+    table, matrix, _bias = tiny_ghn(graph).values()
+    assert len(table.unique(dim=0)) == len(matrix.unique(dim=0)) == 5000
+    for rows, _columns in tiny_ghn.decoder.factors(tiny_ghn.encode(graph), graph.params)[:2]:
+        assert len(rows.unique(dim=0)) == 5000
+
+
+def test_the_learned_part_has_a_flat_spectrum(tiny_ghn):
+    graph = trace(nn.Sequential(nn.Linear(64, 96), nn.Conv2d(3, 40, 3)), torch.ones(1, 3, 8, 64))
+    matrices = [spec for spec in graph.params if len(spec.shape) > 1]
+    assert len(matrices) == 2
+    embeddings = tiny_ghn.encode(graph)
+    for number, spec in enumerate(graph.params):
+        if spec in matrices:
+            rows, columns = tiny_ghn.decoder.factors(embeddings[[number]], [spec])[0]
+            values = torch.linalg.svdvals(rows @ columns.mT)[: tiny_ghn.config.decoder.rank]
+            energy = values.square() / values.square().sum()
+            assert energy.max() < 1.6 / len(energy), spec.name
+            assert (rows @ columns.mT).square().mean().item() == pytest.approx(1, rel=1e-3)
+
+
+def test_seeds_key_the_random_part(tiny_ghn):
+    graph = trace(*TARGETS["cnn"]())
+    first, same, other = tiny_ghn(graph, 0), tiny_ghn(graph, 0), tiny_ghn(graph, 1)
+    for spec in graph.params:
+        assert torch.equal(first[spec.name], same[spec.name])
+        assert torch.equal(first[spec.name], other[spec.name]) == (len(spec.shape) == 1), spec.name
+
+
+def test_prediction_draws_from_no_global_generator(tiny_ghn):
+    graph, state = trace(*TARGETS["lstm"]()), torch.get_rng_state()
+    tiny_ghn(graph)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Branches(nn.Module):
+    """Registers its layers in the given order; computes the same."""
+
+    def __init__(self, order: str):
+        super().__init__()
+        for name in order:
+            self.add_module(name, nn.Linear(8, 8))
+
+    def forward(self, x):
+        return self.a(x) + self.b(torch.relu(self.c(x)))
+
+
+def test_order_of_parameters_is_irrelevant(tiny_ghn):
+    x = torch.ones(2, 8)
+    one, other = (tiny_ghn(trace(Branches(order), x)) for order in ("abc", "cba"))
+    assert one.keys() == other.keys()
+    assert list(one) != list(other)
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-5, atol=1e-6)
+
+
+def test_equal_layers_in_different_places_differ(tiny_ghn):
+    """The learned part too: factors are told apart by place in the graph, not by seed."""
+    graph = trace(nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(3))), torch.ones(2, 8))
+    embeddings = tiny_ghn.encode(graph)
+    products = [rows @ columns.mT for rows, columns in tiny_ghn.decoder.factors(embeddings, graph.params)]
+    assert not torch.allclose(products[0], products[2], atol=1e-3)
+
+
+def test_gradient_reaches_every_weight_of_the_hypernetwork(tiny_ghn):
+    torch.manual_seed(0)
+    total = torch.zeros(())
+    for name in ("cnn", "vit", "lstm"):
+        model, inputs = TARGETS[name]()
+        model.eval()
+        total = total + functional_call(model, tiny_ghn.predict(model, inputs), (inputs,)).square().mean()
+    total.backward()
+    without = [
+        name for name, weight in tiny_ghn.named_parameters() if weight.grad is None or not weight.grad.any()
+    ]
+    assert without == []
+    assert all(torch.isfinite(weight.grad).all() for weight in tiny_ghn.parameters())
+
+
+def test_base_alone_ignores_the_weights(tiny_ghn):
+    graph = trace(*TARGETS["lstm"]())
+    torch.manual_seed(5)
+    other = GHN(tiny_ghn.config)
+    one, same = tiny_ghn(graph, learned=False), other(graph, learned=False)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(tiny_ghn(graph)["head.weight"], one["head.weight"])
+
+
+class Recording:
+    """Standard deviations of the outputs of some modules, and of the model's own output over the batch."""
+
+    def __init__(self, model: nn.Module, blocks: list[str], images: torch.Tensor):
+        self.deviations: list[float] = []
+        modules = dict(model.named_modules())
+        hooks = [modules[name].register_forward_hook(self._add) for name in blocks]
+        with torch.no_grad():
+            self.spread = model(images).std(dim=0).mean().item()
+        for hook in hooks:
+            hook.remove()
+
+    def _add(self, _module, _inputs, output):
+        self.deviations.append(output.std().item())
+
+
+DEEP = {
+    "torchvision:resnet18": [f"layer{stage}.{block}" for stage in range(1, 5) for block in range(2)],
+    "timm:test_resnet": [f"layer{stage}" for stage in range(1, 5)],
+    "timm:test_vit": [f"blocks.{block}" for block in range(5)],
+    "timm:test_vit2": [f"blocks.{block}" for block in range(5)],
+    "timm:convnext_tiny": [f"stages.{stage}" for stage in range(4)],
+}
+
+
+@pytest.mark.parametrize("spec", DEEP)
+def test_untrained_activations_are_like_the_zoos_own(tiny_ghn, spec):
+    """Within 0.5-2x at every block, and outputs depend on the input as much (in train mode: batch statistics)."""
+    torch.manual_seed(0)
+    shallow = {"depths": (1, 1, 2, 1)} if "convnext" in spec else {}
+    model = load_model(spec, num_classes=16, **shallow).train()
+    blocks = [name for name in DEEP[spec] if name in dict(model.named_modules())]
+    images = torch.randn(4, 3, 160, 160)
+    zoo = Recording(model, blocks, images)
+    tiny_ghn.init_(model)
+    ours = Recording(model, blocks, images)
+    ratios = [ours / zoo for ours, zoo in zip(ours.deviations, zoo.deviations, strict=True)]
+    assert len(blocks) >= 4
+    assert min(ratios) > 0.5 and max(ratios) < 2, ratios
+    assert ours.spread > 0.5 * zoo.spread
+
+
+@pytest.mark.parametrize(
+    "settings", [{"base": "uniform"}, {"fan": "both"}, {"rank": 0}, {"max_trust": 1.0}, {"max_gain": 0.5}]
+)
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(ConfigError, match=r"base must be|decoder needs"):
+        DecoderConfig(**settings)

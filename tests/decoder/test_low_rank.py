@@ -1,0 +1,90 @@
+"""Factors: whitened, flat in their spectrum, and of the variance their rules promise."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ghn.decoder.layout import POSITION_FEATURES, axis_positions
+from ghn.decoder.low_rank import FactorGenerator, hyperfan_, product_norm, whiten
+from ghn.decoder.mip import combine
+from ghn.errors import ShapeError
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_whitening_centres_and_orthonormalizes(generator):
+    skewed = torch.randn(3, 50, 8, generator=generator) * torch.linspace(0.5, 2, 8) + 5
+    white = whiten(skewed.double())
+    torch.testing.assert_close(white.mean(dim=1), torch.zeros(3, 8).double())
+    gram = white.mT @ white
+    off_diagonal = gram - torch.diag_embed(gram.diagonal(dim1=-2, dim2=-1))
+    assert off_diagonal.abs().max() < 0.02
+    torch.testing.assert_close(gram.diagonal(dim1=-2, dim2=-1), torch.ones(3, 8).double(), atol=0.02, rtol=0)
+
+
+def test_whitening_copes_with_fewer_positions_than_rank_and_with_none(generator):
+    for positions in (1, 2, 5):
+        white = whiten(torch.randn(2, positions, 8, generator=generator))
+        assert torch.isfinite(white).all()
+    assert torch.equal(whiten(torch.zeros(1, 4, 8)), torch.zeros(1, 4, 8))
+
+
+def test_whitened_products_have_a_flat_spectrum(generator):
+    left, right = (whiten(torch.randn(1, size, 8, generator=generator) + 3) for size in (60, 40))
+    values = torch.linalg.svdvals(left[0] @ right[0].mT)[:8]
+    assert values.max() / values.min() < 1.05
+
+
+def test_product_norm_is_the_root_mean_square(generator):
+    left, right = torch.randn(2, 30, 4, generator=generator), torch.randn(2, 20, 4, generator=generator)
+    expected = (left @ right.mT).square().mean(dim=(1, 2)).sqrt()
+    torch.testing.assert_close(product_norm(left, right), expected)
+    with pytest.raises(ShapeError, match="no product"):
+        product_norm(left, right[:, :, :3])
+
+
+@pytest.mark.parametrize(("rule", "fan"), [("in", 64), ("out", 256)])
+def test_hyperfan_gives_products_fan_scaled_variance(rule, fan):
+    torch.manual_seed(0)
+    rank = 64
+    factors = [FactorGenerator(16, 256, rank) for _ in range(2)]
+    embedding, positions = torch.randn(8, 16), torch.randn(64, POSITION_FEATURES)
+    made = []
+    for factor in factors:
+        seen: list[torch.Tensor] = []
+        factor.out.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
+        factor(embedding, positions)
+        hyperfan_(factor.out, seen[0].square().mean().item(), rank, fan, rule)
+        made.append(factor(embedding, positions))
+    product = made[0] @ made[1].mT / math.sqrt(rank)
+    assert product.square().mean().item() == pytest.approx(1 / fan, rel=0.25)
+
+
+def test_hyperfan_refuses_what_it_cannot_do():
+    with pytest.raises(ShapeError, match="rank 5"):
+        hyperfan_(nn.Linear(4, 6), 1.0, 5, 10, "in")
+    with pytest.raises(ShapeError, match="'sideways'"):
+        hyperfan_(nn.Linear(4, 6), 1.0, 6, 10, "sideways")
+
+
+def test_blocks_of_rows_are_generated_alone():
+    torch.manual_seed(0)
+    generate, embedding = FactorGenerator(8, 16, 4), torch.randn(1, 8)
+    positions = axis_positions((100,), 0, torch.device("cpu"))
+    torch.testing.assert_close(
+        generate(embedding, positions[40:60]), generate(embedding, positions)[:, 40:60]
+    )
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.3, 0.7])
+def test_trust_never_changes_magnitude(trust, generator):
+    base, learned = torch.randn(2, 300, 300, generator=generator)
+    mixed = combine(base, learned, torch.tensor(trust))
+    assert mixed.std().item() == pytest.approx(1, abs=0.02)
+    assert combine(base, None, torch.tensor(trust)) is base
+    assert torch.equal(combine(None, learned, torch.tensor(trust)), trust * learned)

@@ -1,0 +1,76 @@
+"""Rules of size, against those of the model zoos written out by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ghn.decoder.scale import Place, fans, places, scale_of
+from ghn.errors import ConfigError
+from ghn.graph.graph import ParamSpec
+from ghn.graph.trace import trace
+from ghn.models import load_model
+
+
+def spec(role: str, shape: tuple[int, ...], axes: str = "", groups: int = 1) -> ParamSpec:
+    return ParamSpec(names=("p",), shape=shape, role=role, axes=tuple(axes.split()), groups=groups, node=0)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Linear(6, 10),
+        nn.Conv2d(6, 10, 3),
+        nn.Conv2d(6, 12, 3, groups=3),
+        nn.Conv1d(6, 6, 5, groups=6),
+    ],
+    ids=repr,
+)
+def test_fans_are_those_of_torch_for_one_group(module):
+    rank = module.weight.dim() - 2
+    inputs = torch.ones(2, 6, *(8,) * rank) if rank else torch.ones(2, 6)
+    weight = next(spec for spec in trace(module, inputs).params if spec.name == "weight")
+    groups = getattr(module, "groups", 1)
+    fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(module.weight)
+    assert fans(weight) == (fan_in, fan_out / groups)
+
+
+def test_transposed_axes_swap_the_fans():
+    assert fans(spec("linear", (4, 6), "in out")) == (4, 6)
+    assert fans(spec("conv_transpose", (4, 6, 3, 3), "in out spatial spatial", 2)) == (18, 54)
+
+
+@pytest.mark.parametrize(("fan", "reads"), [("fan_in", 4), ("fan_out", 6), ("zoo", 4)])
+def test_matrices_follow_their_fan(fan, reads):
+    rule = scale_of(spec("linear", (6, 4), "out in"), Place(), fan)
+    assert rule.spread == pytest.approx(math.sqrt(1 / 3 / reads))
+    assert rule.centre == 0 and rule.random
+
+
+def test_convolutions_before_batch_statistics_follow_kaiming():
+    rule = scale_of(spec("conv", (64, 32, 3, 3), "out in spatial spatial"), Place(normalized=True), "zoo")
+    assert rule.spread == pytest.approx(math.sqrt(2 / (64 * 9)))
+
+
+def test_vectors_start_at_their_neutral_value():
+    assert scale_of(spec("norm_weight", (8,), "channel"), Place(), "zoo").centre == 1
+    assert scale_of(spec("bias", (8,), "channel"), Place(), "zoo").centre == 0
+    assert scale_of(spec("slope", (8,), "channel"), Place(), "zoo").centre == 0.25
+    assert not scale_of(spec("bias", (8,), "channel"), Place(), "zoo").random
+
+
+def test_ends_of_residual_branches_are_damped_by_their_number():
+    graph = trace(load_model("timm:test_vit"))
+    surroundings = places(graph)
+    branches = surroundings["blocks.0.mlp.fc2.weight"].branches
+    assert branches == 2 * sum(name.endswith("fc2.weight") for name in surroundings)
+    ends = next(spec for spec in graph.params if spec.name == "blocks.0.mlp.fc2.weight")
+    free, damped = (scale_of(ends, place, "zoo").spread for place in (Place(), surroundings[ends.name]))
+    assert damped == pytest.approx(free / math.sqrt(branches))
+    assert surroundings["blocks.0.mlp.fc1.weight"].branches == 0
+
+
+def test_unknown_rule_is_refused():
+    with pytest.raises(ConfigError, match="fan must be one of"):
+        scale_of(spec("linear", (6, 4), "out in"), Place(), "fan_up")

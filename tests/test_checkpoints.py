@@ -1,0 +1,80 @@
+"""Where checkpoints are looked for, and what is refused."""
+
+import pytest
+import torch
+
+from ghn import checkpoints
+from ghn.checkpoints import resolve_checkpoint
+from ghn.errors import CheckpointError
+
+
+@pytest.fixture
+def folder(tiny_ghn, tmp_path):
+    tiny_ghn.save_pretrained(tmp_path / "my-net")
+    return tmp_path / "my-net"
+
+
+def test_folders_and_their_files(folder):
+    assert resolve_checkpoint(folder) == str(folder)
+    for file in ("model.safetensors", "config.json"):
+        assert resolve_checkpoint(folder / file) == str(folder)
+
+
+def test_shipped_ones_go_by_name(folder, monkeypatch):
+    monkeypatch.setattr(checkpoints, "shipped_folders", lambda: [folder])
+    assert resolve_checkpoint("my-net") == str(folder)
+    monkeypatch.setattr(checkpoints, "DEFAULT_CHECKPOINT", "my-net")
+    assert resolve_checkpoint(None) == str(folder)
+    with pytest.raises(CheckpointError, match=r"no checkpoint at 'my-nett'.*Did you mean 'my-net'"):
+        resolve_checkpoint("my-nett")
+
+
+def test_hub_ids_are_left_to_the_hub():
+    assert resolve_checkpoint("somebody/ghn-large") == "somebody/ghn-large"
+
+
+def test_a_missing_folder_suggests_its_neighbours(folder):
+    with pytest.raises(CheckpointError, match=r"Did you mean '.*my-net'"):
+        resolve_checkpoint(folder.parent / "my-ned")
+
+
+class Trap:
+    """Runs code when unpickled."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("a checkpoint was unpickled",))
+
+
+@pytest.mark.parametrize("name", ["net.pt", "net.bin", "net.ckpt", "net.pkl"])
+def test_pickles_are_refused_unread(tmp_path, name):
+    torch.save(Trap(), tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"is a pickle.*refused"):
+        resolve_checkpoint(tmp_path / name)
+
+
+def test_a_folder_with_only_a_pickle_is_refused(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save(Trap(), folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"no model\.safetensors \(pytorch_model\.bin is a pickle"):
+        resolve_checkpoint(folder)
+
+
+def test_incomplete_folders(folder):
+    config = folder / "config.json"
+    config.write_text("{half")
+    with pytest.raises(CheckpointError, match="is not JSON"):
+        resolve_checkpoint(folder)
+    config.write_text('{"model_type": "gpt2"}')
+    with pytest.raises(CheckpointError, match="not the configuration of a hypernetwork"):
+        resolve_checkpoint(folder)
+    config.unlink()
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        resolve_checkpoint(folder)
+    with pytest.raises(CheckpointError, match=r"no model\.safetensors"):
+        resolve_checkpoint(folder.parent)
+
+
+def test_other_files(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(CheckpointError, match="is a file; expected a folder"):
+        resolve_checkpoint(tmp_path / "notes.txt")

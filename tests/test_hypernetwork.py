@@ -1,0 +1,131 @@
+"""The hypernetwork as its users meet it: predictions, files, and refusals."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.func import functional_call
+
+from ghn.errors import CheckpointError, ConfigError
+from ghn.graph.trace import trace
+from ghn.hypernetwork import FORMAT_VERSION, GHN, GHNConfig
+
+X = torch.ones(2, 8)
+
+
+def _edit(folder, change):
+    file = folder / "config.json"
+    values = json.loads(file.read_text())
+    change(values)
+    file.write_text(json.dumps(values))
+
+
+@pytest.fixture
+def saved(tiny_ghn, tmp_path):
+    tiny_ghn.save_pretrained(tmp_path / "net")
+    return tmp_path / "net"
+
+
+def test_saving_and_loading_changes_no_bit(tiny_ghn, saved):
+    loaded = GHN.from_pretrained(saved)
+    assert loaded.config == tiny_ghn.config
+    assert not loaded.training
+    expected = tiny_ghn.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+    graph = trace(nn.Linear(8, 8), X)
+    one, other = tiny_ghn(graph, seed=3), loaded(graph, seed=3)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_checkpoint_is_safetensors_and_a_configuration(saved):
+    assert {file.name for file in saved.iterdir()} - {"README.md"} == {"config.json", "model.safetensors"}
+    assert json.loads((saved / "config.json").read_text())["version"] == FORMAT_VERSION
+
+
+def test_saving_twice_overwrites(tiny_ghn, saved):
+    nn.init.ones_(tiny_ghn.decoder.rows.out.bias)
+    tiny_ghn.save_pretrained(saved)
+    assert GHN.from_pretrained(saved).decoder.rows.out.bias.eq(1).all()
+
+
+def test_a_newer_version_is_refused_before_its_settings_are_read(saved):
+    _edit(saved, lambda values: values.update(version=FORMAT_VERSION + 1, novelty=1))
+    with pytest.raises(ConfigError, match=r"newer.*pip install -U ghn"):
+        GHN.from_pretrained(saved)
+
+
+def test_unknown_settings_are_refused_with_a_suggestion(saved):
+    _edit(saved, lambda values: values["encoder"].update(hiden=4))
+    with pytest.raises(ConfigError, match=r"encoder has no setting 'hiden'\. Did you mean 'hidden'"):
+        GHN.from_pretrained(saved)
+    with pytest.raises(ConfigError, match=r"no setting 'encodr'\. Did you mean 'encoder'"):
+        GHNConfig.from_dict({"version": 1, "encodr": {}})
+
+
+@pytest.mark.parametrize(
+    "values", [{"encoder": {"hidden": "many"}}, {"encoder": 3}, {"decoder": {"rank": -1}}]
+)
+def test_wrong_values_are_refused(saved, values):
+    _edit(saved, lambda config: config.update(values))
+    with pytest.raises((ConfigError, CheckpointError)):
+        GHN.from_pretrained(saved)
+
+
+def test_truncated_weights_are_refused(saved):
+    weights = saved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"can't be loaded.*truncated, corrupted"):
+        GHN.from_pretrained(saved)
+
+
+def test_weights_of_another_network_are_refused(saved):
+    weights = load_file(saved / "model.safetensors")
+    weights.pop("encoder.norm.bias")
+    save_file(weights, saved / "model.safetensors")
+    with pytest.raises(CheckpointError, match="can't be loaded"):
+        GHN.from_pretrained(saved)
+
+
+def test_a_hub_id_without_a_network_is_an_error_of_ours(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"no checkpoint at 'nobody/nothing'.*reachable on the hub"):
+        GHN.from_pretrained("nobody/nothing", cache_dir=tmp_path)
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.image, self.text, self.head = nn.Conv2d(3, 8, 3), nn.Embedding(10, 8), nn.Linear(8, 2)
+
+    def forward(self, image, tokens):
+        return self.head(self.image(image).mean((2, 3)) + self.text(tokens).mean(1))
+
+
+def test_predictions_fit_a_custom_module_with_two_inputs(tiny_ghn):
+    model, inputs = TwoInputs(), (torch.ones(2, 3, 8, 8), torch.zeros(2, 4, dtype=torch.long))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    predicted = tiny_ghn.predict(model, inputs)
+    assert {name: value.shape for name, value in predicted.items()} == {
+        name: value.shape for name, value in model.named_parameters()
+    }
+    assert torch.isfinite(functional_call(model, predicted, inputs)).all()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_predictions_have_each_parameters_type(tiny_ghn):
+    predicted = tiny_ghn.predict(nn.Linear(8, 8).bfloat16(), X.bfloat16())
+    assert {value.dtype for value in predicted.values()} == {torch.bfloat16}
+
+
+def test_models_on_the_meta_device_get_real_predictions(tiny_ghn):
+    predicted = tiny_ghn.predict(nn.Linear(8, 8).to("meta"), X)
+    assert all(value.device == tiny_ghn.device for value in predicted.values())
+    same = tiny_ghn.predict(nn.Linear(8, 8), X)
+    assert all(torch.equal(predicted[name], same[name]) for name in same)
+
+
+def test_a_mapping_configures(tiny_ghn):
+    assert GHN(tiny_ghn.config.to_dict()).config == tiny_ghn.config
+    assert GHN().config == GHNConfig()

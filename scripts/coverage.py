@@ -56,6 +56,11 @@ class Row:
     attached: int = 0
     nodes: int = 0
     edges: int = 0
+    numel: int = 0
+    """Elements of all parameter tensors."""
+    kept: int = 0
+    """Tensors that can't be predicted and keep the model's own values: not attached, or of role 'unknown'."""
+    kept_numel: int = 0
     seconds: float = 0.0
     """Construction and tracing."""
     error: str = ""
@@ -151,6 +156,9 @@ def _trace_into(row: Row, model: nn.Module) -> None:
     row.tensors, row.nodes, row.edges = len(graph.params), len(graph.nodes), len(graph.edges)
     missing = [spec.name for spec in graph.params if spec.node is None]
     row.attached = row.tensors - len(missing)
+    kept = [spec for spec in graph.params if spec.node is None or spec.role == "unknown"]
+    row.numel = sum(spec.numel for spec in graph.params)
+    row.kept, row.kept_numel = len(kept), sum(spec.numel for spec in kept)
     row.note = f"missing: {' '.join(missing[:4])}{' …' if len(missing) > 4 else ''}" if missing else ""
 
 
@@ -209,7 +217,9 @@ def _summarize(rows: list[Row]) -> None:
     for row in rows:
         for auto in row.auto.split():
             groups[auto].append(row)
-    table = Table("models", "listed", "constructible", "complete", "share", "tensors attached", "seconds")
+    table = Table(
+        "models", "listed", "constructible", "complete", "share", "tensors attached", "parameters kept", "s"
+    )
     for name, group in [*sorted(groups.items()), ("all", rows)]:
         built = [row for row in group if row.constructible]
         complete = sum(row.complete for row in built)
@@ -221,6 +231,7 @@ def _summarize(rows: list[Row]) -> None:
             str(complete),
             f"{complete / max(len(built), 1):.1%}",
             f"{sum(row.attached for row in built) / max(tensors, 1):.3%} of {tensors}",
+            f"{sum(row.kept_numel for row in built) / max(sum(row.numel for row in built), 1):.3%}",
             f"{sum(row.seconds for row in group):.0f}",
         )
     console = Console()

@@ -103,8 +103,12 @@ def _tiles(facts: Facts) -> int:
     return (high // height) * (broad // width)
 
 
-def _image_sizes(facts: Facts) -> Tensor:
-    size = facts.find("image_grid_pinpoints", default=[facts.image_size()])[0]
+def _image_sizes(facts: Facts) -> Tensor | None:
+    """Real sizes of images, for towers that cut them into tiles or (Pixtral) take any size."""
+    pinpoints = facts.find("image_grid_pinpoints")
+    if not pinpoints and all("pixtral" not in config.model_type for config in facts.configs()):
+        return None
+    size = pinpoints[0] if pinpoints else facts.image_size()
     return torch.tensor([list(size)] * facts.batch)
 
 

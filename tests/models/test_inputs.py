@@ -1,0 +1,59 @@
+"""Example inputs: what the tracer needs to reach every parameter of a model."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from ghn.errors import ModelError
+from ghn.graph.trace import trace
+from ghn.models import example_inputs, list_models, load_model
+
+SAMPLE = {
+    "timm:tresnet_m": {},
+    "timm:vit_tiny_patch16_224": {"in_chans": 1},
+    "timm:swinv2_tiny_window8_256": {},
+    "torchvision:inception_v3": {},
+    "torchvision:r3d_18": {},
+    "torchvision:lraspp_mobilenet_v3_large": {},
+    "torchvision:ssdlite320_mobilenet_v3_large": {},
+    "hf:gpt2": {"n_layer": 2},
+    "hf:t5": {"num_layers": 2},
+    "hf:bart:BartForCausalLM": {"decoder_layers": 2},
+    "hf:roc_bert": {"num_hidden_layers": 2},
+    "hf:wav2vec2:Wav2Vec2ForCTC": {"num_hidden_layers": 2},
+    "hf:whisper:WhisperForConditionalGeneration": {"encoder_layers": 2, "decoder_layers": 2},
+    "hf:llava:LlavaForConditionalGeneration": {
+        "text_config": {"model_type": "llama", "num_hidden_layers": 2}
+    },
+    "hf:mixtral": {"num_hidden_layers": 2},
+}
+
+
+@pytest.mark.parametrize("spec", SAMPLE)
+def test_every_parameter_is_reached(spec):
+    graph = trace(load_model(spec, device="meta", **SAMPLE[spec]))
+    assert [spec.name for spec in graph.params if spec.node is None] == []
+
+
+def test_inputs_are_the_same_every_time_and_leave_global_randomness_alone():
+    model = load_model("hf:gpt2", device="meta", n_layer=1)
+    state = torch.get_rng_state()
+    first, second = example_inputs(model), example_inputs(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    for one, other in zip(tree_leaves(first), tree_leaves(second), strict=True):
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def test_unknown_model_asks_for_inputs():
+    with pytest.raises(ModelError, match="pass inputs="):
+        example_inputs(nn.Linear(2, 2))
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("zoo", ["timm", "torchvision"])
+def test_whole_zoo(zoo):
+    incomplete = [
+        spec for spec in list_models(zoo) if trace(load_model(spec, device="meta")).coverage() < 1.0
+    ]
+    assert incomplete == []

@@ -5,13 +5,16 @@ equal in all of them.
 """
 
 import math
-import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from ghn.apply.mimetic import mimetic_attentions_, sinusoids
+from ghn.decoder.chunks import keyed_generator
+from ghn.graph.trace import trace
 
 if TYPE_CHECKING:
     from ghn.apply.report import Report
@@ -29,23 +32,50 @@ def random_(model: nn.Module, seed: int, inputs: Any = None, checkpoint: str | N
     return ""
 
 
+@torch.no_grad()
 def orthogonal_(model: nn.Module, seed: int, inputs: Any = None, checkpoint: str | None = None) -> str:
     """Make every matrix orthogonal, with the root mean square that it has; the rest stays.
 
     Matrices are the weights of linear maps and convolutions (flattened to one row per output channel, as in
-    ``torch.nn.init.orthogonal_``). Tables of vectors, biases, normalizations and matrices of zeros stay.
+    ``torch.nn.init.orthogonal_``), and each of a bank of experts. Tables of vectors, biases, normalizations and
+    matrices of zeros stay.
 
     References:
         Saxe et al., https://arxiv.org/abs/1312.6120
     """
+    parameters = dict(model.named_parameters())
     changed = 0
-    for module_name, module in model.named_modules():
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+    for spec in trace(model, inputs).params:
+        if spec.role not in _MATRICES or len(spec.shape) < 2:
             continue
-        for name, parameter in module.named_parameters(module_name, recurse=False):
-            if parameter.ndim == 2 or (isinstance(module, nn.modules.conv._ConvNd) and parameter.ndim > 2):
-                changed += _orthogonalize_(parameter, generator_for(seed, name))
+        parameter = parameters[spec.name]
+        generator = keyed_generator(_CPU, "orthogonal", seed, spec.name)
+        bank = spec.axes[0] == "expert"
+        for matrix in parameter if bank else [parameter]:
+            changed += _orthogonalize_(matrix, generator)
     return f"{changed} matrices made orthogonal"
+
+
+@torch.no_grad()
+def mimetic_(model: nn.Module, seed: int, inputs: Any = None, checkpoint: str | None = None) -> str:
+    """Make query·key of each attention layer resemble the identity, and value·projection its negative.
+
+    The paper's hyperparameters for vision are used throughout. Learned tables of positions become sinusoids in models
+    that look no tokens up; with tokens, whose vectors start small, positions would drown them. The rest stays.
+
+    References:
+        Trockman and Kolter, https://arxiv.org/abs/2305.09828
+    """
+    graph = trace(model, inputs)
+    written, found = mimetic_attentions_(model, graph, keyed_generator(_CPU, "mimetic", seed))
+    tables = 0
+    if not any(spec.role == "embedding" for spec in graph.params):
+        parameters = dict(model.named_parameters())
+        for spec in graph.params:
+            if spec.role == "position" and spec.axes[-2:] == ("table", "channel"):
+                parameters[spec.name].copy_(sinusoids(*spec.shape[-2:]).to(parameters[spec.name]))
+                tables += 1
+    return f"{written} of {found} attention layers and {tables} position tables written"
 
 
 def ghn_(model: nn.Module, seed: int, inputs: Any = None, checkpoint: str | None = None) -> str:
@@ -63,8 +93,26 @@ ARMS: dict[str, Arm] = {
     "base": base_,
     "random": random_,
     "orthogonal": orthogonal_,
+    "mimetic": mimetic_,
 }
 """Names that a comparison takes; a new arm is one entry."""
+
+_MATRICES = frozenset(
+    {
+        "linear",
+        "conv",
+        "conv_transpose",
+        "recurrent_input",
+        "recurrent_hidden",
+        "bilinear",
+        "expert",
+        "matrix",
+    }
+)
+"""Roles of parameters that mix channels."""
+
+_CPU = torch.device("cpu")
+"""Where random numbers are drawn: the same on every machine."""
 
 NEEDS_CHECKPOINT = ("ghn", "base")
 
@@ -77,13 +125,7 @@ def load_hypernetwork(checkpoint: str | None) -> "GHN":
     return GHN.from_pretrained(checkpoint)
 
 
-def generator_for(seed: int, name: str) -> torch.Generator:
-    """Random numbers of one parameter: they don't depend on which others are drawn, or in what order."""
-    return torch.Generator().manual_seed((seed << 32) + zlib.crc32(name.encode()))
-
-
-@torch.no_grad()
-def _orthogonalize_(parameter: nn.Parameter, generator: torch.Generator) -> bool:
+def _orthogonalize_(parameter: Tensor, generator: torch.Generator) -> bool:
     rows = parameter.shape[0]
     rms = parameter.detach().float().square().mean().sqrt()
     if not rms or min(rows, parameter.numel() // rows) == 1:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-_PRIME = 1_000_003
-"""Spreads (seed, number) pairs over generator seeds: no two small pairs meet."""
+from ghn.decoder.chunks import keyed_generator
 
 
 class Split(Protocol):
@@ -25,11 +24,6 @@ class Split(Protocol):
         """Fetch a batch of examples as CPU tensors."""
 
 
-def generator_of(seed: int, number: int) -> torch.Generator:
-    """A generator for one step or epoch of one seed."""
-    return torch.Generator().manual_seed(seed * _PRIME + number)
-
-
 def batch_order(count: int, batch_size: int, seed: int, steps: int) -> Iterator[list[int]]:
     """Indices of each step's batch: shuffled anew every epoch, the incomplete last batch dropped.
 
@@ -42,7 +36,7 @@ def batch_order(count: int, batch_size: int, seed: int, steps: int) -> Iterator[
     size = min(batch_size, count)
     per_epoch = count // size
     for epoch in itertools.count():
-        shuffled = torch.randperm(count, generator=generator_of(seed, epoch))
+        shuffled = torch.randperm(count, generator=keyed_generator(torch.device("cpu"), "order", seed, epoch))
         for index in range(min(per_epoch, steps - epoch * per_epoch)):
             yield shuffled[index * size : (index + 1) * size].tolist()
         if (epoch + 1) * per_epoch >= steps:

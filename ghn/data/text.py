@@ -28,6 +28,8 @@ MAX_TOKENS = 2**28
 _COLUMNS = ("text", "content", "document", "sentence", "article", "code")
 """Names of columns that hold the text where there are several of strings."""
 
+_SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+
 _ENCODE_AT_ONCE = 64
 """Documents per call of the tokenizer: it works on them in parallel."""
 
@@ -70,6 +72,8 @@ class TextData:
     evaluation: TextSplit
     vocabulary: int
     """Number of token ids."""
+    special: dict[str, int | None]
+    """Ids of the tokens that begin, end and pad text, as configurations of models name them."""
     bytes_per_token: float
     """UTF-8 bytes per token of the evaluation split; tokens between documents count, and stand for no bytes."""
 
@@ -99,6 +103,7 @@ class Documents:
             train=TextSplit(train, length, "training"),
             evaluation=TextSplit(evaluation, length, "evaluation"),
             vocabulary=len(tokenizer),
+            special={name: getattr(tokenizer, name) for name in _SPECIAL},
             bytes_per_token=sum(len(text.encode()) for text in held_out) / len(evaluation),
         )
 

@@ -18,7 +18,7 @@ LANGUAGE_MODEL_KWARGS = {"n_layer": 4, "n_head": 4, "n_embd": 128}
 
 IMAGES_PER_STEP = 64
 SEQUENCES_PER_STEP = 16
-STEPS = 200
+STEPS = 100
 
 
 def make_task(config: CompareConfig) -> Task:

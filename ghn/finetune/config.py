@@ -36,7 +36,7 @@ class CompareConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each seeds construction, initialization, data order, augmentation and dropout of one run per arm and rate."""
     steps: int | None = None
-    """Optimizer steps of a run; None is 200, unless ``epochs`` is given."""
+    """Optimizer steps of a run; None is 100, unless ``epochs`` is given."""
     epochs: float | None = None
     """Passes over the training split, in place of ``steps``."""
     batch_size: int | None = None
@@ -62,7 +62,7 @@ class CompareConfig:
     eval_every: int | None = None
     """Steps between evaluations; None gives 10 in a run."""
     eval_samples: int | None = None
-    """Examples of the evaluation split that are used, evenly spaced; None is 2,000 images or 256 sequences."""
+    """Examples of the evaluation split that are used, evenly spaced; None is 2,000 images or 128 sequences."""
     num_workers: int = 0
     """Processes that decode images of data sets that don't fit in memory."""
     output_dir: str | None = None

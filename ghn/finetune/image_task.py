@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ghn.data.images import RawImages
 from ghn.errors import ConfigError, DataError, ModelError
-from ghn.finetune.task import Inputs, Task
-from ghn.models import example_inputs, load_model
+from ghn.finetune.task import Inputs, Task, first_that_builds
+from ghn.models import example_inputs
 
 SMALLEST = 32
 """Pixels to which smaller images are enlarged: below, most convolutional networks run out of image."""
@@ -59,7 +59,7 @@ class ImageTask(Task):
         implied: list[dict[str, Any]] = [{"num_classes": data.classes}, {}]
         if size is not None:
             implied.insert(0, {"num_classes": data.classes, argument: size})
-        skeleton, self.model_kwargs = _first_that_builds(model, [extra | fixed for extra in implied])
+        skeleton, self.model_kwargs = first_that_builds(model, [extra | fixed for extra in implied])
         self._keyword, channels, own_size = _what_it_takes(skeleton)
         if channels not in (1, 3):
             raise DataError(
@@ -130,16 +130,6 @@ def shift_and_mirror(images: Tensor, generator: torch.Generator, flips: bool) ->
         columns = torch.where(mirrored, columns.flip(1), columns)
     picked = images[torch.arange(count)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return picked.permute(0, 3, 1, 2)
-
-
-def _first_that_builds(model: str, candidates: list[dict[str, Any]]) -> tuple[nn.Module, dict[str, Any]]:
-    """Not every model takes the image size, not every factory the classes; the user's own arguments it must take."""
-    for arguments in candidates[:-1]:
-        try:
-            return load_model(model, device="meta", **arguments), arguments
-        except ModelError:
-            continue
-    return load_model(model, device="meta", **candidates[-1]), candidates[-1]
 
 
 def _what_it_takes(model: nn.Module) -> tuple[str | None, int, int]:

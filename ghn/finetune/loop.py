@@ -12,7 +12,8 @@ from torch import nn
 
 from ghn.apply.baselines import ARMS
 from ghn.apply.calibrate import calibrate_
-from ghn.data.order import evaluation_batches, generator_of, training_batches
+from ghn.data.order import evaluation_batches, training_batches
+from ghn.decoder.chunks import keyed_generator
 from ghn.errors import ConfigError
 from ghn.finetune.config import CompareConfig
 from ghn.finetune.memory import peak_bytes, reset_peak
@@ -27,9 +28,6 @@ EVALUATIONS = 10
 
 _CHECK_EVERY = 10
 """Steps between looks at the loss: each waits for the device."""
-
-_AUGMENT_OFFSET = 500_009
-"""Keeps the random numbers of augmentation apart from those of the order of examples."""
 
 _MOMENTUM = 0.9
 
@@ -106,7 +104,7 @@ def train_run(
         started = time.perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = lr * schedule(step, budget.steps, config.warmup)
-        augment = generator_of(seed + _AUGMENT_OFFSET, step) if config.augment else None
+        augment = keyed_generator(torch.device("cpu"), "augment", seed, step) if config.augment else None
         inputs, targets = task.inputs(next(batches), device, augment)
         loss, _ = losses(call(model, inputs), targets)
         accelerator.backward(loss)
@@ -150,16 +148,20 @@ def evaluate(
     # Unwrapped: a distributed wrapper would wait for processes that have fewer batches than others.
     model = accelerator.unwrap_model(model, keep_fp32_wrapper=True)
     model.eval()
+    if accelerator.num_processes > 1:  # BatchNorm statistics, of which every process has seen its own
+        for buffer in filter(torch.is_floating_point, model.buffers()):
+            buffer.copy_(accelerator.reduce(buffer, "mean"))
     totals = torch.zeros(3, device=accelerator.device)
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     size = max(1, budget.batch_size // accelerator.num_processes)
     for batch in evaluation_batches(task.evaluation, size, budget.eval_samples, share, workers):
         inputs, targets = task.inputs(batch, accelerator.device)
-        loss, accuracy = losses(call(model, inputs), targets)
-        totals += len(targets) * torch.stack([loss, accuracy, torch.ones_like(loss)])
+        loss, right = losses(call(model, inputs), targets)
+        count = targets.numel()
+        totals += torch.stack([loss * count, right, torch.full_like(loss, count)])
     model.train()
-    loss_sum, right, count = accelerator.reduce(totals, "sum").tolist()
-    return Point(step, loss_sum / count, task.metric(loss_sum / count, right / count))
+    loss_sum, all_right, all_count = accelerator.reduce(totals, "sum").tolist()
+    return Point(step, loss_sum / all_count, task.metric(loss_sum / all_count, all_right / all_count))
 
 
 def make_optimizer(config: CompareConfig, model: nn.Module, lr: float) -> torch.optim.Optimizer:

@@ -54,7 +54,7 @@ def compare_command(
         str | None,
         typer.Option(metavar="DIR|ID", help="Hypernetwork of the arm ghn; the shipped one by default."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Steps per run.  [default: 200]")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Steps per run.  [default: 100]")] = None,
     epochs: Annotated[
         float | None, typer.Option(metavar="N", help="Passes over the training data, in place of --steps.")
     ] = None,
@@ -100,7 +100,7 @@ def compare_command(
     ] = None,
     eval_samples: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Examples to evaluate on.  [default: 2000 images or 256 sequences]"),
+        typer.Option(metavar="N", help="Examples to evaluate on.  [default: 2000 images or 128 sequences]"),
     ] = None,
     num_workers: Annotated[
         int, typer.Option(metavar="N", help="Processes that decode images which don't fit in memory.")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghn.data.order import Split
-from ghn.errors import ConfigError, DataError, GhnError
+from ghn.errors import ConfigError, DataError, GhnError, ModelError
 from ghn.models import load_model
 
 Inputs = dict[str, Any] | tuple[Tensor, ...]
@@ -90,6 +90,23 @@ class Task(ABC):
         """Refuse outputs that don't fit the data set."""
 
 
+def first_that_builds(model: str, candidates: list[dict[str, Any]]) -> tuple[nn.Module, dict[str, Any]]:
+    """Construct a model without memory, with the first arguments that it takes.
+
+    Not every model takes an image size, nor every factory a number of classes. The last candidate holds the user's own
+    arguments alone: those the model must take.
+
+    Raises:
+        ModelError: What the model says to the last candidate.
+    """
+    for arguments in candidates[:-1]:
+        try:
+            return load_model(model, device="meta", **arguments), arguments
+        except ModelError:
+            continue
+    return load_model(model, device="meta", **candidates[-1]), candidates[-1]
+
+
 def call(model: nn.Module, inputs: Inputs) -> Any:
     """Call a model with keyword or positional arguments."""
     return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
@@ -110,7 +127,7 @@ def logits_of(output: Any) -> Tensor:
 
 
 def losses(output: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy in nats, and the share of predictions that are right; scalars on the device."""
+    """Mean cross-entropy in nats, and the number of predictions that are right; scalars on the device."""
     logits = logits_of(output).float().flatten(0, -2)
     targets = targets.flatten()
-    return F.cross_entropy(logits, targets), (logits.detach().argmax(-1) == targets).float().mean()
+    return F.cross_entropy(logits, targets), (logits.detach().argmax(-1) == targets).sum()

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from ghn.data.text import MAX_TOKENS, Documents, load_tokenizer
 from ghn.errors import ConfigError, DataError
-from ghn.finetune.task import Inputs, Task, call, logits_of
-from ghn.models import load_model
+from ghn.finetune.task import Inputs, Task, call, first_that_builds, logits_of
 
 LENGTH = 128
 """Tokens that a model reads at once, unless the user says."""
@@ -41,7 +40,7 @@ class TextTask(Task):
 
     name = "language-modeling"
     metric_name = "−bits per byte"
-    eval_samples = 256
+    eval_samples = 128
 
     def __init__(
         self,
@@ -64,8 +63,10 @@ class TextTask(Task):
         )
         self.train, self.evaluation = self._tokens.train, self._tokens.evaluation
         self._hf = model.startswith("hf:")
-        implied = {"task": self.name, "vocab_size": self._tokens.vocabulary} if self._hf else {}
-        self.model_kwargs = {**implied, **given}
+        if self._hf:
+            given = {"task": self.name, "vocab_size": self._tokens.vocabulary, **given}
+        candidates = [self._tokens.special, {}] if self._hf else [{}]
+        self._skeleton, self.model_kwargs = first_that_builds(model, [ids | given for ids in candidates])
         vocabulary = self.model_kwargs.get("vocab_size", self._tokens.vocabulary)
         if isinstance(vocabulary, int) and vocabulary < self._tokens.vocabulary:
             raise ConfigError(
@@ -101,8 +102,7 @@ class TextTask(Task):
 
     def check(self) -> int:
         """See ``Task.check``."""
-        model = load_model(self.model, device="meta", **self.model_kwargs)
-        config = getattr(model, "config", None)
+        config = getattr(self._skeleton, "config", None)
         if getattr(config, "is_encoder_decoder", False):
             raise ConfigError(
                 f"{self.model} is an encoder-decoder; language modelling takes a causal model, such as hf:gpt2"

@@ -153,11 +153,7 @@ class RoleFinder:
         if node.kind == "embedding" and slot == 0:
             return Role("embedding", ("table", "channel")[-rank:])
         if node.kind == "recurrent" and slot >= 2 and rank <= 2:
-            if rank == 1:
-                return Role("bias", ("channel",))
-            period = 4 if node.arguments.get("has_biases", operation.endswith("cell")) else 2
-            role = "recurrent_input" if (slot - 2) % period == 0 else "recurrent_hidden"
-            return Role(role, left, GATES.get(operation, 1))
+            return _recurrent(node, slot, rank)
         if node.kind == "bilinear":
             return Role("bilinear", ("out", "in", "in")) if rank == 3 else Role("bias", _vector(shape))
         if node.kind == "einsum" and slot >= 1:
@@ -318,6 +314,23 @@ def _product(shape: tuple[int, ...], ends: tuple[str, str]) -> Role:
         return Role("matrix", ("in",) * rank)
     banks = tuple("one" if size == 1 else "expert" for size in shape[:-2])
     return Role("expert" if "expert" in banks else "linear", (*banks, *ends))
+
+
+def _recurrent(node: RawNode, slot: int, rank: int) -> Role:
+    """Role of an RNN's parameter by its place in the list: per layer and direction weights, biases, projection."""
+    names, arguments = list(node.arguments), node.arguments
+    place = slot - (
+        names.index("params") if "params" in names else 2
+    )  # cells have them as arguments of their own
+    if "params" in names:
+        layers = arguments["num_layers"] * (2 if arguments["bidirectional"] else 1)
+        place %= len(arguments["params"]) // layers
+    if rank == 1:
+        return Role("bias", ("channel",))
+    if place > 1:
+        return Role("linear", ("out", "in"))
+    role = "recurrent_hidden" if place else "recurrent_input"
+    return Role(role, ("out", "in"), GATES.get(node.operation, 1))
 
 
 def _einsum(equation: str, operand: int, rank: int) -> Role | None:

@@ -78,7 +78,9 @@ def _specs(
     for parameter, names in enumerate(registry.names):
         tensor: torch.Tensor = registry.tensors[parameter]
         shape, attached = tuple(tensor.shape), parameter in positions
-        role, _ = finder.role(recorded[parameter]) if attached else (None, False)
+        # Integers, complex numbers and nothing at all: no rule says what they should be.
+        ruled = attached and tensor.is_floating_point() and tensor.numel() > 0
+        role, _ = finder.role(recorded[parameter]) if ruled else (None, False)
         specs.append(
             ParamSpec(
                 names=tuple(names),

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ghn.errors import TraceError
+
 UNCOPIABLE = (TypeError, RuntimeError, AttributeError, NotImplementedError, copy.Error, ValueError)
 """What ``copy.deepcopy`` raises on locks, open files, generators and tensors with a history."""
 
@@ -122,6 +124,11 @@ class ParameterRegistry:
         self._by_place: dict[tuple[Any, ...], int] = {}
         self._by_storage: dict[int, int] = {}
         for name, tensor in model.named_parameters(remove_duplicate=False):
+            if isinstance(tensor, nn.UninitializedParameter):
+                raise TraceError(
+                    f"{name!r} of {type(model).__name__} has no shape yet (a lazy module); call the model once on real "
+                    "inputs first"
+                )
             self._add(name, tensor)
         # Some modules (ScriptModules among them) copy their tensors all the same: match those by name.
         numbers = {name: number for number, names in enumerate(self.names) for name in names}

@@ -51,3 +51,26 @@ def test_fates_and_their_reasons(tiny_ghn):
     text = str(report)
     assert text.startswith("1 predicted, 1 tied, 1 kept")
     assert "kept unused.weight (8, 8)" in text
+
+
+class Odd(nn.Module):
+    """Integers, complex numbers and an empty tensor beside a usual layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.empty = nn.Linear(8, 8), nn.Parameter(torch.ones(0, 8))
+        self.steps = nn.Parameter(torch.arange(1, 9), requires_grad=False)
+        self.waves = nn.Parameter(torch.ones(8, dtype=torch.cfloat))
+
+    def forward(self, x):
+        x = torch.cat([self.layer(x) * self.steps, self.empty])
+        return (x * self.waves).real
+
+
+def test_what_no_rule_covers_is_kept(tiny_ghn):
+    model = Odd()
+    report = tiny_ghn.init_(model, torch.ones(2, 8))
+    fates = {entry.name: entry.fate for entry in report.parameters}
+    assert [name for name, fate in fates.items() if fate == "kept"] == ["empty", "steps", "waves"]
+    assert model.steps.tolist() == list(range(1, 9))
+    assert all(entry.reason for entry in report.parameters if entry.fate == "kept")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from ghn.errors import ModelError, TraceError
+from ghn.graph import values
 from ghn.graph.trace import trace
 from ghn.models import load_model
 
@@ -229,6 +230,38 @@ def test_wrong_number_of_arguments():
 def test_a_model_of_no_zoo_needs_inputs():
     with pytest.raises(ModelError, match="pass inputs="):
         trace(nn.Sequential(linear()))
+
+
+def until_small(self, x):
+    x = self.a(x)
+    while x.norm() > 1:
+        x = x / 2
+    return x
+
+
+def until_converged(self, x):
+    while (error := self.a(x).norm().item()) > 1e-3:
+        x = x - error
+    return x
+
+
+@pytest.mark.parametrize("loop", [until_small, until_converged])
+def test_loops_on_values_end(loop, monkeypatch):
+    """The unused layer makes the tracer try the other answer to unknown conditions, too."""
+    monkeypatch.setattr(values, "PATIENCE", 20)
+    graph = trace(Custom(loop, a=linear(), unused=linear()), X)
+    assert graph.coverage() == 0.5
+
+
+def test_lazy_modules_are_refused():
+    with pytest.raises(TraceError, match=r"'weight' of LazyLinear has no shape yet.*call the model once"):
+        trace(nn.LazyLinear(8), X)
+
+
+def test_a_model_without_parameters():
+    graph = trace(nn.ReLU(), X)
+    assert [node.kind for node in graph.nodes] == ["input", "relu", "output"]
+    assert graph.coverage() == 1.0
 
 
 def test_models_on_the_meta_device_trace_like_real_ones():

@@ -162,3 +162,34 @@ def test_expert_bank_in_a_batched_product():
 
     (spec,) = trace(Bank(), torch.ones(1, 2, 8)).params
     assert (spec.role, spec.axes) == ("expert", ("expert", "in", "out"))
+
+
+class Packed(nn.Module):
+    """Sequences of different lengths go through another variant of the recurrent operation."""
+
+    def __init__(self, rnn: nn.Module):
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, x):
+        packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([5, 3]), batch_first=True)
+        return self.rnn(packed)[0].data
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("projected", [0, 3])
+def test_recurrent_parameters_by_layer_and_direction(packed, bias, projected):
+    rnn = nn.LSTM(8, 6, 2, bias=bias, batch_first=True, bidirectional=True, proj_size=projected)
+    roles = {"ih": "recurrent_input", "hh": "recurrent_hidden", "hr": "linear"}
+    for spec in trace(Packed(rnn) if packed else rnn, torch.ones(2, 5, 8)).params:
+        kind, side = spec.name.removeprefix("rnn.").split("_")[:2]
+        assert spec.role == (roles[side] if kind == "weight" else "bias"), spec.name
+        assert spec.groups == (4 if spec.role.startswith("recurrent") else 1)
+
+
+@pytest.mark.parametrize("cell", [nn.LSTMCell(8, 6), nn.GRUCell(8, 6), nn.RNNCell(8, 6, bias=False)])
+def test_recurrent_cells(cell):
+    roles = [spec.role for spec in trace(cell, torch.ones(2, 8)).params]
+    assert roles[:2] == ["recurrent_input", "recurrent_hidden"]
+    assert set(roles[2:]) <= {"bias"}

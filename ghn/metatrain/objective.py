@@ -12,6 +12,10 @@ from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.tasks import Task
 
 
+SMALLEST_VECTOR = 0.1
+"""Root mean square below which displacements of biases and the like are measured in absolute terms."""
+
+
 @dataclass(frozen=True)
 class Adaptation:
     """What training a target from its predicted weights led to."""
@@ -67,6 +71,8 @@ def regression_loss(predicted: Mapping[str, Tensor], reached: Mapping[str, Tenso
     """
     terms = []
     for name, values in predicted.items():
-        size = values.detach().square().mean().clamp_min(1e-4)
+        # Vectors that start near zero would count for more the closer they are to it.
+        floor = SMALLEST_VECTOR**2 if values.dim() < 2 else 0.0
+        size = values.detach().square().mean().clamp_min(max(floor, torch.finfo(values.dtype).tiny))
         terms.append((values - reached[name]).square().mean() / size)
     return torch.stack(terms).mean()

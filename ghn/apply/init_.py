@@ -31,7 +31,7 @@ def init_(net: GHN, model: nn.Module, inputs: Any = None, seed: int = 0, learned
                 f"{type(model).__name__} has no parameter to predict: {_why_nothing(graph)}"
             )
         targets = dict(model.named_parameters())
-        _check_real(type(model).__name__, targets)
+        _check_writable(type(model).__name__, targets)
         for name, values in predicted.items():
             targets[name].copy_(values)
     return Report.of(graph, frozenset(predicted))
@@ -64,12 +64,23 @@ def _predict(
     }
 
 
-def _check_real(model: str, targets: Mapping[str, Tensor]) -> None:
+def _check_writable(model: str, targets: Mapping[str, Tensor]) -> None:
+    """Refuse what would fail halfway, before anything is written."""
     for name, tensor in targets.items():
         if tensor.is_meta:
             raise PredictionError(
                 f"{model}'s {name!r} is on the meta device, which holds no values; call "
                 "model.to_empty(device='cpu') first, or use predict"
+            )
+        if tensor.is_inference() and not torch.is_inference_mode_enabled():
+            raise PredictionError(
+                f"{model}'s {name!r} was made under torch.inference_mode() and can't be written; construct the model "
+                "outside of it"
+            )
+        if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+            raise PredictionError(
+                f"{model}'s {name!r} is an expanded view whose rows share memory; make it a tensor of its own with "
+                ".clone()"
             )
 
 

@@ -74,7 +74,7 @@ class RoleFinder:
     def role(self, parameter: int) -> tuple[Role, bool]:
         """Role of the parameter recorded at a node, in terms of its own axes, and whether an operation uses it."""
         shape = self.nodes[parameter].shape
-        uses = list(self._uses(parameter))
+        uses = list(self._uses(parameter)) or list(self._inner_uses(parameter))
         found = [(self._role_of(use), use) for use in uses]
         if not found:
             return Role("unknown", ("unknown",) * len(shape)), bool(self.readers[parameter])
@@ -103,6 +103,12 @@ class RoleFinder:
                     moved = move_axes(node, axes, self.nodes[index].shape)
                     if moved is not None:
                         pending.append((reader, moved, (*through, (node.kind, slot))))
+
+    def _inner_uses(self, parameter: int) -> Iterator[Use]:
+        """Uses among parameters alone: networks that compute position biases, gains inside weight standardization."""
+        shape = self.nodes[parameter].shape
+        for reader, slot in self.readers[parameter]:
+            yield Use(reader, slot, tuple(range(len(shape))), shape, ())
 
     def _role_of(self, use: Use) -> Role:
         node, rank = self.nodes[use.node], len(use.shape)

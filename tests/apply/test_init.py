@@ -82,6 +82,30 @@ def test_models_without_values_are_refused(tiny_ghn):
         tiny_ghn.init_(_model().to("meta"), X)
 
 
+def _expanded() -> nn.Module:
+    model = _model()
+    model[3].weight = nn.Parameter(torch.ones(1, 16).expand(3, 16))
+    return model
+
+
+def _inference() -> nn.Module:
+    model = _model()
+    with torch.inference_mode():
+        model[3] = nn.Linear(16, 3)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "message"), [(_expanded, r"'3\.weight' is an expanded view"), (_inference, "inference_mode")]
+)
+def test_unwritable_parameters_are_refused_before_any_is_written(tiny_ghn, make, message):
+    model = make()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(PredictionError, match=message):
+        tiny_ghn.init_(model, X)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile], ids=["DataParallel", "compile"])
 def test_wrapped_models(tiny_ghn, wrap):
     model, plain = _model(), _model()

@@ -144,6 +144,19 @@ def test_zoo(spec):
     assert all(len(param.axes) == len(param.shape) for param in graph.params)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("test_vit_relpos", {"blocks.0.attn.rel_pos.mlp.fc1.weight": "linear"}),
+        ("test_nfnet", {"stem.conv1.gain": "scale", "stem.conv1.weight": "conv"}),
+    ],
+)
+def test_parameters_of_computed_weights_and_biases_have_roles(name, expected):
+    roles = {spec.name: spec.role for spec in trace(load_model(f"timm:{name}")).params}
+    assert expected.items() <= roles.items()
+    assert "unknown" not in roles.values()
+
+
 def test_self_attention_reads_its_packed_weight_in_slices():
     query, memory = torch.ones(2, 5, 8), torch.ones(2, 6, 8)
     graph = trace(nn.MultiheadAttention(8, 2, batch_first=True), (query, memory, memory))

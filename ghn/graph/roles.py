@@ -238,6 +238,8 @@ class RoleFinder:
 def move_axes(node: RawNode, axes: AxisMap, before: tuple[int, ...]) -> AxisMap | None:
     """Follow axes through one parameter-only operation; None where they can't be followed."""
     operation, after, rank = node.operation.rstrip("_"), node.shape, len(before)
+    if len(axes) != rank:  # an operation before this one could not be followed
+        return None
     if operation in ("t", "numpy_T"):
         return axes[::-1]
     if operation in ("mT", "adjoint"):

@@ -15,18 +15,27 @@ PIXEL_LAYOUTS: dict[str, str] = {
 }
 """Axes of ``pixel_values`` that aren't (b, c, h, w): also n images, t frames, or p patches of size (y, x)."""
 
+FUYU_PATCHES = 4
+"""Patches of an image for Fuyu, which takes them as flat rows of any number."""
+
 TOKENS_PER_IMAGE: dict[str, Callable[[Facts], int]] = {
     "idefics2": lambda facts: int(facts.config.perceiver_config.resampler_n_latents),
     **dict.fromkeys(
         ("idefics3", "smolvlm", "modernvbert", "ultravbert"),
         lambda facts: facts.patches() // facts.find("scale_factor", "pixel_shuffle_factor") ** 2,
     ),
+    "fuyu": lambda facts: FUYU_PATCHES,
     "aria": lambda facts: int(max(facts.config.projector_patch_to_query_dict.values())),
     **dict.fromkeys(("blip-2", "instructblip"), lambda facts: int(facts.config.num_query_tokens)),
     "instructblipvideo": lambda facts: 4 * int(facts.config.num_query_tokens),
     **dict.fromkeys(("deepseek_vl", "deepseek_vl_hybrid", "janus"), lambda facts: facts.patches()),
 }
 """Model type -> image features that join the sequence, where running its tower alone doesn't tell."""
+
+TOKENS_PER_SOUND: dict[str, Callable[[Facts], int]] = {
+    "gemma3n": lambda facts: int(facts.config.audio_soft_tokens_per_image),
+}
+"""Model type -> audio features that join the sequence, likewise."""
 
 
 def _position_mask(facts: Facts) -> dict[str, Any]:
@@ -66,8 +75,11 @@ EXCEPTIONS: dict[str, Callable[[Facts], dict[str, Any]]] = {
         )
     },
     "fuyu": lambda facts: {
-        "pixel_values": facts.floats(facts.batch, 4, 3 * facts.config.patch_size**2),
+        "pixel_values": facts.floats(facts.batch, FUYU_PATCHES, 3 * facts.config.patch_size**2),
     },
-    "ernie4_5_vl_moe": lambda facts: {"moe_mm_token_type_ids": None},
+    # Frames come with their differences, and in pairs.
+    "granite_speech5_ctc": lambda facts: {
+        "input_features": facts.floats(facts.batch, 128, 4 * facts.find("num_mel_bins"))
+    },
 }
 """Model type -> arguments that replace those of the rules; None leaves an argument out."""

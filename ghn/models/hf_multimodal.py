@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from ghn.models.hf_exceptions import TOKENS_PER_IMAGE
+from ghn.models.hf_exceptions import TOKENS_PER_IMAGE, TOKENS_PER_SOUND
 from ghn.models.hf_facts import Facts
 
 MODALITIES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
@@ -31,8 +31,9 @@ def place_features(facts: Facts, kwargs: dict[str, Any]) -> None:
         token = facts.find(*token_names)
         if argument not in kwargs or token is None:
             continue
-        if argument == "pixel_values" and facts.kind in TOKENS_PER_IMAGE:
-            pieces.append((index + 1, torch.full((TOKENS_PER_IMAGE[facts.kind](facts),), token)))
+        known = {"pixel_values": TOKENS_PER_IMAGE, "input_features": TOKENS_PER_SOUND}.get(argument, {})
+        if facts.kind in known:
+            pieces.append((index + 1, torch.full((known[facts.kind](facts),), token)))
             continue
         grid = next((kwargs[name] for name in grids if name in kwargs), None)
         count = _grid_features(facts, grid) if grid is not None else _features(facts, method, kwargs)

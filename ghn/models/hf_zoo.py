@@ -38,6 +38,7 @@ _MINICPM = {"image_token_id": 101, "video_token_id": 102}
 REPAIRS: dict[str, dict[str, Any]] = {
     "gemma3": {"vision_config": _SIGLIP},
     "shieldgemma2": {"vision_config": _SIGLIP},
+    "aria": {"vision_config": {"model_type": "idefics3_vision", "image_size": 980, "patch_size": 14}},
     "deepseek_v2": {"num_experts_per_tok": 6, "topk_group": 3, "n_group": 8},
     "granitemoehybrid": {"layer_types": [*["mamba"] * 3, "attention"] * 8},
     "blip-2": {"image_token_index": 50265},

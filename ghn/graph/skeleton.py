@@ -106,6 +106,9 @@ def untouched_randomness() -> Iterator[None]:
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):
+        random.seed(0)  # whatever is drawn inside is the same at every call
+        np.random.seed(0)
+        torch.default_generator.manual_seed(0)
         try:
             yield
         finally:

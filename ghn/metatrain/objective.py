@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.tasks import Task
 
-
 SMALLEST_VECTOR = 0.1
 """Root mean square below which displacements of biases and the like are measured in absolute terms."""
 

@@ -30,8 +30,8 @@ class DecoderConfig:
     """Rule for the spread of mixing parameters: 'fan_in', 'fan_out' or 'zoo'."""
     max_trust: float = 0.7
     """Largest share (as a standard deviation) of the learned part."""
-    max_gain: float = 4.0
-    """Predicted gains stay within this factor of the scale rule."""
+    max_gain: float = 1.0
+    """Predicted gains stay within this factor of the scale rule; 1 fixes sizes, or short horizons game them."""
 
     def __post_init__(self) -> None:
         if self.base not in BASES or self.fan not in FANS:

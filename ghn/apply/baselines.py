@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ghn.apply.mimetic import mimetic_attentions_, sinusoids
 from ghn.decoder.chunks import keyed_generator
+from ghn.graph.ops import MIXING_ROLES
 from ghn.graph.trace import trace
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def orthogonal_(model: nn.Module, seed: int, inputs: Any = None, checkpoint: str
     parameters = dict(model.named_parameters())
     changed = 0
     for spec in trace(model, inputs).params:
-        if spec.role not in _MATRICES or len(spec.shape) < 2:
+        if spec.role not in MIXING_ROLES or len(spec.shape) < 2:
             continue
         parameter = parameters[spec.name]
         generator = keyed_generator(_CPU, "orthogonal", seed, spec.name)
@@ -96,20 +97,6 @@ ARMS: dict[str, Arm] = {
     "mimetic": mimetic_,
 }
 """Names that a comparison takes; a new arm is one entry."""
-
-_MATRICES = frozenset(
-    {
-        "linear",
-        "conv",
-        "conv_transpose",
-        "recurrent_input",
-        "recurrent_hidden",
-        "bilinear",
-        "expert",
-        "matrix",
-    }
-)
-"""Roles of parameters that mix channels."""
 
 _CPU = torch.device("cpu")
 """Where random numbers are drawn: the same on every machine."""

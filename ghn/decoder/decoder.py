@@ -11,9 +11,10 @@ from ghn.decoder.base import BASES, base_matrix, smooth_kernels
 from ghn.decoder.layout import Layout, axis_positions
 from ghn.decoder.low_rank import FactorGenerator, product_norm, whiten
 from ghn.decoder.mip import combine
-from ghn.decoder.scale import FANS, MIXING_ROLES, centre_tensor, places, scale_of
+from ghn.decoder.scale import FANS, centre_tensor, places, scale_of
 from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph, ParamSpec
+from ghn.graph.ops import MIXING_ROLES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,24 +9,10 @@ from torch import Tensor
 
 from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph, ParamSpec
-from ghn.graph.ops import ACTIVATIONS, NORMS
+from ghn.graph.ops import ACTIVATIONS, MIXING_ROLES, NORMS
 from ghn.graph.structure import residual_adds
 
 FANS = ("fan_in", "fan_out", "zoo")
-
-MIXING_ROLES = frozenset(
-    {
-        "linear",
-        "conv",
-        "conv_transpose",
-        "recurrent_input",
-        "recurrent_hidden",
-        "bilinear",
-        "expert",
-        "matrix",
-    }
-)
-"""Roles whose entries are summed over the columns, so that variance follows the fan."""
 
 TABLE_ROLES = frozenset({"embedding", "position", "token", "relative_bias"})
 """Roles whose rows are read one at a time."""

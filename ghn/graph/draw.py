@@ -10,24 +10,14 @@ from typing import TYPE_CHECKING
 from ghn.errors import OutputError
 from ghn.graph.blocks import MAX_BLOCKS, Block, BlockGraph, to_blocks
 from ghn.graph.graph import ComputationGraph
-from ghn.graph.ops import NORMS
+from ghn.graph.ops import MIXERS, NORMS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf", ".html", ".dot")
 
-_MIXERS = {
-    "linear",
-    "conv",
-    "conv_transpose",
-    "matmul",
-    "bilinear",
-    "einsum",
-    "attention",
-    "recurrent",
-    "embedding",
-}
+_DRAWN_MIXERS = MIXERS | {"embedding"}
 _ROW, _CHARACTER = 0.75, 0.065
 """Inches between rows, and inches that a character takes."""
 _LONGEST = 44
@@ -165,7 +155,7 @@ def _color(block: Block) -> str:
         return "#fff2b2"
     if block.kind == "module":
         return "#e3d9f2"
-    if block.kind in _MIXERS:
+    if block.kind in _DRAWN_MIXERS:
         return "#cfe2f7"
     return "#d3efd3" if block.kind in NORMS else "#ffffff"
 

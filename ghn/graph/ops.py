@@ -226,6 +226,14 @@ _KIND_OF: dict[str, str] = {kind: kind for kind in KINDS} | {
     spelling: kind for kind, spellings in _SPELLINGS.items() for spelling in spellings.split()
 }
 
+MIXING_ROLES = frozenset(
+    "linear conv conv_transpose recurrent_input recurrent_hidden bilinear expert matrix".split()
+)
+"""Roles of parameters whose entries are summed over an axis, so that variance follows the fan."""
+
+MIXERS = frozenset("linear conv conv_transpose matmul bilinear einsum attention recurrent".split())
+"""Kinds of operations that mix channels or positions."""
+
 ELEMENTWISE = frozenset(
     "relu relu6 leaky_relu elu selu gelu silu mish softplus sigmoid tanh hardswish hardsigmoid hardtanh elementwise "
     "add sub mul div exp log sqrt rsqrt pow abs neg clamp where compare sin cos erf floor sign logical dropout "

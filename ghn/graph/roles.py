@@ -4,15 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ghn.graph.ops import ELEMENTWISE, NORMS
+from ghn.graph.ops import ELEMENTWISE, MIXERS, NORMS
 from ghn.graph.recorder import RawNode
 
 AxisMap = tuple[int | None, ...]
 """For each axis of a derived tensor, the parameter's axis it comes from."""
-
-MIXERS = frozenset(
-    {"linear", "conv", "conv_transpose", "matmul", "bilinear", "einsum", "attention", "recurrent"}
-)
 
 NORM_SLOTS = {
     "batch_norm": (1, 2),

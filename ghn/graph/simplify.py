@@ -15,7 +15,7 @@ BYPASSED = frozenset({"shape", "dropout", "copy"})
 """Kinds that leave values as they are; a node of these kinds disappears if it has one source."""
 
 SINKS = ELEMENTWISE | {"mean"}
-MERGED = SINKS - ACTIVATIONS - {"mean"} | {"mean", "sigmoid", "tanh"}
+MERGED = (SINKS - ACTIVATIONS) | {"sigmoid", "tanh"}
 
 UNUSED = "no executed operation uses it"
 

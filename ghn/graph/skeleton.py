@@ -139,12 +139,12 @@ class ParameterRegistry:
             number = numbers.get(name)
             if number is not None and id(tensor) not in self._by_id:
                 self._by_id[id(tensor)] = number
-                self._by_storage.setdefault(_storage(tensor), number)
+                self._by_storage.setdefault(storage_key(tensor), number)
                 self.tensors.append(tensor)  # keeps the id alive
 
     def _add(self, name: str, tensor: Tensor) -> None:
         place = (
-            (_storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride())
+            (storage_key(tensor), tensor.storage_offset(), tensor.shape, tensor.stride())
             if has_storage(tensor)
             else None
         )
@@ -168,7 +168,7 @@ class ParameterRegistry:
         """Number of the parameter a tensor is or aliases, or None."""
         number = self._by_id.get(id(tensor))
         if number is None and has_storage(tensor):
-            storage = _storage(tensor)
+            storage = storage_key(tensor)
             if storage in self._by_storage:
                 number = self._by_storage[storage]
                 if number < 0:
@@ -182,8 +182,5 @@ def has_storage(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and not tensor.is_nested
 
 
-def _storage(tensor: Tensor) -> int:
+def storage_key(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata if has_storage(tensor) else -id(tensor)
-
-
-storage_key = _storage

@@ -183,4 +183,5 @@ def has_storage(tensor: Tensor) -> bool:
 
 
 def storage_key(tensor: Tensor) -> int:
+    """Identity of a tensor's storage, shared by its views; of the tensor itself where it has none."""
     return tensor.untyped_storage()._cdata if has_storage(tensor) else -id(tensor)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,13 +12,15 @@ from torch.utils._pytree import tree_map_only
 
 from ghn.errors import TraceError
 from ghn.graph.graph import ComputationGraph
-from ghn.graph.recorder import HonestReads, Recorder, tensors_in
+from ghn.graph.merge import merge_records
+from ghn.graph.recorder import HonestReads, RawNode, Recorder, tensors_in
 from ghn.graph.simplify import build_graph
 from ghn.graph.skeleton import ParameterRegistry, make_skeleton, untouched_randomness, unwrap
 from ghn.models import example_inputs
 
 PASSES = ((False, False), (True, False), (False, True))
-"""(train mode, answer to unknown booleans) of each run; a later one runs only while parameters are missing."""
+"""(train mode, answer to unknown booleans) of each run; a later one runs only while parameters are missing, and what it
+executes besides is merged into the record."""
 
 
 def trace(model: nn.Module, inputs: Any = None, simplify: bool = True) -> ComputationGraph:
@@ -25,7 +28,8 @@ def trace(model: nn.Module, inputs: Any = None, simplify: bool = True) -> Comput
 
     The model runs on meta tensors under ``torch.inference_mode()``; constants and integer inputs keep their values, so
     control flow that depends on them is followed. Weights, buffers, mode, hooks, gradients and random state stay as
-    they are. If the run in eval mode leaves parameters unused, train mode is tried (auxiliary heads).
+    they are. While a run leaves parameters unused, the other ways are tried and merged in: train mode (auxiliary heads)
+    and conditions on unknown values taken for true.
 
     Args:
         model: Any module, on any device; data-parallel and compiled wrappers are looked through.
@@ -45,7 +49,8 @@ def trace(model: nn.Module, inputs: Any = None, simplify: bool = True) -> Comput
     with untouched_randomness():
         skeleton = make_skeleton(inner)
         registry = ParameterRegistry(model, skeleton)
-        best, notes, failure = None, [], None
+        record: list[RawNode] = []
+        graph, notes, failure = None, [], None
         for train, truth in PASSES:
             recorder = Recorder(registry, skeleton, truth)
             try:
@@ -53,17 +58,31 @@ def trace(model: nn.Module, inputs: Any = None, simplify: bool = True) -> Comput
             except Exception as error:  # the target's own code may raise anything
                 failure = failure or (error, recorder.last)
                 continue
-            graph = build_graph(recorder.nodes, registry, simplify)
-            if best is None or graph.coverage() > best.coverage():
-                if best is not None or train or truth:
-                    notes.append(f"traced in {'train' if train else 'eval'} mode, unknown conditions {truth}")
-                best = graph
-            if best.coverage() == 1.0:
+            merged = merge_records(record, recorder.nodes) if record else recorder.nodes
+            candidate = build_graph(merged, registry, simplify)
+            gained = _attached(candidate) - (_attached(graph) if graph else frozenset())
+            if graph is None or gained:
+                if train or truth:
+                    notes.append(_note(train, truth, gained, whole=graph is None))
+                record, graph = merged, candidate
+            if graph.coverage() == 1.0:
                 break
-    if best is None:
+    if graph is None:
         assert failure is not None
         raise _explain(type(inner).__name__, *failure) from failure[0]
-    return ComputationGraph(nodes=best.nodes, edges=best.edges, params=best.params, notes=tuple(notes))
+    return replace(graph, notes=tuple(notes))
+
+
+def _attached(graph: ComputationGraph) -> frozenset[str]:
+    return frozenset(spec.name for spec in graph.params if spec.node is not None)
+
+
+def _note(train: bool, truth: bool, gained: frozenset[str], whole: bool) -> str:
+    way = "in train mode" if train else "where unknown conditions are true" if truth else "in eval mode"
+    if whole:
+        return f"traced {way}; it failed otherwise"
+    first, *more = sorted(gained)
+    return f"merged with what runs only {way}: {first!r}{f' and {len(more)} more parameters' if more else ''}"
 
 
 def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -156,15 +156,63 @@ def test_unused_parameters_are_reported_not_invented():
     assert all(not spec.reason for spec in graph.params if spec.node is not None)
 
 
-def test_a_branch_on_values_is_taken_one_way_and_the_other_way_is_reported():
-    branch = Custom(lambda self, x: self.a(x) if x.sum() > 0 else self.b(x), a=linear(), b=linear())
+def test_both_sides_of_a_branch_on_values_are_merged():
+    branch = Custom(
+        lambda self, x: self.head(self.a(x) if x.sum() > 0 else self.b(x)),
+        a=linear(),
+        b=linear(),
+        head=linear(),
+    )
     graph = trace(branch, X)
-    assert {spec.name: spec.node is not None for spec in graph.params} == {
-        "a.weight": False,
-        "a.bias": False,
-        "b.weight": True,
-        "b.bias": True,
+    assert graph.coverage() == 1.0
+    assert graph.notes == (
+        "merged with what runs only where unknown conditions are true: 'a.bias' and 1 more parameters",
+    )
+    assert _operations(graph) == {"a": {"input"}, "b": {"input"}, "head": {"a", "b"}, "output": {"head"}}
+
+
+def test_what_runs_in_train_mode_only_is_merged_into_what_runs_in_eval_mode():
+    model = Custom(
+        lambda self, x: self.head((self.t if self.training else self.e)(self.stem(x)).relu()),
+        stem=linear(),
+        t=linear(),
+        e=linear(),
+        head=linear(),
+    )
+    graph = trace(model, X)
+    assert graph.notes == ("merged with what runs only in train mode: 't.bias' and 1 more parameters",)
+    assert _operations(graph) == {
+        "stem": {"input"},
+        "t": {"stem"},
+        "e": {"stem"},
+        "relu": {"t", "e"},
+        "head": {"relu"},
+        "output": {"head"},
     }
+
+
+def test_a_merged_graph_is_in_topological_order():
+    model = Custom(
+        lambda self, x: self.d(self.b(self.a(x))) if self.training else self.a(self.b(x)) + self.c(x),
+        a=linear(),
+        b=linear(),
+        c=linear(),
+        d=linear(),
+    )
+    graph = trace(model, X)
+    assert all(edge.source < edge.target for edge in graph.edges)
+    assert graph.coverage() == 1.0
+    assert len(graph.notes) == 1
+
+
+def _operations(graph):
+    """Sources of each operation, by module or, outside of any, by kind; parameters left out."""
+    name = {node.index: node.module or node.kind for node in graph.nodes}
+    operations = {name[node.index]: set() for node in graph.nodes if node.kind not in ("parameter", "input")}
+    for edge in graph.edges:
+        if graph.nodes[edge.source].kind != "parameter":
+            operations[name[edge.target]].add(name[edge.source])
+    return operations
 
 
 class Counting(nn.Module):

@@ -1,10 +1,14 @@
 """The traced target: nodes, edges and one specification per parameter tensor."""
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+
+from ghn.errors import ShapeError
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -88,8 +92,55 @@ class ComputationGraph:
             return 1.0
         return sum(spec.node is not None for spec in self.params) / len(self.params)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that ``json.dumps`` takes; ``from_dict`` reads them back."""
+        values = asdict(self)
+        for spec in values["params"]:
+            spec["dtype"] = str(spec["dtype"]).removeprefix("torch.")
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ComputationGraph":
+        """Rebuild a graph from what ``to_dict`` gave, also by way of JSON.
+
+        Raises:
+            ShapeError: If the values are not those of a graph.
+        """
+        try:
+            return cls(
+                nodes=tuple(Node(**_with_tuples(node)) for node in values["nodes"]),
+                edges=tuple(Edge(*edge) for edge in values["edges"]),
+                params=tuple(
+                    ParamSpec(**_with_tuples(spec) | {"dtype": getattr(torch, spec["dtype"])})
+                    for spec in values["params"]
+                ),
+                notes=tuple(values["notes"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ShapeError(
+                f"these values are no computation graph ({error}); pass what ComputationGraph.to_dict returned"
+            ) from error
+
+    def fingerprint(self) -> str:
+        """Digest, 32 hexadecimal digits, of everything but the notes: equal for equal architectures on equal inputs."""
+        values = self.to_dict()
+        del values["notes"]
+        return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
+
     def to_pyg(self) -> "Data":
         """The graph as torch-geometric data; see ``ghn.graph.features.to_pyg`` for its fields."""
         from ghn.graph.features import to_pyg
 
         return to_pyg(self)
+
+
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON turns tuples into lists; this turns them back, one level of mappings deep."""
+    return {
+        key: tuple(value)
+        if isinstance(value, list)
+        else _with_tuples(value)
+        if isinstance(value, Mapping)
+        else value
+        for key, value in values.items()
+    }

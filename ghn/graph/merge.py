@@ -37,16 +37,22 @@ def merge_records(first: list[RawNode], second: list[RawNode]) -> list[RawNode]:
 
     def place(*versions: tuple[int, int]) -> None:
         inputs: list[tuple[int, int]] = []
+        taken: list[int] = []
         for which, number in versions:
-            reads = [(find(which, source), slot) for source, slot in records[which][number].inputs]
-            inputs += [read for read in reads if read not in inputs] if inputs else reads
+            node = records[which][number]
+            reads = [(find(which, source), slot) for source, slot in node.inputs]
+            new = [position for position, read in enumerate(reads) if not inputs or read not in inputs]
+            inputs += [reads[position] for position in new]
+            taken += [node.taken[position] for position in new]
         for which, number in versions:
             places[which][number] = len(merged)
         which, number = versions[0]
-        merged.append(replace(records[which][number], inputs=inputs))
+        merged.append(replace(records[which][number], inputs=inputs, taken=taken))
 
-    keys = [[_key(nodes[number]) for number in chosen] for nodes, chosen in zip(records, steps, strict=True)]
-    for tag, start, stop, other, end in SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+    before, after = (
+        [_key(nodes[number]) for number in chosen] for nodes, chosen in zip(records, steps, strict=True)
+    )
+    for tag, start, stop, other, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         left = [(0, number) for number in steps[0][start:stop]]
         right = [(1, number) for number in steps[1][other:end]]
         for versions in (

@@ -14,7 +14,18 @@ from ghn.graph import values
 from ghn.graph.ops import kind_of
 from ghn.graph.skeleton import ParameterRegistry, has_storage, storage_key
 
+MOVES = frozenset({"shape", "concat", "stack"})
+"""Kinds whose results hold their operands' values elsewhere."""
+
 LIKES = frozenset("zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty".split())
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Stands for a tensor among the arguments of a recorded call."""
+
+    position: int
+    """In ``RawNode.inputs``."""
 
 
 @dataclass
@@ -30,6 +41,10 @@ class RawNode:
     arguments: dict[str, Any] = field(default_factory=dict)
     """Arguments of the call by name, with tensors replaced by their shapes."""
     parameter: int | None = None
+    taken: list[int] = field(default_factory=list)
+    """For each of ``inputs``, which of the source's results it is."""
+    call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
+    """Operations that only move values: function and arguments, with an ``Operand`` for each tensor."""
 
 
 class Recorder(TorchDispatchMode):
@@ -45,6 +60,7 @@ class Recorder(TorchDispatchMode):
         self._modules = {id(module): name for name, module in skeleton.named_modules()}
         self._stack: list[str] = []
         self._node_of: dict[int, int] = {}
+        self._number_of: dict[int, int] = {}
         self._writer_of: dict[int, int] = {}
         self._parameter_nodes: dict[int, int] = {}
         self._owned: set[int] = set()
@@ -74,7 +90,7 @@ class Recorder(TorchDispatchMode):
         for tensor in tensors_in(result):
             source = self._source(tensor)
             if source is not None:
-                self._add(RawNode("output", inputs=[(source, 0)], shape=tuple(tensor.shape)))
+                self._add(RawNode("output", inputs=[(source, 0)], shape=tuple(tensor.shape), taken=[0]))
 
     def known(self, tensor: Tensor) -> bool:
         """Whether a tensor's values are constants of the trace rather than shapes alone."""
@@ -145,6 +161,7 @@ class Recorder(TorchDispatchMode):
             for tensor in written:
                 self._writer_of[storage_key(tensor)] = node
                 self._node_of[id(tensor)] = node
+                self._number_of[id(tensor)] = 0
         return result
 
     def _hide(self, value: Any) -> Any:
@@ -157,27 +174,41 @@ class Recorder(TorchDispatchMode):
         self, func: Any, name: str, args: Any, kwargs: dict[str, Any], results: list[Any]
     ) -> int | None:
         outputs = [result for result in results if isinstance(result, Tensor)]
-        inputs = [
-            (source, slot)
-            for slot, tensor in _slots(func, args, kwargs)
-            if (source := self._source(tensor)) is not None
-        ]
+        inputs: list[tuple[int, int]] = []
+        taken: list[int] = []
+        operands: dict[int, Operand] = {}
+        for slot, tensor in _slots(func, args, kwargs):
+            source = self._source(tensor)
+            if source is not None:
+                operands[id(tensor)] = Operand(len(inputs))
+                inputs.append((source, slot))
+                taken.append(
+                    self._number_of.get(id(tensor), 0) if source == self._node_of.get(id(tensor)) else 0
+                )
         node = None
         if inputs and outputs:
             shape = tuple(outputs[0].shape)
             summary = {argument.name: _summary(value) for argument, value in _bound(func, args, kwargs)}
-            node = self._add(RawNode(kind_of(name), name, self._module, inputs, shape, summary))
-        for tensor in outputs:
-            self._remember(tensor, node)
+            kind = kind_of(name)
+            call = None
+            if kind in MOVES:
+                placed = tree_map_only(Tensor, lambda tensor: operands.get(id(tensor)), (args, kwargs))
+                call = (func, *placed)
+            node = self._add(
+                RawNode(kind, name, self._module, inputs, shape, summary, taken=taken, call=call)
+            )
+        for number, tensor in enumerate(outputs):
+            self._remember(tensor, node, number)
         return node
 
-    def _remember(self, tensor: Tensor, node: int | None) -> None:
+    def _remember(self, tensor: Tensor, node: int | None, number: int = 0) -> None:
         self._alive.append(tensor)
         key = storage_key(tensor)
         if tensor.device.type != "meta":
             self._owned.add(key)
         if node is not None:
             self._node_of[id(tensor)] = node
+            self._number_of[id(tensor)] = number
             self._writer_of.setdefault(key, node)
 
     def _source(self, tensor: Tensor) -> int | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ghn.graph.channels import ChannelFinder, Products
 from ghn.graph.graph import ComputationGraph, Edge, Node, ParamSpec
 from ghn.graph.ops import ACTIVATIONS, ELEMENTWISE
 from ghn.graph.recorder import RawNode
@@ -16,6 +17,11 @@ BYPASSED = frozenset({"shape", "dropout", "copy"})
 
 SINKS = ELEMENTWISE | {"mean"}
 MERGED = (SINKS - ACTIVATIONS) | {"sigmoid", "tanh"}
+
+Facts = dict[str, float | tuple[int, ...]]
+
+MAX_SCORE_STEPS = 4
+"""Elementwise operations between the product of queries and keys and its softmax, and one."""
 
 UNUSED = "no executed operation uses it"
 
@@ -39,12 +45,17 @@ def build_graph(nodes: list[RawNode], registry: ParameterRegistry, simplify: boo
     """
     finder = RoleFinder(nodes)
     groups = {index: _Group(node, [node.kind], list(node.inputs)) for index, node in enumerate(nodes)}
+    attentions = {
+        index: Products(index, index) for index, node in enumerate(nodes) if node.kind == "attention"
+    }
     if simplify:
         _fold_constants(groups, finder)
         _bypass(groups)
         _merge_elementwise(groups)
-        _fuse_attention(groups)
+        attentions |= _fuse_attention(groups)
     _drop_unread(groups)
+    channels = ChannelFinder(nodes, finder)
+    facts = {index: channels.facts(products) for index, products in attentions.items() if index in groups}
     order = sorted(groups)
     number = {index: position for position, index in enumerate(order)}
     edges = sorted(
@@ -63,7 +74,8 @@ def build_graph(nodes: list[RawNode], registry: ParameterRegistry, simplify: boo
     names = ["" if parameter is None else registry.names[parameter][0] for parameter in numbers]
     return ComputationGraph(
         nodes=tuple(
-            _node(number[index], groups[index], name) for index, name in zip(order, names, strict=True)
+            _node(number[index], groups[index], name, facts.get(index, {}))
+            for index, name in zip(order, names, strict=True)
         ),
         edges=tuple(edges),
         params=tuple(_specs(registry, positions, finder)),
@@ -97,14 +109,14 @@ def _specs(
     return specs
 
 
-def _node(index: int, group: _Group, name: str) -> Node:
+def _node(index: int, group: _Group, name: str, facts: Facts) -> Node:
     raw = group.node
     return Node(
         index=index,
         kind=_region_kind(group),
         module=raw.module,
         shape=raw.shape,
-        attributes=_attributes(raw),
+        attributes=_attributes(raw) | facts,
         param=name if raw.kind == "parameter" else None,
     )
 
@@ -125,9 +137,9 @@ def _region_kind(group: _Group) -> str:
     return group.node.kind if group.node.kind in ACTIVATIONS else "elementwise"
 
 
-def _attributes(raw: RawNode) -> dict[str, float | tuple[int, ...]]:
+def _attributes(raw: RawNode) -> Facts:
     """Numbers an operation was called with, under the names features use."""
-    attributes: dict[str, float | tuple[int, ...]] = {}
+    attributes: Facts = {}
     for key, name in (
         ("stride", "stride"),
         ("dilation", "dilation"),
@@ -227,51 +239,49 @@ def _same_origin(groups: dict[int, _Group], sources: set[int]) -> bool:
     )
 
 
-def _fuse_attention(groups: dict[int, _Group]) -> None:
-    """Recognize softmax(query key) value written out as products, and make it one 'attention' node."""
+def _fuse_attention(groups: dict[int, _Group]) -> dict[int, Products]:
+    """Recognize softmax(query key) value written out as products, and make it one 'attention' node.
+
+    Scores that something else reads too (attention maps that are returned) stay beside it.
+
+    Returns:
+        The two products of each, by the index of the new node.
+    """
     readers = _readers(groups)
+    found = {}
     for index in sorted(groups):
-        if index not in groups or groups[index].node.kind != "softmax":
+        if groups[index].node.kind != "softmax":
             continue
         inner = _product_before(groups, index)
         outer = [reader for reader in readers[index] if groups[reader].node.kind == "matmul"]
-        if inner is None or len(outer) != 1 or len(readers[index]) != 1:
+        if inner is None or len(outer) != 1:
             continue
-        chain = inner[1]
-        scores, product = groups[inner[0]], groups[outer[0]]
+        before, chain = inner
+        scores, product = groups[before], groups[outer[0]]
         values = [(source, 2) for source, _ in product.inputs if source != index]
         operands = [(source, min(slot, 1)) for source, slot in scores.inputs]
         masks = [
             (source, 3)
-            for link in chain
+            for link in (*chain, index)
             for source, _ in groups[link].inputs
-            if source not in (*chain, inner[0], index)
+            if source not in (*chain, before)
         ]
-        shape = product.node.shape
-        product.node = RawNode("attention", "attention", product.node.module, shape=shape)
-        product.kinds, product.inputs = (
-            ["attention"],
-            sorted({*operands, *values, *masks}, key=lambda e: (e[1], e[0])),
-        )
-        for gone in {index, inner[0], *chain}:
-            del groups[gone]
+        product.node = RawNode("attention", "attention", product.node.module, shape=product.node.shape)
+        product.kinds = ["attention"]
+        product.inputs = sorted({*operands, *values, *masks}, key=lambda entry: (entry[1], entry[0]))
+        found[outer[0]] = Products(before, outer[0])
+    return found
 
 
 def _product_before(groups: dict[int, _Group], softmax: int) -> tuple[int, list[int]] | None:
     """The product that feeds a softmax, through elementwise operations (scale, mask), and those operations."""
-    chain: list[int] = []
-    readers = _readers(groups)
-    current = softmax
-    for _ in range(4):
-        sources = [source for source, _ in groups[current].inputs]
-        products = [source for source in sources if groups[source].node.kind in ("matmul", "einsum")]
-        if products:
-            return (products[0], chain) if readers[products[0]] == {current} else None
-        steps = [s for s in sources if groups[s].node.kind in ELEMENTWISE and readers[s] == {current}]
-        if len(steps) != 1:
-            return None
-        current = steps[0]
-        chain.append(current)
+    paths: list[list[int]] = [[softmax]]
+    for _ in range(MAX_SCORE_STEPS):
+        sources = [(path, source) for path in paths for source, _ in groups[path[-1]].inputs]
+        for path, source in sources:
+            if groups[source].node.kind in ("matmul", "einsum"):
+                return source, path[1:]
+        paths = [[*path, source] for path, source in sources if groups[source].node.kind in ELEMENTWISE]
     return None
 
 

@@ -1,13 +1,19 @@
-"""Patterns in a graph that initialization depends on: residual branches."""
+"""Patterns in a graph that initialization depends on: residual branches and attention."""
 
 from collections import defaultdict
 from dataclasses import dataclass
 
-from ghn.graph.graph import ComputationGraph
+import torch
+from torch import Tensor
+
+from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.ops import ELEMENTWISE, NORMS
 
 ENDING_ROLES = ("layer_scale", "norm_weight", "linear", "conv", "conv_transpose", "expert", "matrix")
 """Roles of parameters that set the size of a residual branch, the last one to act first."""
+
+PASSED = ELEMENTWISE | NORMS | {"prelu", "roll", "index", "gather", "scatter", "sum", "pad", "flip"}
+"""Kinds between the end of a branch and its addition."""
 
 GATES = frozenset({"sigmoid", "hardsigmoid", "softmax", "tanh"})
 
@@ -26,30 +32,143 @@ class ResidualAdd:
 def residual_adds(graph: ComputationGraph) -> list[ResidualAdd]:
     """Find the residual additions of a graph, in execution order.
 
-    Of two activations that are added, the branch is the one more operations away from the inputs.
+    Of two activations that are added, one is the branch if it was computed from the other, or if both were computed
+    from something else and it took more operations (a projected shortcut).
     """
-    sources: dict[int, list[int]] = defaultdict(list)
-    depth = [0] * len(graph.nodes)
-    for edge in sorted(graph.edges, key=lambda edge: (edge.target, edge.slot)):
-        sources[edge.target].append(edge.source)
-        if graph.nodes[edge.source].kind != "parameter":
-            depth[edge.target] = max(depth[edge.target], depth[edge.source] + 1)
-    roles = {spec.node: spec for spec in graph.params}
+    branches = _Branches(graph)
+    inner: set[int] = set()
     found = []
-    for node in graph.nodes:
-        activations = [source for source in sources[node.index] if graph.nodes[source].kind != "parameter"]
-        if node.kind != "add" or len(activations) != 2 or depth[activations[0]] == depth[activations[1]]:
-            continue
-        current: int | None = max(activations, key=depth.__getitem__)
-        ends: tuple[str, ...] = ()
-        while current is not None and not ends:
-            reads = [roles[source] for source in sources[current] if source in roles]
-            ends = tuple(spec.name for spec in reads if spec.role in ENDING_ROLES)
-            before = [source for source in sources[current] if graph.nodes[source].kind != "parameter"]
+    adds = [(node.index, *branches.activations(node.index)) for node in graph.nodes if node.kind == "add"]
+    pairs = [(index, *sources) for index, *sources in adds if len(sources) == 2]
+    for index, first, second in pairs:
+        if branches.computed_from(first, second) or branches.computed_from(second, first):
+            ends, passed = branches.ends(second if branches.computed_from(second, first) else first)
+            inner |= passed
+            found.append(ResidualAdd(index, ends))
+    for index, first, second in pairs:
+        depths = branches.depth[first], branches.depth[second]
+        related = branches.above[first] & branches.above[second]
+        if (
+            index not in inner
+            and related
+            and depths[0] != depths[1]
+            and all(add.node != index for add in found)
+        ):
+            ends, _ = branches.ends(first if depths[0] > depths[1] else second)
+            found.append(ResidualAdd(index, ends))
+    return sorted((add for add in found if add.branch_ends), key=lambda add: add.node)
+
+
+class _Branches:
+    """Who was computed from whom, and what sets the size of a branch."""
+
+    def __init__(self, graph: ComputationGraph) -> None:
+        self.graph = graph
+        self.specs = {spec.node: spec for spec in graph.params}
+        self.sources: dict[int, list[int]] = defaultdict(list)
+        self.depth = [0] * len(graph.nodes)
+        self.above = [0] * len(graph.nodes)
+        """Activations a node was computed from, one bit each."""
+        for edge in sorted(graph.edges, key=lambda edge: (edge.target, edge.slot)):
+            self.sources[edge.target].append(edge.source)
+            if graph.nodes[edge.source].kind != "parameter":
+                self.depth[edge.target] = max(self.depth[edge.target], self.depth[edge.source] + 1)
+                self.above[edge.target] |= self.above[edge.source] | 1 << edge.source
+
+    def activations(self, index: int) -> list[int]:
+        """Distinct sources that are no parameters, by slot."""
+        sources = [source for source in self.sources[index] if self.graph.nodes[source].kind != "parameter"]
+        return list(dict.fromkeys(sources))
+
+    def computed_from(self, later: int, earlier: int) -> bool:
+        """Whether a node is downstream of another."""
+        return bool(self.above[later] >> earlier & 1)
+
+    def ends(self, index: int) -> tuple[tuple[str, ...], set[int]]:
+        """Names of the parameters that set a branch's size, and the additions passed on the way to them."""
+        frontier, seen, found = [index], {index}, []
+        while frontier:
+            current = frontier.pop(0)
+            kind = self.graph.nodes[current].kind
+            reads = [self.specs[source] for source in self.sources[current] if source in self.specs]
+            names = [spec.name for spec in reads if spec.role in ENDING_ROLES]
+            found += names
+            if names or kind not in PASSED:
+                continue
+            before = self.activations(current)
             # A gate scales the branch; what it gates is the branch.
-            before = [source for source in before if graph.nodes[source].kind not in GATES] or before
-            passes = graph.nodes[current].kind in ELEMENTWISE | NORMS | {"relu", "prelu"}
-            current = before[0] if before and passes else None
-        if ends:
-            found.append(ResidualAdd(node.index, ends))
+            before = [source for source in before if self.graph.nodes[source].kind not in GATES] or before
+            before = [source for source in (before if kind == "add" else before[:1]) if source not in seen]
+            frontier += before
+            seen |= set(before)
+        return tuple(dict.fromkeys(found)), {node for node in seen if self.graph.nodes[node].kind == "add"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadChannels:
+    """The outputs of a linear map that the heads of an attention read as queries, keys or values."""
+
+    weight: ParamSpec
+    """Of the linear map; rows of other projections may share it, in any order."""
+    offset: int
+    group: int
+    """Neighbouring heads that read the same channels (grouped-query attention); 1 if each has its own."""
+    head_stride: int
+    stride: int
+
+    def rows(self, heads: int, width: int) -> Tensor:
+        """Numbers of the outputs, long, shape ``(heads, width)``; a head that shares its channels repeats them."""
+        start = self.offset + torch.arange(heads) // self.group * self.head_stride
+        return start[:, None] + torch.arange(width) * self.stride
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """A scaled dot-product attention between linear maps."""
+
+    node: int
+    """Index of the 'attention' node."""
+    heads: int
+    width: int
+    """Channels of one head's query and key."""
+    query: HeadChannels
+    key: HeadChannels
+    value: HeadChannels | None
+    projection: ParamSpec | None
+    """Weight of the linear map that reads all heads' results, one head after the other."""
+
+
+def attentions(graph: ComputationGraph) -> list[Attention]:
+    """Find the attention nodes whose queries and keys are channels of linear maps, in execution order.
+
+    Which channels was followed through every view during the trace, so interleaved and grouped heads come out right.
+    """
+    found: list[Attention] = []
+    for node in graph.nodes:
+        facts = {name: value for name, value in node.attributes.items() if isinstance(value, tuple)}
+        heads, width = node.attributes.get("heads"), node.attributes.get("width")
+        if node.kind != "attention" or not isinstance(heads, int) or not isinstance(width, int):
+            continue
+        channels = {
+            name: _head_channels(graph, facts[name]) for name in ("query", "key", "value") if name in facts
+        }
+        if "query" in channels and "key" in channels:
+            found.append(
+                Attention(
+                    node=node.index,
+                    heads=heads,
+                    width=width,
+                    query=channels["query"],
+                    key=channels["key"],
+                    value=channels.get("value"),
+                    projection=graph.params[facts["projection"][0]] if "projection" in facts else None,
+                )
+            )
     return found
+
+
+def _head_channels(graph: ComputationGraph, fact: tuple[int, ...]) -> HeadChannels:
+    parameter, offset, group, head_stride, stride = fact
+    return HeadChannels(
+        weight=graph.params[parameter], offset=offset, group=group, head_stride=head_stride, stride=stride
+    )

@@ -1,9 +1,11 @@
-"""Residual additions, and the parameters that set the size of their branches."""
+"""Residual additions with the parameters that set the size of their branches, and the channels of attention heads."""
 
+import pytest
 import torch
 from torch import nn
 
-from ghn.graph.structure import residual_adds
+from ghn.apply.mimetic import as_out_in
+from ghn.graph.structure import Attention, attentions, residual_adds
 from ghn.graph.trace import trace
 from ghn.models import load_model
 
@@ -49,3 +51,94 @@ def test_two_branches_of_equal_depth_are_no_residual():
             return self.left(x) + self.right(x)
 
     assert _ends(Sum(), torch.ones(2, 8)) == []
+
+
+def test_a_sum_of_unrelated_inputs_is_no_residual():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x, y):
+            return self.left(x) + torch.relu(self.right(torch.relu(y)))
+
+    assert _ends(Two(), (torch.ones(2, 8), torch.ones(2, 8))) == []
+
+
+def test_parallel_branches_end_in_both():
+    model = load_model("hf:gptj", n_embd=32, n_layer=1, n_head=2, rotary_dim=8, vocab_size=50)
+    assert _ends(model) == ["transformer.h.0.attn.out_proj.weight", "transformer.h.0.mlp.fc_out.weight"]
+
+
+def test_branches_of_experts_and_of_shifted_windows():
+    sizes = {"hidden_size": 32, "intermediate_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2}
+    experts = load_model("hf:mixtral", **sizes, num_hidden_layers=1, num_local_experts=2, vocab_size=50)
+    assert _ends(experts)[1] == "model.layers.0.mlp.experts.down_proj"
+    swin = load_model("torchvision:swin_t")
+    assert len(_ends(swin)) == 2 * 12
+
+
+def _attention_outputs(model: nn.Module, inputs=None) -> tuple[Attention, list[torch.Tensor]]:
+    """The first attention, and the weight rows of its first two query heads and of their keys and values."""
+    attention = attentions(trace(model, inputs))[0]
+    parameters = dict(model.named_parameters())
+    rows = []
+    for channels in (attention.query, attention.key, attention.value):
+        weight = as_out_in(parameters[channels.weight.name].detach(), channels.weight)
+        rows += list(weight[channels.rows(attention.heads, attention.width)][:2])
+    return attention, rows
+
+
+@pytest.mark.parametrize(
+    ("spec", "kwargs", "expected"),
+    [
+        ("timm:test_vit", {}, [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]),
+        (
+            "hf:bloom",
+            {"n_layer": 1, "hidden_size": 64, "n_head": 2},
+            [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2)],
+        ),
+    ],
+)
+def test_fused_rows_by_head(spec, kwargs, expected):
+    """(query | key | value, head) in timm and (head, query | key | value) in BLOOM."""
+    model = load_model(spec, **kwargs, **({"vocab_size": 50} if kwargs else {}))
+    attention, rows = _attention_outputs(model)
+    assert attention.heads == 2
+    weight = dict(model.named_parameters())[attention.query.weight.name].detach()
+    first, second = (3, 2) if spec == "timm:test_vit" else (2, 3)
+    blocks = weight.reshape(first, second, attention.width, -1)
+    assert all(torch.equal(row, blocks[position]) for row, position in zip(rows, expected, strict=True))
+    assert attention.projection is not None
+
+
+def test_grouped_query_heads_share_keys_and_values():
+    sizes = {"hidden_size": 64, "intermediate_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
+    model = load_model("hf:llama", **sizes, num_hidden_layers=1, vocab_size=50)
+    attention, rows = _attention_outputs(model)
+    assert (attention.heads, attention.width) == (4, 16)
+    assert (attention.query.group, attention.key.group, attention.value.group) == (1, 2, 2)
+    assert torch.equal(rows[2], rows[3])
+    assert attention.projection.name == "model.layers.0.self_attn.o_proj.weight"
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_torch_multihead_attention(need_weights):
+    class Layer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
+
+        def forward(self, x):
+            out, weights = self.attention(x, x, x, need_weights=need_weights)
+            return (out, weights) if need_weights else out
+
+    attention, rows = _attention_outputs(Layer(), torch.ones(3, 5, 32))
+    assert (attention.heads, attention.width) == (4, 8)
+    assert attention.key.offset == 32
+    assert attention.projection.name == "attention.out_proj.weight"
+    assert len(rows) == 6
+
+
+def test_attention_between_channels_has_no_heads_of_channels():
+    assert len(attentions(trace(load_model("timm:xcit_nano_12_p16_224")))) == 2  # its class attention alone

@@ -1,0 +1,232 @@
+"""Which channels of which weights each head of an attention reads: views replayed on a tensor of channel numbers."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from ghn.graph.ops import ELEMENTWISE, NORMS
+from ghn.graph.recorder import Operand, RawNode
+from ghn.graph.roles import RoleFinder
+
+PASSES = ELEMENTWISE | NORMS | {"rope"}
+"""Kinds that leave every channel where it is (rotations mix two of one head: the first is followed)."""
+
+CASTS = frozenset(
+    "to _to_copy type_as float half bfloat16 double contiguous detach alias lift lift_fresh data "
+    "_autocast_to_reduced_precision _autocast_to_full_precision".split()
+)
+"""Moves that leave every value where it is; replayed, a narrow type would round channel numbers."""
+
+MAX_STEPS = 24
+"""Operations between a linear map and the attention that reads it."""
+
+MAX_NUMEL = 2**24
+"""Results larger than this are not followed."""
+
+
+class Products(NamedTuple):
+    """The operations of one attention in a record: the same one, or the products before and after a softmax."""
+
+    scores: int
+    output: int
+
+
+class Followed(NamedTuple):
+    """A result whose entries are known to be channels of one earlier operation."""
+
+    origin: int
+    channels: Tensor
+    """Channel numbers, of the result's shape."""
+
+
+class ChannelFinder:
+    """Reads heads and their channels off a record."""
+
+    def __init__(self, nodes: list[RawNode], finder: RoleFinder) -> None:
+        self.nodes = nodes
+        self.finder = finder
+        self._memo: dict[tuple[int, int], Followed | None] = {}
+
+    def facts(self, attention: Products) -> dict[str, float | tuple[int, ...]]:
+        """Attributes of an attention node: heads, width, and where query, key, value and projection come from.
+
+        ``query``, ``key`` and ``value`` are ``(parameter, offset, group, head_stride, stride)``: channel ``j`` of head
+        ``h`` is output ``offset + h // group * head_stride + j * stride`` of that parameter's linear map.
+        ``projection`` is ``(parameter,)`` if a linear map reads the heads' channels one after the other. What doesn't
+        come in such a form is absent.
+        """
+        scores, output = self.nodes[attention.scores], self.nodes[attention.output]
+        fused = attention.scores == attention.output
+        by_slot = sorted(range(len(scores.inputs)), key=lambda position: scores.inputs[position][1])
+        last = max(range(len(output.inputs)), key=lambda position: output.inputs[position][1])
+        operands = (
+            [(scores, position) for position in by_slot[:3]]
+            if fused
+            else [*((scores, position) for position in by_slot[-2:]), (output, last)]
+        )
+        if len(operands) < 3:
+            return {}
+        result: dict[str, float | tuple[int, ...]] = {}
+        heads = width = 0
+        for name, (node, position) in zip(("query", "key", "value"), operands, strict=True):
+            found = self._rows(*_read(node, position), transposed=name == "key" and not fused)
+            if found is not None and name == "query":
+                heads, width = found[1].shape
+            if heads == 0:
+                return {}
+            if found is not None and heads % len(found[1]) == 0:
+                # A head of keys and values serves neighbouring heads of queries.
+                form = _affine(found[1].repeat_interleave(heads // len(found[1]), dim=0))
+                if form is not None:
+                    result[name] = (found[0], *form)
+        projection = self._projection(attention.output, heads)
+        if projection is not None:
+            result["projection"] = (projection,)
+        return {"heads": heads, "width": width, **result}
+
+    def _rows(self, index: int, output: int, transposed: bool) -> tuple[int, Tensor] | None:
+        """Parameter number of the linear map a result comes from, and its outputs by head, ``(heads, width)``."""
+        followed = self._follow(index, output, MAX_STEPS)
+        weight = None if followed is None else self._weight(followed.origin)
+        if followed is None or weight is None:
+            return None
+        rows = _heads(followed.channels.mT if transposed else followed.channels)
+        return None if rows is None else (weight, rows)
+
+    def _follow(self, index: int, output: int, steps: int) -> Followed | None:
+        key = (index, output)
+        if key not in self._memo:
+            self._memo[key] = self._evaluate(index, output, steps)
+        return self._memo[key]
+
+    def _evaluate(self, index: int, output: int, steps: int) -> Followed | None:
+        node = self.nodes[index]
+        size = 1
+        for extent in node.shape:
+            size *= extent
+        if self.finder.constant[index] or not node.inputs or steps == 0 or size > MAX_NUMEL:
+            return None
+        if self._weight(index) is not None:
+            return Followed(index, _channel_numbers(node.kind, node.shape))
+        reads = [_read(node, position) for position in range(len(node.inputs))]
+        if node.call is not None and not _stays(node):
+            found = [self._follow(*read, steps - 1) for read in reads]
+            return _replay(node, [entry for entry in found if entry is not None], output)
+        if _stays(node):
+            for read in reads:
+                followed = self._follow(*read, steps - 1)
+                if followed is not None and tuple(followed.channels.shape) == node.shape:
+                    return followed
+        return None
+
+    def _weight(self, index: int) -> int | None:
+        """Parameter number of the matrix of a linear map (or convolution of single positions)."""
+        node = self.nodes[index]
+        if node.kind not in ("linear", "matmul", "conv") or not node.shape:
+            return None
+        constants = [(slot, source) for source, slot in node.inputs if self.finder.constant[source]]
+        matrices = [(slot, source) for slot, source in constants if len(self.nodes[source].shape) > 1]
+        if len(matrices) != 1 or (node.kind == "matmul" and matrices[0][0] == 0):
+            return None
+        source = matrices[0][1]
+        if any(extent > 1 for extent in self.nodes[source].shape[2:]) or node.arguments.get("groups", 1) != 1:
+            return None
+        while self.nodes[source].parameter is None and len(self.nodes[source].inputs) == 1:
+            source = self.nodes[source].inputs[0][0]
+        return self.nodes[source].parameter
+
+    def _projection(self, attention: int, heads: int) -> int | None:
+        """Parameter number of the linear map that reads the channels of all heads in their order."""
+        shape = self.nodes[attention].shape
+        if len(shape) < 3 or shape[-3] % heads:
+            return None
+        width = shape[-1]
+        lead = torch.arange(shape[-3], dtype=torch.float)[:, None, None] % heads * width
+        frontier = {
+            attention: Followed(attention, (lead + torch.arange(width, dtype=torch.float)).expand(shape))
+        }
+        for _ in range(MAX_STEPS):
+            reached: dict[int, Followed] = {}
+            for source, followed in frontier.items():
+                for reader, _ in self.finder.readers[source]:
+                    node = self.nodes[reader]
+                    weight = self._weight(reader)
+                    if weight is not None:
+                        ordered = _channel_numbers(node.kind, followed.channels.shape)
+                        return weight if bool((followed.channels == ordered).all()) else None
+                    if node.call is not None and not _stays(node):
+                        step = _replay(node, [followed], 0)
+                    else:
+                        step = (
+                            followed
+                            if _stays(node) and node.shape == tuple(followed.channels.shape)
+                            else None
+                        )
+                    if step is not None:
+                        reached[reader] = step
+            frontier = reached
+        return None
+
+
+def _channel_numbers(kind: str, shape: Sequence[int]) -> Tensor:
+    """Channel numbers of a linear map's operand or result (along its last axis) or a convolution's (its second)."""
+    axis = 1 if kind == "conv" else len(shape) - 1
+    numbers = torch.arange(shape[axis], dtype=torch.float)
+    return numbers.reshape(-1, *(1 for _ in shape[axis + 1 :])).expand(*shape)
+
+
+def _read(node: RawNode, position: int) -> tuple[int, int]:
+    return node.inputs[position][0], node.taken[position]
+
+
+def _stays(node: RawNode) -> bool:
+    return node.kind in PASSES or node.operation in CASTS
+
+
+def _replay(node: RawNode, operands: list[Followed], output: int) -> Followed | None:
+    """Run a view (or a concatenation) on channel numbers; None if not all of its operands have one origin."""
+    if len(operands) != len(node.inputs) or len({followed.origin for followed in operands}) != 1:
+        return None
+    assert node.call is not None
+    function, args, kwargs = node.call
+    # Numbers repeat along all axes but one, so what is a view of the real tensor may be a copy of them.
+    function = torch.ops.aten.reshape.default if node.operation in ("view", "_unsafe_view") else function
+    args, kwargs = tree_map_only(Operand, lambda operand: operands[operand.position].channels, (args, kwargs))
+    try:
+        result = function(*args, **kwargs)
+    except (RuntimeError, TypeError, IndexError, NotImplementedError):
+        return None  # a conversion or view that numbers can't take
+    results = [result] if isinstance(result, Tensor) else list(result)
+    return Followed(operands[0].origin, results[output]) if output < len(results) else None
+
+
+def _heads(channels: Tensor) -> Tensor | None:
+    """Channel numbers by head, shape ``(heads, width)``, of an operand ``(..., heads, tokens, width)``.
+
+    None if they differ from token to token: then it's not tokens that attend.
+    """
+    if channels.dim() < 3 or not bool((channels == channels[..., :1, :]).all()):
+        return None
+    rows = channels[..., 0, :].reshape(-1, channels.shape[-1]).long()
+    for heads in _divisors(len(rows)):
+        if bool((rows.reshape(-1, heads, rows.shape[-1]) == rows[:heads]).all()):
+            return rows[:heads]
+    return None
+
+
+def _divisors(number: int) -> Iterator[int]:
+    return (divisor for divisor in range(1, number + 1) if number % divisor == 0)
+
+
+def _affine(rows: Tensor) -> tuple[int, int, int, int] | None:
+    """``(offset, group, head_stride, stride)`` of channel numbers ``(heads, width)``, if they have that form."""
+    heads, width = rows.shape
+    offset = int(rows[0, 0])
+    stride = int(rows[0, 1]) - offset if width > 1 else 1
+    group = int((rows[:, 0] == offset).int().cumprod(0).sum())
+    head_stride = int(rows[group, 0]) - offset if group < heads else 0
+    expected = offset + torch.arange(heads)[:, None] // group * head_stride + torch.arange(width) * stride
+    return (offset, group, head_stride, stride) if torch.equal(expected, rows) else None

@@ -1,8 +1,21 @@
-"""Samplers of target architectures to meta-train on."""
+"""Target architectures: samplers to meta-train on, and a fixed list to evaluate on."""
 
-from ghn.spaces.architecture import Architecture
+from ghn.spaces.architecture import SCALES, Architecture
 from ghn.spaces.cnn import sample_cnn
 from ghn.spaces.gpt2 import sample_gpt2
+from ghn.spaces.held_out import held_out
+from ghn.spaces.mlp import sample_mlp
+from ghn.spaces.space import LARGEST, Space
 from ghn.spaces.vit import sample_vit
 
-__all__ = ["Architecture", "sample_cnn", "sample_gpt2", "sample_vit"]
+__all__ = [
+    "LARGEST",
+    "SCALES",
+    "Architecture",
+    "Space",
+    "held_out",
+    "sample_cnn",
+    "sample_gpt2",
+    "sample_mlp",
+    "sample_vit",
+]

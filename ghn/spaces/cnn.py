@@ -1,35 +1,135 @@
-"""Convolutional targets: timm's ResNet, ConvNeXt, MobileNet and RegNet families with varied sizes."""
+"""Convolutional targets: residual, dense, inverted and plain networks with varied sizes, norms and activations."""
 
 import random
 
-from ghn.spaces.architecture import Architecture
+from ghn.spaces.architecture import Architecture, stages
+
+ACTIVATIONS = ("relu", "relu", "gelu", "silu", "leaky_relu")
+NORMS = ("batchnorm2d", "batchnorm2d", "groupnorm1", "layernorm2d")
+"""timm's names; ``groupnorm1`` is one group, as LayerNorm over all of an image."""
 
 
-def sample_cnn(rng: random.Random) -> Architecture:
-    """Draw one convolutional network, small enough to train in milliseconds a step."""
-    return rng.choice((_resnet, _resnet, _convnext, _mobilenet))(rng)
+def sample_cnn(rng: random.Random, scale: str = "small") -> Architecture:
+    """Draw one convolutional network.
+
+    Args:
+        rng: Random numbers.
+        scale: One of ``SCALES``.
+    """
+    kinds = (_resnet, _resnet, _resnext, _preactivated, _convnext, _inverted, _densenet, _plain)
+    return rng.choice(kinds)(rng, scale == "full")
 
 
-def _resnet(rng: random.Random) -> Architecture:
-    spec = rng.choice(("timm:resnet18", "timm:resnet18", "timm:resnext50_32x4d"))
-    # ResNeXt's groups are a sixteenth of the width wide.
-    width = rng.choice((8, 12, 16, 20, 24) if spec == "timm:resnet18" else (16, 32))
-    depths = [rng.choice((1, 1, 2)) for _ in range(4)]  # timm's ResNet has four stages, always
-    kwargs = {"layers": depths, "channels": [width * 2**stage for stage in range(4)]}
-    return Architecture(spec=spec, kwargs=kwargs, family="resnet")
+def _resnet(rng: random.Random, full: bool) -> Architecture:
+    spec = rng.choice(("timm:resnet18", "timm:resnet18", "timm:seresnet18", "timm:resnet26"))
+    expansion = 4 if spec == "timm:resnet26" else 1
+    width = rng.choice(range(16, 49, 4) if full else range(8, 25, 4)) // (2 if expansion > 1 else 1)
+    kwargs = _residual(rng, width, full)
+    kwargs["norm_layer"] = rng.choice(NORMS[:3])
+    return _finish("resnet", spec, kwargs, width * 8 * expansion)
 
 
-def _convnext(rng: random.Random) -> Architecture:
-    width = rng.choice((12, 16, 24, 32))
+def _resnext(rng: random.Random, full: bool) -> Architecture:
+    groups = rng.choice((4, 8))
+    width = groups * rng.choice((2, 3, 4) if full else (1, 2))
+    kwargs = _residual(rng, width, full)
+    # A bottleneck has width // 64 * base_width channels per group, so that groups stay whole at every width.
+    kwargs |= {"cardinality": groups, "base_width": 64 // groups}
+    return _finish("resnext", "timm:resnext50_32x4d", kwargs, width * 32)
+
+
+def _preactivated(rng: random.Random, full: bool) -> Architecture:
+    width = 32 * rng.choice((1, 2) if full else (1,))
+    total = rng.randint(4, 7)
     kwargs = {
-        "patch_size": 1,  # images of 16 pixels leave no room for more
-        "depths": [rng.choice((1, 1, 2)) for _ in range(4)],
-        "dims": [width, width * 3 // 2, width * 2, width * 3],
+        "layers": stages(total, 4, rng),
+        "channels": [width, width * 2, width * 3, width * 4],
+        "stem_chs": rng.choice((16, 32)) if not full else 32,
+        "norm_layer": rng.choice(("batchnorm2d", "groupnorm1")),
     }
-    return Architecture(spec="timm:convnext_atto", kwargs=kwargs, family="convnext")
-
-
-def _mobilenet(rng: random.Random) -> Architecture:
     return Architecture(
-        spec=f"timm:{rng.choice(('mobilenetv2_035', 'mobilenetv2_050'))}", family="mobilenetv2"
+        spec="timm:resnetv2_50", kwargs=kwargs, family="resnetv2", depth=total, width=width * 4
     )
+
+
+def _convnext(rng: random.Random, full: bool) -> Architecture:
+    width = rng.choice((24, 32, 40, 48, 64) if full else (12, 16, 24, 32))
+    total = rng.randint(4, 9 if full else 7)
+    kwargs = {
+        "patch_size": rng.choice((1, 2)) if full else 1,  # images of 16 pixels leave no room for more
+        "depths": stages(total, 4, rng),
+        "dims": [width, width * 3 // 2, width * 2, width * 3],
+        "kernel_sizes": rng.choice((3, 5, 7)),
+        "act_layer": rng.choice(("gelu", "gelu", "relu", "silu")),
+        "ls_init_value": rng.choice((1e-6, None)),
+    }
+    return Architecture(
+        spec="timm:convnext_atto", kwargs=kwargs, family="convnext", depth=total, width=width * 3
+    )
+
+
+def _inverted(rng: random.Random, full: bool) -> Architecture:
+    width = rng.choice((16, 24, 32) if full else (8, 12, 16))
+    excite = rng.choice(("", "", "_se0.25"))
+    count = rng.randint(3, 5)
+    kernels = [rng.choice((3, 3, 5)) for _ in range(count)]
+    repeats = [rng.choice((1, 1, 2)) for _ in range(count)]
+    expansions = [rng.choice((2, 3, 4, 6)) for _ in range(count)]
+    channels = [width * (stage + 1) for stage in range(count)]
+    kwargs = {
+        "stages": [
+            f"ir_r{repeats[stage]}_k{kernels[stage]}_s{min(2, stage + 1)}_e{expansions[stage]}"
+            f"_c{channels[stage]}{excite}"
+            for stage in range(count)
+        ],
+        "stem": width,
+        "features": channels[-1] * rng.choice((2, 4)),
+        "norm_layer": rng.choice(NORMS[:3]),
+        "act_layer": rng.choice(("relu6", "silu", "gelu")),
+    }
+    spec = "python:ghn.spaces.factories:inverted_residuals"
+    return Architecture(spec=spec, kwargs=kwargs, family="inverted", depth=sum(repeats), width=channels[-1])
+
+
+def _densenet(rng: random.Random, full: bool) -> Architecture:
+    growth = rng.choice((12, 16, 24) if full else (6, 8, 12))
+    blocks = stages(rng.randint(4, 12 if full else 9), 4 if full and rng.random() < 0.5 else 3, rng)
+    kwargs = {"growth_rate": growth, "block_config": blocks, "act_layer": rng.choice(ACTIVATIONS)}
+    width = growth * (2 + sum(blocks))  # an upper bound: transitions halve it
+    return Architecture(
+        spec="timm:densenet121", kwargs=kwargs, family="densenet", depth=sum(blocks), width=width
+    )
+
+
+def _plain(rng: random.Random, full: bool) -> Architecture:
+    width = rng.choice((16, 24, 32, 48) if full else (8, 12, 16, 24, 32))
+    total = rng.randint(3, 8 if full else 6)
+    count = rng.randint(2, min(4, total))
+    kwargs = {
+        "widths": [width * 2**stage for stage in range(count)],
+        "depths": stages(total, count, rng),
+        "kernel_size": rng.choice((3, 3, 5)),
+        # GroupNorm has 32 groups.
+        "norm_layer": rng.choice(NORMS if width % 32 else (*NORMS, "groupnorm", "groupnorm")),
+        "act_layer": rng.choice(ACTIVATIONS),
+    }
+    spec = "python:ghn.spaces.factories:plain_cnn"
+    return Architecture(spec=spec, kwargs=kwargs, family="plain", depth=total, width=width * 2 ** (count - 1))
+
+
+def _residual(rng: random.Random, width: int, full: bool) -> dict[str, object]:
+    """What timm's ResNets share: four stages of doubling width."""
+    return {
+        "layers": stages(rng.randint(4, 7 if full else 6), 4, rng),
+        "channels": [width * 2**stage for stage in range(4)],
+        "act_layer": rng.choice(ACTIVATIONS),
+        "avg_down": rng.random() < 0.3,
+        # Dilation in place of strides: small images keep some resolution.
+        "output_stride": rng.choice((32, 16, 8)),
+    }
+
+
+def _finish(family: str, spec: str, kwargs: dict[str, object], width: int) -> Architecture:
+    layers = kwargs["layers"]
+    assert isinstance(layers, list)
+    return Architecture(spec=spec, kwargs=kwargs, family=family, depth=sum(layers), width=width)

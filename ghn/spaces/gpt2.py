@@ -1,37 +1,52 @@
-"""Decoder-only language models: Hugging Face's GPT-2 and Llama, with varied width, depth and heads."""
+"""Decoder-only language models: Hugging Face's GPT-2 and Llama, with varied width, depth, heads and blocks."""
 
 import random
+from typing import Any
 
 from ghn.spaces.architecture import Architecture
 
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+"""For GPT-2, whose default of 0.1 is made for many passes over the data."""
 
-def sample_gpt2(rng: random.Random, vocabulary: int, length: int) -> Architecture:
-    """Draw one causal language model for sequences of ``length`` tokens out of ``vocabulary``."""
-    heads = rng.randint(1, 4)
-    width, depth = heads * rng.choice((16, 24, 32)), rng.randint(1, 6)
-    if rng.random() < 0.3:
-        kwargs = {
+
+def sample_gpt2(rng: random.Random, vocabulary: int, length: int, scale: str = "small") -> Architecture:
+    """Draw one causal language model.
+
+    Args:
+        rng: Random numbers.
+        vocabulary: Token ids.
+        length: Tokens of a sequence.
+        scale: 'small', or 'full' for depth 3 to 9 and width 72 to 256.
+    """
+    full = scale == "full"
+    heads = rng.choice((3, 4, 6, 8) if full else (1, 2, 3, 4))
+    sizes = [size for size in range(8, 65, 8) if 72 <= heads * size <= 256] if full else [16, 24, 32]
+    width, depth = heads * rng.choice(sizes), rng.randint(3, 9) if full else rng.randint(1, 6)
+    ratio = rng.choice((2, 3, 4))
+    if rng.random() < 0.35:
+        kwargs: dict[str, Any] = {
             "hidden_size": width,
-            "intermediate_size": int(width * rng.choice((2, 3, 4))),
+            "intermediate_size": width * ratio,
             "num_hidden_layers": depth,
             "num_attention_heads": heads,
-            "num_key_value_heads": heads,
+            "num_key_value_heads": rng.choice([count for count in range(1, heads + 1) if heads % count == 0]),
+            "hidden_act": rng.choice(("silu", "silu", "gelu")),
+            "tie_word_embeddings": rng.random() < 0.5,
             "max_position_embeddings": length,
+            "vocab_size": vocabulary,
         }
-        return Architecture(
-            spec="hf:llama:AutoModelForCausalLM",
-            kwargs={**kwargs, "vocab_size": vocabulary},
-            family="llama",
-            task="text",
-        )
-    kwargs = {
-        "n_embd": width,
-        "n_layer": depth,
-        "n_head": heads,
-        "n_positions": length,
-        "vocab_size": vocabulary,
-    }
-    dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    return Architecture(
-        spec="hf:gpt2:AutoModelForCausalLM", kwargs={**kwargs, **dropout}, family="gpt2", task="text"
-    )
+        spec, family = "hf:llama:AutoModelForCausalLM", "llama"
+    else:
+        kwargs = {
+            "n_embd": width,
+            "n_inner": width * ratio,
+            "n_layer": depth,
+            "n_head": heads,
+            "activation_function": rng.choice(("gelu_new", "gelu_new", "relu", "silu")),
+            "tie_word_embeddings": rng.random() < 0.8,
+            "n_positions": length,
+            "vocab_size": vocabulary,
+            **NO_DROPOUT,
+        }
+        spec, family = "hf:gpt2:AutoModelForCausalLM", "gpt2"
+    return Architecture(spec=spec, kwargs=kwargs, family=family, depth=depth, width=width, task="text")

@@ -1,0 +1,31 @@
+"""Targets that mix patches by matrices: timm's ResMLP and gMLP. MLP-Mixer itself is held out."""
+
+import random
+
+from ghn.spaces.architecture import Architecture
+
+
+def sample_mlp(rng: random.Random, image_size: int, scale: str = "small") -> Architecture:
+    """Draw one network of patches and matrices for square images.
+
+    Args:
+        rng: Random numbers.
+        image_size: In pixels.
+        scale: One of ``SCALES``.
+    """
+    full = scale == "full"
+    block = rng.choice(("resmlp", "gmlp"))
+    depth = rng.randint(3, 8) if full else rng.randint(1, 5)
+    width = rng.choice(range(96, 385, 32) if full else range(32, 129, 16))
+    kwargs = {
+        "block": block,
+        "img_size": image_size,
+        "patch_size": max(1, image_size // rng.choice((4, 4, 8))),
+        "num_blocks": depth,
+        "embed_dim": width,
+        "mlp_ratio": rng.choice((2.0, 4.0)) if block == "resmlp" else rng.choice((2.0, 4.0, 6.0)),
+        "act_layer": rng.choice(("gelu", "gelu", "relu", "silu")),
+    }
+    return Architecture(
+        spec="python:ghn.spaces.factories:mlp", kwargs=kwargs, family=block, depth=depth, width=width
+    )

@@ -205,6 +205,10 @@ def make_accelerator(config: CompareConfig) -> Accelerator:
             f"--device {config.device} is not available here (torch {torch.__version__} sees "
             f"{torch.cuda.device_count()} GPUs); use --device cpu"
         )
+    if config.precision == "fp16" and (kind == "cpu" or not (torch.cuda.is_available() or available["mps"])):
+        raise ConfigError(
+            "--precision fp16 needs a GPU: on a CPU it would run in fp32 unasked; use bf16 or fp32"
+        )
     if index:
         torch.cuda.set_device(int(index))
     if not torch.distributed.is_initialized():

@@ -87,3 +87,8 @@ def test_device_that_is_not_there():
         make_accelerator(CompareConfig(device="gpu"))
     with pytest.raises(ConfigError, match="cuda:99 is not available here"):
         make_accelerator(CompareConfig(device="cuda:99"))
+
+
+def test_fp16_is_refused_where_it_would_be_ignored(tiny):
+    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
+        make_accelerator(tiny(precision="fp16"))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ghn.checkpoints import resolve_checkpoint
 from ghn.decoder import Decoder, DecoderConfig
-from ghn.encoder import EncoderConfig, GraphEncoder
+from ghn.encoder import EncoderConfig, build_encoder
 from ghn.errors import CheckpointError, ConfigError, did_you_mean
 from ghn.graph.features import to_pyg
 from ghn.graph.graph import ComputationGraph
@@ -97,7 +97,7 @@ class GHN(
         super().__init__()
         self.config = GHNConfig.from_dict(config) if isinstance(config, Mapping) else config or GHNConfig()
         self._hub_mixin_config = self.config
-        self.encoder = GraphEncoder(self.config.encoder)
+        self.encoder = build_encoder(self.config.encoder)
         self.decoder = Decoder(self.config.encoder.hidden, self.config.decoder)
 
     def forward(self, graph: ComputationGraph, seed: int = 0, learned: bool = True) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ghn.decoder.chunks import normal_block, row_blocks
 from ghn.decoder.layout import Layout
 
-BASES = ("orthogonal", "normal")
+BASES = ("orthogonal", "normal", "none")
 
 
 def base_matrix(kind: str, seed: int, name: str, layout: Layout, device: torch.device) -> Tensor:

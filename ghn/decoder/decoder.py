@@ -1,5 +1,6 @@
 """From one embedding per parameter to its values."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ghn.decoder.base import BASES, base_matrix, smooth_kernels
 from ghn.decoder.layout import Layout, axis_positions
-from ghn.decoder.low_rank import FactorGenerator, product_norm, whiten
+from ghn.decoder.low_rank import HEAD_RULES, FactorGenerator, init_head_, product_norm, whiten
 from ghn.decoder.mip import combine
 from ghn.decoder.scale import FANS, centre_tensor, places, scale_of
 from ghn.errors import ConfigError
@@ -26,9 +27,14 @@ class DecoderConfig:
     rank: int = 32
     """Width of the factors."""
     base: str = "orthogonal"
-    """Random part of mixing parameters: 'orthogonal' or 'normal'."""
+    """Random part of mixing parameters: 'orthogonal', 'normal', or 'none': then nothing random enters anywhere, and
+    everything that a random part would fill is learned."""
     fan: str = "zoo"
     """Rule for the spread of mixing parameters: 'fan_in', 'fan_out' or 'zoo'."""
+    output: str = "normalized"
+    """What becomes of the factors: 'normalized' (centred, orthonormalized, a product of unit size), or multiplied as
+    they are, with heads initialized by the rule 'hyperfan' (to unit size times the scale rule's), 'xavier' or 'kaiming'
+    (sizes are what comes out, as in earlier graph hypernetworks; only with ``base='none'``)."""
     max_trust: float = 0.7
     """Largest share (as a standard deviation) of the learned part."""
     max_gain: float = 1.0
@@ -38,6 +44,12 @@ class DecoderConfig:
         if self.base not in BASES or self.fan not in FANS:
             raise ConfigError(
                 f"base must be one of {BASES} and fan one of {FANS}; got {self.base!r}, {self.fan!r}"
+            )
+        if self.output not in ("normalized", *HEAD_RULES):
+            raise ConfigError(f"output must be 'normalized' or one of {HEAD_RULES}; got {self.output!r}")
+        if self.output in ("xavier", "kaiming") and self.base != "none":
+            raise ConfigError(
+                f"output={self.output!r} has no scale for a base; set base='none' or use 'hyperfan'"
             )
         if min(self.hidden, self.rank) < 1 or not 0 < self.max_trust < 1 or self.max_gain < 1:
             raise ConfigError("decoder needs hidden >= 1, rank >= 1, 0 < max_trust < 1 and max_gain >= 1")
@@ -99,6 +111,9 @@ class Decoder(nn.Module):
         self.statistics = StatisticsHead(embedding, config)
         self.rows = FactorGenerator(embedding, config.hidden, config.rank)
         self.columns = FactorGenerator(embedding, config.hidden, config.rank)
+        if config.output != "normalized":
+            init_head_(self.rows, config.output)
+            init_head_(self.columns, config.output)
 
     def forward(
         self, embeddings: Tensor, graph: ComputationGraph, seed: int = 0, learned: bool = True
@@ -113,7 +128,12 @@ class Decoder(nn.Module):
 
         Returns:
             Float32 tensors by parameter name; none for parameters of role 'unknown'.
+
+        Raises:
+            ConfigError: If there is neither a base nor a learned part.
         """
+        if not learned and self.config.base == "none":
+            raise ConfigError("base='none' and learned=False leave nothing to fill parameters with")
         specs = [spec for spec in graph.params if spec.node is not None]
         statistics = self.statistics(embeddings) if learned else self.statistics.defaults(embeddings)
         factors = self.factors(embeddings, specs) if learned else [None] * len(specs)
@@ -125,41 +145,51 @@ class Decoder(nn.Module):
                 continue  # no rule says what it should be: the model's own values stay
             layout = Layout.of(spec)
             scale = scale_of(spec, surroundings[spec.name], self.config.fan)
-            base = None
-            if scale.random:
+            base, trust, spread = None, statistics.trust[number], scale.spread
+            if scale.random and self.config.base == "none":
+                trust = torch.ones_like(trust)
+                spread = 1.0 if self.config.output in ("xavier", "kaiming") else spread
+            elif scale.random:
                 kind = self.config.base if spec.role in MIXING_ROLES else "normal"
                 base = base_matrix(kind, seed, spec.name, layout, device)
                 base = smooth_kernels(base, layout, statistics.smoothness[number])
             factor = factors[number]
             product = None if factor is None else factor[0] @ factor[1].mT
-            unit = combine(base, product, statistics.trust[number])
+            unit = combine(base, product, trust)
             centre = centre_tensor(spec, scale, device)
-            values = layout.restore((scale.spread * unit).expand(layout.rows, layout.columns))
+            values = layout.restore((spread * unit).expand(layout.rows, layout.columns))
             decoded[spec.name] = statistics.gain[number] * (centre + values)
         return decoded
 
     def factors(self, embeddings: Tensor, specs: Sequence[ParamSpec]) -> list[tuple[Tensor, Tensor]]:
-        """Generate, centre and orthonormalize the factors of every tensor.
+        """Generate the factors of every tensor and finish them as ``config.output`` says.
 
         Tensors whose side has the same sizes go through the generator together.
 
         Returns:
-            Per tensor a row factor ``(rows, rank)`` and a column factor ``(columns, rank)`` whose product has unit
-            root mean square.
+            Per tensor a row factor ``(rows, rank)`` and a column factor ``(columns, rank)``; their product has unit
+            root mean square if it is normalized.
         """
         layouts = [Layout.of(spec) for spec in specs]
         left = self._side(self.rows, embeddings, [(layout.row_sizes, 0) for layout in layouts])
         right = self._side(
             self.columns, embeddings, [(layout.column_sizes, layout.spatial) for layout in layouts]
         )
+        if self.config.output != "normalized":
+            return [
+                (rows / math.sqrt(self.config.rank), columns)
+                for rows, columns in zip(left, right, strict=True)
+            ]
         return [
             (rows / product_norm(rows[None], columns[None]), columns)
             for rows, columns in zip(left, right, strict=True)
         ]
 
-    @staticmethod
     def _side(
-        generator: FactorGenerator, embeddings: Tensor, geometries: Sequence[tuple[tuple[int, ...], int]]
+        self,
+        generator: FactorGenerator,
+        embeddings: Tensor,
+        geometries: Sequence[tuple[tuple[int, ...], int]],
     ) -> list[Tensor]:
         members = defaultdict(list)
         for number, geometry in enumerate(geometries):
@@ -167,8 +197,9 @@ class Decoder(nn.Module):
         result: list[Tensor] = [embeddings] * len(geometries)
         for (sizes, spatial), numbers in members.items():
             positions = axis_positions(sizes, spatial, embeddings.device)
+            made = generator(embeddings[numbers], positions)
             for number, factor in zip(
-                numbers, whiten(generator(embeddings[numbers], positions)), strict=True
+                numbers, whiten(made) if self.config.output == "normalized" else made, strict=True
             ):
                 result[number] = factor
         return result

@@ -5,8 +5,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ghn.decoder.layout import POSITION_FEATURES
+from ghn.decoder.layout import POSITION_FEATURES, axis_positions
 from ghn.errors import ShapeError
+
+HEAD_RULES = ("hyperfan", "xavier", "kaiming")
+"""How heads start whose product is not normalized, see ``init_head_``."""
 
 RIDGE = 1e-3
 """Directions whose share of a factor's variance is far below this fade out instead of being amplified."""
@@ -19,8 +22,7 @@ class FactorGenerator(nn.Module):
     generated alone.
 
     References:
-        LoGAH, https://arxiv.org/abs/2405.16287 (low-rank decoding);
-        Hyperfan initialization, https://arxiv.org/abs/2312.08399 (variance of the last layer)
+        LoGAH, https://arxiv.org/abs/2405.16287
     """
 
     def __init__(self, embedding: int, hidden: int, rank: int) -> None:
@@ -40,9 +42,13 @@ class FactorGenerator(nn.Module):
         Returns:
             Factors, shape ``(tensors, positions, rank)``.
         """
-        hidden = torch.nn.functional.gelu(self.embedding(embeddings)[:, None] + self.position(positions))
-        factors: Tensor = self.out(hidden + torch.nn.functional.gelu(self.mix(hidden)))
+        factors: Tensor = self.out(self.hidden(embeddings, positions))
         return factors
+
+    def hidden(self, embeddings: Tensor, positions: Tensor) -> Tensor:
+        """What the last layer reads, shape ``(tensors, positions, hidden)``."""
+        mixed = torch.nn.functional.gelu(self.embedding(embeddings)[:, None] + self.position(positions))
+        return mixed + torch.nn.functional.gelu(self.mix(mixed))
 
 
 def whiten(factors: Tensor) -> Tensor:
@@ -86,28 +92,31 @@ def product_norm(left: Tensor, right: Tensor) -> Tensor:
     return (squares / (left.shape[1] * right.shape[1])).clamp_min(torch.finfo(squares.dtype).tiny).sqrt()
 
 
-def hyperfan_(head: nn.Linear, input_variance: float, rank: int, columns_read: int, rule: str) -> None:
-    """Initialize a factor head so that a plain low-rank product has fan-scaled variance without normalization.
+def init_head_(generator: FactorGenerator, rule: str) -> None:
+    """Initialize the last layer of a generator whose factors are multiplied without normalization.
 
-    With ``W = left @ right.T / sqrt(rank)`` the entries' variance is the product of the factors' variances, so each
-    head takes the square root of the wanted ``1 / columns_read``.
+    Under 'hyperfan', ``left @ right.T / sqrt(rank)`` has entries of unit variance, so that the spread of the target's
+    weight, by its own fan-in or fan-out, is all that decides its size. 'xavier' and 'kaiming' look at the head's own
+    fans, as is usual for networks that make no weights; sizes then come out wrong by factors that grow with the
+    target's fan.
 
     Args:
-        head: Last layer of a ``FactorGenerator``; written in place.
-        input_variance: Second moment of the head's inputs.
-        rank: Width of the factors.
-        columns_read: Fan of a typical target: fan-in for ``rule='in'``, fan-out for ``rule='out'``.
-        rule: 'in' (keeps activations' variance) or 'out' (keeps gradients' variance).
-
-    Raises:
-        ShapeError: If ``rank`` is not the head's output width.
+        generator: Its ``out`` layer is written in place.
+        rule: One of ``HEAD_RULES``.
 
     References:
         Hyperfan initialization, https://arxiv.org/abs/2312.08399
     """
-    if head.out_features != rank:
-        raise ShapeError(f"a head with {head.out_features} outputs can't make factors of rank {rank}")
-    if rule not in ("in", "out"):
-        raise ShapeError(f"rule must be 'in' or 'out', got {rule!r}")
-    nn.init.normal_(head.weight, std=math.sqrt(columns_read**-0.5 / (head.in_features * input_variance)))
+    head = generator.out
+    if rule == "xavier":
+        nn.init.xavier_normal_(head.weight)
+    elif rule == "kaiming":
+        nn.init.kaiming_normal_(head.weight)
+    else:
+        typical = torch.randn(64, generator.embedding.in_features, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            moment = (
+                generator.hidden(typical, axis_positions((64,), 0, typical.device)).square().mean().item()
+            )
+        nn.init.normal_(head.weight, std=1 / math.sqrt(head.in_features * moment))
     nn.init.zeros_(head.bias)

@@ -8,23 +8,37 @@ from torch_geometric.data import Data
 from torch_geometric.nn import TransformerConv, global_mean_pool
 
 from ghn.errors import ConfigError
-from ghn.graph.features import EDGE_TYPES, FEATURES
+from ghn.graph.features import EDGE_TYPES, FEATURES, plain_magnitude
 from ghn.graph.ops import KINDS, ROLES
+
+KINDS_OF_ENCODER = ("graph", "table")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Size of the graph encoder."""
+    """Kind and size of the encoder."""
 
+    kind: str = "graph"
+    """'graph', or 'table': one learned embedding for the first parameter of a target, one for the second, …, as in
+    static hypernetworks, which know nothing of the target but the order of its layers."""
     hidden: int = 96
     """Width of a node embedding."""
     layers: int = 3
     """Rounds of message passing; each reaches 31 hops."""
     heads: int = 4
     """Attention heads per round; divides ``hidden``."""
+    sizes: str = "circle"
+    """How log sizes enter: 'circle' (cosine and sine, of constant norm) or 'plain'."""
+    table: int = 1024
+    """Embeddings in the table: the most parameter tensors of a target."""
 
     def __post_init__(self) -> None:
-        if min(self.hidden, self.layers, self.heads) < 1 or self.hidden % self.heads:
+        if self.kind not in KINDS_OF_ENCODER or self.sizes not in ("circle", "plain"):
+            raise ConfigError(
+                f"kind must be one of {KINDS_OF_ENCODER} and sizes 'circle' or 'plain'; "
+                f"got {self.kind!r}, {self.sizes!r}"
+            )
+        if min(self.hidden, self.layers, self.heads, self.table) < 1 or self.hidden % self.heads:
             raise ConfigError(
                 f"encoder sizes must be positive and heads must divide hidden; got hidden={self.hidden}, "
                 f"layers={self.layers}, heads={self.heads}"
@@ -62,9 +76,10 @@ class GraphEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
+        self.plain = config.sizes == "plain"
         self.kind = nn.Embedding(len(KINDS), config.hidden)
         self.role = nn.Embedding(len(ROLES) + 1, config.hidden)
-        self.features = nn.Linear(FEATURES, config.hidden)
+        self.features = nn.Linear(FEATURES // 2 if self.plain else FEATURES, config.hidden)
         self.layers = nn.ModuleList(EncoderLayer(config.hidden, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.hidden)
 
@@ -74,7 +89,8 @@ class GraphEncoder(nn.Module):
         Returns:
             Embeddings, shape ``(nodes, hidden)``.
         """
-        x = self.kind(data.kind) + self.role(data.role) + self.features(data.x)
+        sizes = plain_magnitude(data.x) if self.plain else data.x
+        x = self.kind(data.kind) + self.role(data.role) + self.features(sizes)
         edge_attr = torch.nn.functional.one_hot(data.edge_type, EDGE_TYPES).to(x.dtype)
         for layer in self.layers:
             x = layer(x, data.edge_index, edge_attr, data.batch)

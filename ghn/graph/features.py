@@ -57,6 +57,12 @@ def encode_magnitude(values: Tensor) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
+def plain_magnitude(encoded: Tensor) -> Tensor:
+    """The scalars that ``encode_magnitude`` encoded, shape ``(..., scalars)``."""
+    cosines, sines = encoded.chunk(2, dim=-1)
+    return torch.atan2(sines, cosines) / (math.pi / 2)
+
+
 def to_pyg(graph: ComputationGraph) -> Data:
     """Turn a graph into torch-geometric data that ``torch_geometric.data.Batch`` can collate.
 

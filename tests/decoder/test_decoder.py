@@ -1,5 +1,7 @@
 """Laws of decoded parameters, on untrained hypernetworks."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 from torch import nn
@@ -199,3 +201,34 @@ def test_untrained_activations_are_like_the_zoos_own(tiny_ghn, spec):
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ConfigError, match=r"base must be|decoder needs"):
         DecoderConfig(**settings)
+
+
+@pytest.mark.parametrize("fan", ["fan_in", "fan_out"])
+def test_heads_under_hyperfan_give_weights_of_the_rules_size_and_kaiming_heads_do_not(fan):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 300)), torch.randn(2, 300)
+    graph = trace(model, x)
+    weights = [spec for spec in graph.params if spec.role == "linear"]
+    rules = {spec.name: scale_of(spec, places(graph)[spec.name], fan).spread for spec in weights}
+    for output, fits in (("hyperfan", True), ("kaiming", False)):
+        decoder = DecoderConfig(base="none", output=output, fan=fan)
+        predicted = GHN({"version": 1, "decoder": asdict(decoder)})(graph)
+        for name, spread in rules.items():
+            size = predicted[name].detach().square().mean().sqrt().item()
+            assert (0.5 < size / spread < 2) == fits, (output, name, size / spread)
+
+
+def test_without_a_base_everything_is_learned(tiny_ghn):
+    model, x = nn.Sequential(nn.Linear(8, 40), nn.ReLU(), nn.Linear(40, 8)), torch.ones(2, 8)
+    net = GHN({"version": 1, "decoder": {"base": "none", "rank": 4}})
+    one, other = net.predict(model, x, seed=0), net.predict(model, x, seed=1)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert torch.linalg.matrix_rank(one["0.weight"].detach()) <= 4
+    with pytest.raises(ConfigError, match="nothing to fill"):
+        net.predict(model, x, learned=False)
+
+
+@pytest.mark.parametrize("setting", [{"output": "glorot"}, {"output": "xavier"}, {"base": "zeros"}])
+def test_outputs_that_make_no_sense_are_refused(setting):
+    with pytest.raises(ConfigError, match=r"output|base"):
+        DecoderConfig(**setting)

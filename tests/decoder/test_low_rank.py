@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
-from ghn.decoder.layout import POSITION_FEATURES, axis_positions
-from ghn.decoder.low_rank import FactorGenerator, hyperfan_, product_norm, whiten
+from ghn.decoder.layout import axis_positions
+from ghn.decoder.low_rank import HEAD_RULES, FactorGenerator, init_head_, product_norm, whiten
 from ghn.decoder.mip import combine
 from ghn.errors import ShapeError
 
@@ -48,28 +47,16 @@ def test_product_norm_is_the_root_mean_square(generator):
         product_norm(left, right[:, :, :3])
 
 
-@pytest.mark.parametrize(("rule", "fan"), [("in", 64), ("out", 256)])
-def test_hyperfan_gives_products_fan_scaled_variance(rule, fan):
+@pytest.mark.parametrize("rule", HEAD_RULES)
+def test_only_hyperfan_heads_give_products_of_unit_size(rule):
     torch.manual_seed(0)
     rank = 64
     factors = [FactorGenerator(16, 256, rank) for _ in range(2)]
-    embedding, positions = torch.randn(8, 16), torch.randn(64, POSITION_FEATURES)
-    made = []
+    embedding, positions = torch.randn(8, 16), axis_positions((64,), 0, torch.device("cpu"))
     for factor in factors:
-        seen: list[torch.Tensor] = []
-        factor.out.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
-        factor(embedding, positions)
-        hyperfan_(factor.out, seen[0].square().mean().item(), rank, fan, rule)
-        made.append(factor(embedding, positions))
-    product = made[0] @ made[1].mT / math.sqrt(rank)
-    assert product.square().mean().item() == pytest.approx(1 / fan, rel=0.25)
-
-
-def test_hyperfan_refuses_what_it_cannot_do():
-    with pytest.raises(ShapeError, match="rank 5"):
-        hyperfan_(nn.Linear(4, 6), 1.0, 5, 10, "in")
-    with pytest.raises(ShapeError, match="'sideways'"):
-        hyperfan_(nn.Linear(4, 6), 1.0, 6, 10, "sideways")
+        init_head_(factor, rule)
+    product = factors[0](embedding, positions) @ factors[1](embedding, positions).mT / math.sqrt(rank)
+    assert (product.square().mean().item() == pytest.approx(1, rel=0.3)) == (rule == "hyperfan")
 
 
 def test_blocks_of_rows_are_generated_alone():

@@ -14,6 +14,7 @@ from rich.table import Table
 from ghn.console import json_object, run_app, working
 from ghn.errors import ConfigError, ModelError, OutputError, did_you_mean
 from ghn.finetune.options import compare_command, spread_lists
+from ghn.metatrain.options import train_command
 
 if TYPE_CHECKING:
     from torch import nn
@@ -181,52 +182,7 @@ def predict(
     print(f"wrote {path}\nload it with: {_how_to_load(spec, model, path, kwargs)}")
 
 
-@app.command()
-def train(
-    output: Annotated[Path, typer.Argument(help="Folder for the state, the log and the checkpoint.")],
-    images: Annotated[
-        str | None,
-        typer.Option(metavar="ID|DIR", help="Hub id, folder or 'digits'; '' for none.  [default: digits]"),
-    ] = None,
-    text: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID|DIR", help="Hub id, folder or 'python-stdlib'; '' for none.  [default: python-stdlib]"
-        ),
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Side of the images, in pixels.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Updates of the hypernetwork.")] = None,
-    targets_per_step: Annotated[
-        int | None, typer.Option(metavar="N", help="Architectures per update.")
-    ] = None,
-    lr: Annotated[float | None, typer.Option(metavar="RATE", help="Peak learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Keys everything random.")] = None,
-    max_seconds: Annotated[float, typer.Option(metavar="S", help="Save and stop after this long.")] = float(
-        "inf"
-    ),
-) -> None:
-    """Meta-train a hypernetwork; run again with the same arguments to go on after an interruption."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from ghn.metatrain import MetaTrainConfig, metatrain
-
-    options = ("images", "text", "image_size", "steps", "targets_per_step", "lr", "seed")
-    values = locals()
-    config = MetaTrainConfig(**{name: values[name] for name in options if values[name] is not None})
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("meta-training", total=config.steps)
-
-        def show(done: int, row: dict[str, float]) -> None:
-            text = f"loss {row['loss']:.4f} target {row['first_loss']:.2f} → {row['last_loss']:.2f}"
-            bar.update(task, completed=done, description=text)
-
-        metatrain(config, output, max_seconds, show)
-    print(f"checkpoint in {output / 'checkpoint'}")
-
-
+app.command("train")(train_command)
 app.command("compare")(compare_command)
 
 

@@ -1,7 +1,10 @@
 """Meta-train a hypernetwork on images and text; run again with the same arguments to go on after an interruption.
 
-The shipped checkpoint was made by:  python scripts/train_ghn.py runs/ghn-small --images uoft-cs/cifar10 --text DIR
-(see scripts/LOG.md for the data and what it reached).
+    python scripts/train_ghn.py runs/mine --images uoft-cs/cifar10 --text DIR
+    accelerate launch --multi_gpu scripts/train_ghn.py runs/mine --scale full --image-size 32 --precision bf16 \\
+        --steps 20000 --targets-per-step 16 --max-seconds 3000
+
+scripts/LOG.md says how the shipped checkpoint was made and what it reached.
 """
 
 import sys

@@ -1,10 +1,33 @@
 """Settings of a meta-training run."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ghn.errors import ConfigError
+from ghn.errors import ConfigError, did_you_mean
 from ghn.hypernetwork import GHNConfig
+from ghn.spaces import SCALES
+
+OBJECTIVES = ("regression", "trajectory", "after_k", "step0")
+"""What a prediction is judged by; see ``ghn.metatrain.objective``."""
+
+INNER_OPTIMIZERS = ("adamw", "sgd")
+PRECISIONS = ("fp32", "bf16")
+
+_COUNTS = (
+    "image_size",
+    "sequence_length",
+    "text_tokens",
+    "networks",
+    "steps",
+    "targets_per_step",
+    "bases",
+    "held_parameters",
+    "repeats",
+    "inner_batch_size",
+    "save_every",
+)
+"""Fields that are 1 at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +41,25 @@ class MetaTrainConfig:
     image_size: int = 16
     """Side of the square images, in pixels."""
     sequence_length: int = 64
-    """Tokens (bytes) per text example."""
+    """Tokens per text example."""
+    tokenizers: tuple[str, ...] = ("bytes",)
+    """Of the text, each ``bytes``, a hub id, or a folder; each makes language models of its own vocabulary."""
+    text_tokens: int = 2**22
+    """Tokens that are read of each text at most."""
+    scale: str = "small"
+    """Sizes of the architectures: see ``ghn.spaces.SCALES``."""
+    networks: int = 2000
+    """Numbers of a space that are drawn from, per kind of data; each network is traced once."""
+    objective: str = "regression"
+    """One of ``OBJECTIVES``."""
     steps: int = 300
     """Updates of the hypernetwork."""
     targets_per_step: int = 2
-    """Architectures whose losses are averaged in one update."""
+    """Targets whose losses are averaged in one update, shared by all processes."""
+    bases: int = 1
+    """Consecutive targets that are one architecture, each with a random base, data order and rate of its own."""
+    held_parameters: int = 2**26
+    """Predicted numbers that a process holds at once: more targets are learned from one group after another."""
     lr: float = 2e-3
     """Peak learning rate of the hypernetwork (AdamW, cosine)."""
     warmup_steps: int = 20
@@ -31,14 +68,24 @@ class MetaTrainConfig:
     """Largest gradient norm of an update."""
     ema: float = 0.98
     """Decay per update of the averaged weights, which are what is saved."""
+    repeats: int = 1
+    """Updates on the same adapted targets, each predicted anew; for 'regression' alone."""
     inner_steps: tuple[int, int] = (8, 48)
     """Range of the number of training steps given to a target; drawn log-uniformly."""
     inner_lr: tuple[float, float] = (1e-3, 4e-3)
-    """Range of a target's learning rate (AdamW); drawn log-uniformly."""
+    """Range of a target's peak learning rate; drawn log-uniformly."""
     inner_batch_size: int = 16
     """Examples per training step of a target."""
+    inner_optimizer: str = "adamw"
+    """'adamw' or 'sgd' (momentum 0.9)."""
     trust_penalty: float = 1e-3
     """Pull of every trust towards zero: nothing is changed without evidence."""
+    parameter_penalty: float = 0.0
+    """Pull of predicted parameters towards zero (mean square per tensor), as GHN-3 has it."""
+    balance: bool = True
+    """Divide each kind of data's losses by their running mean, so that none drowns the others."""
+    precision: str = "fp32"
+    """'fp32', or 'bf16' for the targets' forward and backward passes; the hypernetwork stays in fp32."""
     save_every: int = 10
     """Updates between saved states."""
     seed: int = 0
@@ -49,15 +96,59 @@ class MetaTrainConfig:
     def __post_init__(self) -> None:
         if not self.images and not self.text:
             raise ConfigError("nothing to learn from: give images=…, text=… or both")
-        low, high = self.inner_steps
-        if (
-            min(self.steps, self.targets_per_step, self.inner_batch_size, self.save_every, low) < 1
-            or low > high
+        for name, known in (
+            ("objective", OBJECTIVES),
+            ("scale", SCALES),
+            ("inner_optimizer", INNER_OPTIMIZERS),
+            ("precision", PRECISIONS),
         ):
-            raise ConfigError(f"steps, sizes and ranges must be positive and ordered; got {self}")
+            value = getattr(self, name)
+            if value not in known:
+                raise ConfigError(
+                    f"unknown {name} {value!r}; expected one of {', '.join(known)}.{did_you_mean(value, known)}"
+                )
+        low, high = self.inner_steps
+        for name in _COUNTS:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if not 1 <= low <= high:
+            raise ConfigError(f"inner_steps is {low}, {high}; expected a range of positive numbers")
+        if self.targets_per_step % self.bases:
+            raise ConfigError(
+                f"targets_per_step={self.targets_per_step} can't be filled with {self.bases} bases of each "
+                "architecture; use a multiple"
+            )
         if not 0 < self.inner_lr[0] <= self.inner_lr[1] or self.lr <= 0 or not 0 <= self.ema < 1:
-            raise ConfigError(f"learning rates must be positive and ema in [0, 1); got {self}")
+            raise ConfigError(
+                f"expected positive learning rates and ema in [0, 1); got inner_lr={self.inner_lr}, lr={self.lr}, "
+                f"ema={self.ema}"
+            )
+        if self.repeats > 1 and self.objective != "regression":
+            raise ConfigError(
+                f"repeats={self.repeats} needs objective='regression': the gradients that {self.objective!r} learns "
+                "from hold only where they were taken"
+            )
+        if self.text and not self.tokenizers:
+            raise ConfigError("text needs a tokenizer; give tokenizers=('bytes',)")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "MetaTrainConfig":
+        """Inverse of ``to_dict``, with lists for tuples as JSON has them; what is missing keeps its default.
+
+        Raises:
+            ConfigError: If a setting is unknown or out of range.
+        """
+        known = {entry.name for entry in fields(cls)}
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"meta-training has no setting {key!r}.{did_you_mean(key, known)}")
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        if isinstance(given.get("ghn"), Mapping):
+            given["ghn"] = GHNConfig.from_dict(given["ghn"])
+        return cls(**given)

@@ -3,25 +3,24 @@
 import copy
 import json
 import math
-import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
-from ghn.errors import OutputError
-from ghn.graph.graph import ComputationGraph
-from ghn.graph.trace import trace
+from ghn.errors import ConfigError, OutputError
 from ghn.hypernetwork import GHN
 from ghn.metatrain.config import MetaTrainConfig
-from ghn.metatrain.objective import adapt, regression_loss
 from ghn.metatrain.state import load_state, save_state
-from ghn.metatrain.tasks import Task, load_tasks
-from ghn.spaces import Architecture, sample_cnn, sample_gpt2, sample_vit
+from ghn.metatrain.targets import Targets
+from ghn.metatrain.tasks import load_tasks
+from ghn.metatrain.update import Learner, update
 
 LOG = "log.jsonl"
+SETTINGS = "metatrain.json"
 
 Progress = Callable[[int, dict[str, float]], None]
 """Called after every update with the number of updates done and their averages."""
@@ -32,136 +31,126 @@ def metatrain(
     folder: Path,
     max_seconds: float = math.inf,
     progress: Progress | None = None,
+    device: str = "auto",
+    trackers: Sequence[str] = (),
 ) -> GHN:
     """Train a hypernetwork; go on where an earlier call with the same settings and folder stopped.
 
     Every random number is keyed by the seed and the update, so a run that was killed and resumed gives the same
-    losses as one that was not.
+    losses as one that was not (on the CPU to the last bit). Started by ``accelerate launch``, the processes share the
+    targets of each update, and the first writes.
 
     Args:
         config: Settings.
-        folder: Gets the state, ``log.jsonl`` and, after the last update, the checkpoint of the averaged weights.
+        folder: Gets the state, the settings, ``log.jsonl`` and the checkpoint of the averaged weights.
         max_seconds: Save and return after about this long.
-        progress: Told about every update.
+        progress: Told about every update, in the first process.
+        device: 'auto' or 'cpu'.
+        trackers: Names that accelerate knows, such as 'tensorboard' or 'wandb'; each package must be installed.
 
     Returns:
         The hypernetwork with averaged weights.
 
     Raises:
         OutputError: If the folder can't be written.
-        ConfigError: If the folder holds a run with other settings.
+        ConfigError: If the folder holds a run with other settings, or a tracker or the precision can't be used.
     """
     started = time.monotonic()
+    accelerator = _accelerator(config, folder, device, trackers)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} can't be made: {error}; choose another output folder") from error
-    tasks = load_tasks(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        net = GHN(config.ghn)
-    average = copy.deepcopy(net)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=1e-4)
-    done = load_state(folder, config.to_dict(), net, average, optimizer)
-    log = _kept_log(folder / LOG, done)
+    tasks = load_tasks(config, accelerator.device)
+    targets = Targets(config, tasks)
+    learner = _learner(config, accelerator.device)
+    done = load_state(folder, config.to_dict(), learner)
+    if accelerator.is_main_process:
+        _write(folder / SETTINGS, json.dumps(config.to_dict(), indent=2) + "\n")
+        # The saved state doesn't include what came later.
+        _write(folder / LOG, "".join(_lines(folder / LOG)[:done]))
+    rows: list[dict[str, float]] = []
+    if trackers:
+        accelerator.init_trackers("ghn", {name: str(value) for name, value in config.to_dict().items()})
     for step in range(done, config.steps):
-        row = _update(net, average, optimizer, tasks, config, step)
-        log.append(row)
-        if progress is not None:
+        row = update(learner, targets, tasks, config, accelerator, step)
+        rows.append(row)
+        accelerator.log(row, step)
+        if progress is not None and accelerator.is_main_process:
             progress(step + 1, row)
-        out_of_time = time.monotonic() - started > max_seconds
-        if (step + 1) % config.save_every == 0 or step + 1 == config.steps or out_of_time:
-            (folder / LOG).write_text("".join(json.dumps(entry) + "\n" for entry in log))
-            save_state(folder, step + 1, config.to_dict(), net, average, optimizer)
+        out_of_time = _any(accelerator, time.monotonic() - started > max_seconds)
+        due = (step + 1) % config.save_every == 0 or step + 1 == config.steps or out_of_time
+        if due and accelerator.is_main_process:
+            _append(folder / LOG, rows)
+            save_state(folder, step + 1, config.to_dict(), learner)
+        if due:
+            rows.clear()
         if out_of_time:
             break
-    average.eval().save_pretrained(folder / "checkpoint")
-    return average
+    if accelerator.is_main_process:
+        learner.average.save_pretrained(folder / "checkpoint")
+    accelerator.end_training()
+    return learner.average
 
 
-def _kept_log(path: Path, done: int) -> list[dict[str, float]]:
-    """Rows of the updates that the saved state includes."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return rows[:done]
-
-
-def _update(
-    net: GHN,
-    average: GHN,
-    optimizer: torch.optim.Optimizer,
-    tasks: dict[str, Task],
-    config: MetaTrainConfig,
-    step: int,
-) -> dict[str, float]:
-    """One update of the hypernetwork from a few targets; targets with non-finite losses are counted and left out."""
-    optimizer.zero_grad()
-    rows = []
-    for number in range(config.targets_per_step):
-        rng = random.Random(f"{config.seed}/{step}/{number}")
-        rows.append(_learn_from_target(net, tasks, config, rng))
-    finite = [row for row in rows if math.isfinite(row["loss"])]
-    for group in optimizer.param_groups:
-        group["lr"] = config.lr * _schedule(step, config)
-    if finite:
-        for parameter in net.parameters():
-            if parameter.grad is not None:
-                parameter.grad /= len(finite)
-        nn.utils.clip_grad_norm_(net.parameters(), config.clip_norm)
-        optimizer.step()
-    with torch.no_grad():
-        for mean, new in zip(average.parameters(), net.parameters(), strict=True):
-            mean.lerp_(new, 1 - min(config.ema, (step + 1) / (step + 10)))
-    keys = ("loss", "first_loss", "last_loss", "trust")
-    means = {key: sum(row[key] for row in finite) / max(len(finite), 1) for key in keys}
-    return {"step": step, **means, "skipped": len(rows) - len(finite)}
-
-
-def _learn_from_target(
-    net: GHN, tasks: dict[str, Task], config: MetaTrainConfig, rng: random.Random
-) -> dict[str, float]:
-    """Sample a target, adapt it, and add the gradient of its loss to the hypernetwork's."""
-    task = tasks[rng.choice(sorted(tasks))]
-    model = _sample(task, config, rng).build(**({"num_classes": task.width} if task.name == "images" else {}))
-    batch = task.batch(2, torch.Generator().manual_seed(rng.getrandbits(63)))
-    graph = trace(model, _example(task, batch))
-    seed = rng.getrandbits(31)
-    predicted, trust = predict_with_trust(net, graph, seed)
-    with torch.no_grad():
-        parameters = dict(model.named_parameters())
-        for name, values in predicted.items():
-            parameters[name].copy_(values)
+def _learner(config: MetaTrainConfig, device: torch.device) -> Learner:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # dropout of the target
-        adaptation = adapt(model, task, config, rng, torch.Generator().manual_seed(rng.getrandbits(63)))
-    loss = regression_loss(predicted, adaptation.parameters) + config.trust_penalty * trust.square().mean()
-    row = {
-        "loss": loss.item(),
-        "first_loss": adaptation.first_loss,
-        "last_loss": adaptation.last_loss,
-        "trust": trust.mean().item(),
-    }
-    if math.isfinite(row["loss"]):
-        loss.backward()
-    return row
+        torch.manual_seed(config.seed)
+        net = GHN(config.ghn).to(device)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=1e-4)
+    return Learner(net, copy.deepcopy(net).eval(), optimizer)
 
 
-def predict_with_trust(net: GHN, graph: ComputationGraph, seed: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Predicted parameters and the trust of every tensor, shape ``(tensors,)``."""
-    embeddings = net.encode(graph)
-    return net.decoder(embeddings, graph, seed), net.decoder.statistics(embeddings).trust
+def _accelerator(config: MetaTrainConfig, folder: Path, device: str, trackers: Sequence[str]) -> Accelerator:
+    if device not in ("auto", "cpu"):
+        raise ConfigError(
+            f"unknown device {device!r}; expected 'auto' or 'cpu' (choose among GPUs with CUDA_VISIBLE_DEVICES)"
+        )
+    if not torch.distributed.is_initialized():
+        # Device and precision outlive an Accelerator; a second run in this process may want others.
+        AcceleratorState._reset_state(reset_partial_state=True)
+    precision = "no" if config.precision == "fp32" else config.precision
+    try:
+        accelerator = Accelerator(
+            cpu=device == "cpu",
+            mixed_precision=precision,
+            log_with=list(trackers) or None,
+            project_dir=folder,
+        )
+    except (ValueError, ImportError) as error:
+        raise ConfigError(
+            f"precision {config.precision!r} or trackers {list(trackers)} can't be used here: {error}"
+        ) from error
+    missing = set(trackers) - {str(tracker) for tracker in accelerator.log_with}
+    if missing:  # accelerate leaves them out in silence
+        raise ConfigError(
+            f"no package for tracker {sorted(missing)[0]!r}; install it, or leave the tracker out"
+        )
+    return accelerator
 
 
-def _sample(task: Task, config: MetaTrainConfig, rng: random.Random) -> Architecture:
-    if task.name == "text":
-        return sample_gpt2(rng, task.width, config.sequence_length)
-    return sample_cnn(rng) if rng.random() < 0.5 else sample_vit(rng, config.image_size)
+def _any(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether any process says so: all must stop at the same update."""
+    return bool(accelerator.reduce(torch.tensor([float(flag)], device=accelerator.device), "sum"))
 
 
-def _example(task: Task, batch: tuple[Tensor, ...]) -> dict[str, object] | Tensor:
-    return {"input_ids": batch[0][:, :-1], "use_cache": False} if task.name == "text" else batch[0]
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines(keepends=True) if path.exists() else []
 
 
-def _schedule(step: int, config: MetaTrainConfig) -> float:
-    """Linear warm-up, then cosine to zero."""
-    warm = min(1.0, (step + 1) / config.warmup_steps)
-    return warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+def _append(path: Path, rows: Sequence[dict[str, float]]) -> None:
+    try:
+        with path.open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    except OSError as error:
+        raise OutputError(f"{path} can't be written: {error}; free some space or choose another") from error
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that is complete or not there."""
+    part = path.with_suffix(".part")
+    try:
+        part.write_text(text)
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} can't be written: {error}; free some space or choose another") from error

@@ -1,8 +1,19 @@
-"""Long-horizon regression: pull predictions towards where training takes them."""
+"""What a prediction is judged by: train the target from it, and say where the prediction should have been.
+
+All objectives are first order: none differentiates through the target's training.
+
+======================  ============================================================================================
+``regression``          squared distance to the weights reached (Reptile): made for long horizons
+``trajectory``          loss averaged over the whole training, its gradients taken as if they were the prediction's
+``after_k``             loss after the last step on fresh data, likewise (first-order MAML)
+``step0``               loss of the prediction itself: what graph hypernetworks are classically trained with
+======================  ============================================================================================
+"""
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +25,21 @@ from ghn.metatrain.tasks import Task
 SMALLEST_VECTOR = 0.1
 """Root mean square below which displacements of biases and the like are measured in absolute terms."""
 
+WARMUP = 0.1
+"""Share of a target's steps in which its learning rate rises, before it falls along a cosine."""
+
+WEIGHT_DECAY = 0.05
+"""Of a target's matrices."""
+
+Parameters = Mapping[str, Tensor]
+
 
 @dataclass(frozen=True)
-class Adaptation:
-    """What training a target from its predicted weights led to."""
+class Lesson:
+    """What training a target from its prediction taught."""
 
-    parameters: dict[str, Tensor]
-    """Weights reached, by name."""
+    loss: Callable[[Parameters], Tensor]
+    """Of a prediction for this target: a scalar whose gradient says where it should have been."""
     first_loss: float
     last_loss: float
     """Training loss of the first and last step, in nats."""
@@ -31,39 +50,65 @@ def log_uniform(rng: random.Random, low: float, high: float) -> float:
     return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
-def adapt(
-    model: nn.Module, task: Task, config: MetaTrainConfig, rng: random.Random, generator: torch.Generator
-) -> Adaptation:
-    """Train a target, in place, as a user would: AdamW with clipping, for a random number of steps and rate.
+def learn(
+    model: nn.Module,
+    task: Task,
+    config: MetaTrainConfig,
+    rng: random.Random,
+    autocast: Callable[[], AbstractContextManager[None]],
+) -> Lesson:
+    """Train a target, in place, as a user would, for a random number of steps at a random rate.
 
     Args:
-        model: With the predicted weights; left with the weights reached.
+        model: With the predicted weights, in place; left with the weights reached.
         task: Where batches come from.
-        config: Ranges of steps and rate.
-        rng: Draws them.
-        generator: Draws batches.
+        config: Objective, optimizer, and ranges of steps and rate.
+        rng: Draws everything random.
+        autocast: Makes the context of forward passes.
     """
-    steps = round(log_uniform(rng, *config.inner_steps))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=log_uniform(rng, *config.inner_lr), betas=(0.9, 0.99)
+    steps = 0 if config.objective == "step0" else round(log_uniform(rng, *config.inner_steps))
+    rate = log_uniform(rng, *config.inner_lr)
+    # One batch more: the objectives that look at the last weights do so on examples that weren't trained on.
+    batches = task.examples.batches(
+        steps + 1, config.inner_batch_size, torch.Generator().manual_seed(rng.getrandbits(63))
     )
+    parameters = dict(model.named_parameters())
+    start = {name: value.detach().clone() for name, value in parameters.items()}
+    optimizer = _optimizer(model, config.inner_optimizer)
+    summed = {name: torch.zeros_like(value) for name, value in start.items()}
     losses = []
     model.train()
-    for _ in range(steps):
-        loss = task.loss(model, task.batch(config.inner_batch_size, generator))
-        optimizer.zero_grad()
+    for step, batch in enumerate(batches):
+        with autocast():
+            loss = task.loss(model, batch)
+        losses.append(loss.detach())
+        if step == steps and config.objective == "regression":
+            break
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        losses.append(loss.item())
-    reached = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    return Adaptation(reached, losses[0], losses[-1])
+        if config.objective == "trajectory" or step == steps:
+            for name, value in parameters.items():
+                if value.grad is not None:
+                    summed[name] += value.grad
+        if step < steps:
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * _schedule(step, steps)
+            optimizer.step()
+    first, last = torch.stack([losses[0], losses[-1]]).tolist()
+    if config.objective == "regression":
+        reached = {name: value.detach().clone() for name, value in parameters.items()}
+        return Lesson(lambda predicted: regression_loss(predicted, start, reached), first, last)
+    judged = torch.stack(losses if config.objective == "trajectory" else losses[-1:])
+    gradients = {name: value / len(judged) for name, value in summed.items()}
+    return Lesson(lambda predicted: linear_loss(predicted, start, gradients, judged.mean()), first, last)
 
 
-def regression_loss(predicted: Mapping[str, Tensor], reached: Mapping[str, Tensor]) -> Tensor:
-    """Squared distance from predictions to the weights that training reached, each tensor in units of its own size.
+def regression_loss(predicted: Parameters, start: Parameters, reached: Parameters) -> Tensor:
+    """Squared distance from a prediction to the weights that training reached, in units of each tensor's start.
 
-    Its gradient points along the displacement, as Reptile's does; the random base is the same on both sides.
+    Its gradient at the start points along the displacement, as Reptile's does; the random base is the same on both
+    sides.
 
     References:
         Reptile, https://arxiv.org/abs/1803.02999
@@ -72,6 +117,33 @@ def regression_loss(predicted: Mapping[str, Tensor], reached: Mapping[str, Tenso
     for name, values in predicted.items():
         # Vectors that start near zero would count for more the closer they are to it.
         floor = SMALLEST_VECTOR**2 if values.dim() < 2 else 0.0
-        size = values.detach().square().mean().clamp_min(max(floor, torch.finfo(values.dtype).tiny))
+        size = start[name].square().mean().clamp_min(max(floor, torch.finfo(values.dtype).tiny))
         terms.append((values - reached[name]).square().mean() / size)
     return torch.stack(terms).mean()
+
+
+def linear_loss(predicted: Parameters, start: Parameters, gradients: Parameters, value: Tensor) -> Tensor:
+    """A loss known at the start by its value and gradients: their first-order continuation."""
+    slopes = [((values - start[name]) * gradients[name]).sum() for name, values in predicted.items()]
+    return value.detach() + torch.stack(slopes).sum()
+
+
+def _optimizer(model: nn.Module, name: str) -> torch.optim.Optimizer:
+    matrices = [value for value in model.parameters() if value.ndim > 1]
+    vectors = [value for value in model.parameters() if value.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": WEIGHT_DECAY},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99))
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Factor of the peak learning rate: linear rise, then a cosine that ends above zero."""
+    rising = round(steps * WARMUP)
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))

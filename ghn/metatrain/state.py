@@ -10,18 +10,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ghn.errors import CheckpointError, ConfigError, OutputError
-from ghn.hypernetwork import GHN
+from ghn.metatrain.update import Learner
 
 STATE = "state.safetensors"
 
 
-def save_state(
-    folder: Path, step: int, config: dict[str, Any], net: GHN, average: GHN, optimizer: torch.optim.Optimizer
-) -> None:
-    """Write weights, their average, the optimizer's moments and the step; every random number is keyed by the step."""
-    tensors: dict[str, Tensor] = {f"net/{name}": value for name, value in net.state_dict().items()}
-    tensors |= {f"average/{name}": value for name, value in average.state_dict().items()}
-    for number, entry in optimizer.state_dict()["state"].items():
+def save_state(folder: Path, step: int, config: dict[str, Any], learner: Learner) -> None:
+    """Write weights, their average, the optimizer's moments, the losses' means and the step.
+
+    Nothing else is needed: every random number, data position and learning rate is keyed by the step.
+    """
+    tensors: dict[str, Tensor] = {f"net/{name}": value for name, value in learner.net.state_dict().items()}
+    tensors |= {f"average/{name}": value for name, value in learner.average.state_dict().items()}
+    tensors |= {
+        f"means/{name}": torch.tensor(value, dtype=torch.float64) for name, value in learner.means.items()
+    }
+    for number, entry in learner.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{key}": value for key, value in entry.items()}
     part = folder / f"{STATE}.part"
     try:
@@ -37,10 +41,8 @@ def save_state(
         ) from error
 
 
-def load_state(
-    folder: Path, config: dict[str, Any], net: GHN, average: GHN, optimizer: torch.optim.Optimizer
-) -> int:
-    """Load what ``save_state`` wrote and return the number of steps done; 0 if there is nothing.
+def load_state(folder: Path, config: dict[str, Any], learner: Learner) -> int:
+    """Load what ``save_state`` wrote into a learner, and return the number of steps done; 0 if there is nothing.
 
     Raises:
         ConfigError: If the state belongs to a run with other settings.
@@ -61,12 +63,14 @@ def load_state(
         raise ConfigError(
             f"{folder} holds a run with other settings ({changed}); choose another output folder"
         )
-    net.load_state_dict(_part(tensors, "net/"))
-    average.load_state_dict(_part(tensors, "average/"))
+    learner.net.load_state_dict(_part(tensors, "net/"))
+    learner.average.load_state_dict(_part(tensors, "average/"))
+    learner.means = {name: value.item() for name, value in _part(tensors, "means/").items()}
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in _part(tensors, "optimizer/").items():
         number, key = name.split("/")
         state.setdefault(int(number), {})[key] = value
+    optimizer = learner.optimizer
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return int(metadata["step"])
 

@@ -1,7 +1,12 @@
-"""Meta-training: exact resume, a hypernetwork that all learns, and refusals."""
+"""Meta-training: exact resume, several processes, groups, a hypernetwork that all learns, and refusals."""
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +16,16 @@ import torch
 from ghn.encoder import EncoderConfig
 from ghn.errors import CheckpointError, ConfigError, DataError
 from ghn.hypernetwork import GHN, GHNConfig
-from ghn.metatrain import MetaTrainConfig, metatrain
-from ghn.metatrain.loop import LOG
-from ghn.metatrain.objective import regression_loss
+from ghn.metatrain import update as updating
+from ghn.metatrain.config import OBJECTIVES, MetaTrainConfig
+from ghn.metatrain.loop import LOG, SETTINGS, metatrain
 from ghn.metatrain.state import STATE
+
+ROOT = Path(__file__).parents[2]
 
 TINY = MetaTrainConfig(
     text="",
+    networks=3,
     steps=3,
     targets_per_step=1,
     warmup_steps=1,
@@ -28,61 +36,144 @@ TINY = MetaTrainConfig(
 )
 
 
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+
+
 def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / LOG).read_text().splitlines()]
+    return [row["loss"] for row in rows(folder)]
+
+
+def train_script(folder: Path, config: MetaTrainConfig) -> list[str]:
+    settings = folder.with_suffix(".json")
+    settings.write_text(json.dumps(config.to_dict()))
+    return [str(ROOT / "scripts/train_ghn.py"), str(folder), "--settings", str(settings), "--device", "cpu"]
+
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def test_interrupted_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
-    whole = metatrain(TINY, tmp_path / "whole")
+    whole = metatrain(TINY, tmp_path / "whole", device="cpu")
     for _ in range(TINY.steps):  # every call does one update and stops
-        parts = metatrain(TINY, tmp_path / "parts", max_seconds=0)
+        parts = metatrain(TINY, tmp_path / "parts", max_seconds=0, device="cpu")
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
     assert len(losses(tmp_path / "whole")) == TINY.steps
     for name, value in whole.state_dict().items():
         assert torch.equal(value, parts.state_dict()[name]), name
 
 
+def test_killed_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
+    config = replace(TINY, text="python-stdlib", steps=8, save_every=2)
+    run = subprocess.Popen([sys.executable, *train_script(tmp_path / "killed", config)], env=ENVIRONMENT)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed" / STATE).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert 1 <= len(losses(tmp_path / "killed")) < config.steps
+    metatrain(config, tmp_path / "killed", device="cpu")
+    metatrain(config, tmp_path / "whole", device="cpu")
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    killed, whole = ((tmp_path / name / STATE).read_bytes() for name in ("killed", "whole"))
+    assert killed == whole
+
+
+def test_two_processes_train_like_one_on_the_same_targets(tmp_path: Path) -> None:
+    config = replace(TINY, text="python-stdlib", targets_per_step=4)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    done = subprocess.run(
+        [*launch, *train_script(tmp_path / "two", config)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    metatrain(config, tmp_path / "one", device="cpu")
+    for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert {name: two[name] for name in one if "seconds" not in name} == pytest.approx(
+            {name: one[name] for name in one if "seconds" not in name}, rel=1e-3
+        )
+
+
 def test_rows_after_the_saved_state_are_done_again(tmp_path: Path) -> None:
-    metatrain(TINY, tmp_path, max_seconds=0)
+    metatrain(TINY, tmp_path, max_seconds=0, device="cpu")
     expected = losses(tmp_path)
     with (tmp_path / LOG).open("a") as log:  # as if killed between writing the log and the state
-        log.write(json.dumps({"step": 1, "loss": math.inf}) + "\n")
-    metatrain(TINY, tmp_path)
+        log.write('{"step": 1, "lo')
+    metatrain(TINY, tmp_path, device="cpu")
     assert losses(tmp_path)[:1] == expected
     assert len(losses(tmp_path)) == TINY.steps
     assert all(math.isfinite(loss) for loss in losses(tmp_path))
 
 
-def test_checkpoint_loads_and_has_moved(tmp_path: Path) -> None:
-    average = metatrain(TINY, tmp_path)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_checkpoint_of_every_objective_loads_and_has_moved(tmp_path: Path, objective: str) -> None:
+    config = replace(TINY, objective=objective)
+    average = metatrain(config, tmp_path, device="cpu")
     loaded = GHN.from_pretrained(tmp_path / "checkpoint")
-    assert loaded.config == TINY.ghn
-    torch.manual_seed(TINY.seed)
-    start = GHN(TINY.ghn)
+    assert loaded.config == config.ghn
+    torch.manual_seed(config.seed)
+    start = GHN(config.ghn)
     for name, value in average.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name]), name
         assert value.numel() == 1 or not torch.equal(value, start.state_dict()[name]), name
 
 
+def test_groups_bounded_by_memory_give_the_gradient_of_one(tmp_path: Path) -> None:
+    config = replace(TINY, targets_per_step=3, steps=2)
+    metatrain(config, tmp_path / "together", device="cpu")
+    metatrain(replace(config, held_parameters=1), tmp_path / "alone", device="cpu")
+    assert losses(tmp_path / "alone") == pytest.approx(losses(tmp_path / "together"), rel=1e-4)
+    norms = [[row["gradient_norm"] for row in rows(tmp_path / name)] for name in ("alone", "together")]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+
+
+def test_losses_that_are_not_finite_are_skipped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn, calls = updating.learn, []
+
+    def sometimes_broken(model, task, config, rng, autocast):  # type: ignore[no-untyped-def]
+        lesson = learn(model, task, config, rng, autocast)
+        calls.append(model)
+        broken = len(calls) % 2 == 1
+        return replace(lesson, loss=lambda p: lesson.loss(p) * math.nan) if broken else lesson
+
+    monkeypatch.setattr(updating, "learn", sometimes_broken)
+    average = metatrain(replace(TINY, targets_per_step=2), tmp_path, device="cpu")
+    assert [row["skipped"] for row in rows(tmp_path)] == [1, 1, 1]
+    assert all(math.isfinite(value) for row in rows(tmp_path) for value in row.values())
+    assert all(value.isfinite().all() for value in average.state_dict().values())
+
+
+def test_bfloat16_and_repeated_updates_learn(tmp_path: Path) -> None:
+    metatrain(replace(TINY, precision="bf16", repeats=2, trust_penalty=0.1), tmp_path, device="cpu")
+    assert all(row["gradient_norm"] > 0 and row["dropped"] == 0 for row in rows(tmp_path))
+
+
 def test_other_settings_and_damaged_states_are_refused(tmp_path: Path) -> None:
-    metatrain(TINY, tmp_path, max_seconds=0)
+    metatrain(TINY, tmp_path, max_seconds=0, device="cpu")
     with pytest.raises(ConfigError, match=r"other settings \(lr\)"):
-        metatrain(replace(TINY, lr=0.1), tmp_path)
+        metatrain(replace(TINY, lr=0.1), tmp_path, device="cpu")
     (tmp_path / STATE).write_bytes((tmp_path / STATE).read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="damaged"):
-        metatrain(TINY, tmp_path)
+        metatrain(TINY, tmp_path, device="cpu")
+
+
+def test_settings_left_beside_the_state_start_the_same_run(tmp_path: Path) -> None:
+    metatrain(TINY, tmp_path, max_seconds=0, device="cpu")
+    assert MetaTrainConfig.from_dict(json.loads((tmp_path / SETTINGS).read_text())) == TINY
 
 
 def test_data_of_the_wrong_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds text"):
-        metatrain(replace(TINY, images="python-stdlib"), tmp_path)
-    with pytest.raises(ConfigError, match="nothing to learn from"):
-        replace(TINY, images="", text="")
+        metatrain(replace(TINY, images="python-stdlib"), tmp_path, device="cpu")
 
 
-def test_regression_gradient_points_where_training_went() -> None:
-    predicted = {"weight": torch.randn(4, 3, requires_grad=True)}
-    displacement = torch.randn(4, 3)
-    regression_loss(predicted, {"weight": predicted["weight"].detach() + displacement}).backward()
-    direction = -predicted["weight"].grad
-    assert torch.allclose(direction / direction.norm(), displacement / displacement.norm(), atol=1e-6)
+def test_unknown_devices_and_trackers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected 'auto' or 'cpu'"):
+        metatrain(TINY, tmp_path, device="tpu")
+    with pytest.raises(ConfigError, match="tracker"):
+        metatrain(TINY, tmp_path, device="cpu", trackers=("no-such-tracker",))

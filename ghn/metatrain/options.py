@@ -1,0 +1,90 @@
+"""The command line of meta-training, shared by ``scripts/train_ghn.py`` and ``ghn train``."""
+
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ghn.console import json_object
+from ghn.errors import ConfigError
+
+
+def train_command(
+    output: Annotated[Path, typer.Argument(help="Folder for the state, the log and the checkpoint.")],
+    images: Annotated[
+        str | None,
+        typer.Option(metavar="ID|DIR", help="Hub id, folder or 'digits'; '' for none.  [default: digits]"),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID|DIR", help="Hub id, folder or 'python-stdlib'; '' for none.  [default: python-stdlib]"
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Side of the images, in pixels.")
+    ] = None,
+    sequence_length: Annotated[int | None, typer.Option(metavar="N", help="Tokens of a text.")] = None,
+    scale: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Sizes of the architectures: small or full.")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(metavar="NAME", help="regression, trajectory, after_k or step0.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Updates of the hypernetwork.")] = None,
+    targets_per_step: Annotated[
+        int | None, typer.Option(metavar="N", help="Targets per update, over all processes.")
+    ] = None,
+    inner_steps: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="FROM TO", help="Training steps of a target.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(metavar="RATE", help="Peak learning rate.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="KIND", help="fp32, or bf16 for the targets.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Keys everything random.")] = None,
+    settings: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|JSON",
+            help="Any of MetaTrainConfig's settings, such as an earlier run's metatrain.json; other options win.",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto or cpu.")] = "auto",
+    trackers: Annotated[
+        list[str] | None,
+        typer.Option("--tracker", metavar="NAME", help="tensorboard, wandb …; repeat for several."),
+    ] = None,
+    max_seconds: Annotated[
+        float, typer.Option(metavar="S", help="Save and stop after this long.")
+    ] = math.inf,
+) -> None:
+    """Meta-train a hypernetwork; run again with the same arguments to go on after an interruption.
+
+    With several GPUs or processes: accelerate launch scripts/train_ghn.py …, with the same options.
+    """
+    given = {name: value for name, value in locals().items() if value is not None}
+
+    from ghn.metatrain.config import MetaTrainConfig
+    from ghn.metatrain.loop import metatrain
+    from ghn.metatrain.progress import update_bar
+
+    names = {entry.name for entry in fields(MetaTrainConfig)}
+    values = {**_settings(settings), **{name: value for name, value in given.items() if name in names}}
+    config = MetaTrainConfig.from_dict(values)
+    with update_bar(config.steps) as progress:
+        metatrain(config, output, max_seconds, progress, device, trackers or ())
+    print(f"checkpoint in {output / 'checkpoint'}")
+
+
+def _settings(given: str | None) -> dict[str, Any]:
+    if given is None or given.lstrip().startswith("{"):
+        return json_object(given, "--settings")
+    try:
+        return json_object(Path(given).read_text(), "--settings")
+    except OSError as error:
+        raise ConfigError(
+            f"--settings: {given} can't be read ({error}); pass a file or a JSON object"
+        ) from error

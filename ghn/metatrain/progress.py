@@ -1,0 +1,44 @@
+"""How far meta-training is, on a terminal or in a log file."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ghn.metatrain.loop import Progress as OnUpdate
+
+_LINES = 100
+"""In a log file, over a whole run."""
+
+
+@contextmanager
+def update_bar(total: int) -> Iterator[OnUpdate]:
+    """A bar over all updates with the time that is left, on stderr; lines now and then where that is no terminal.
+
+    Yields:
+        What ``metatrain`` calls after each update. Targets and updates lost to losses that were not finite are counted.
+    """
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("updates, left:"),
+        TimeRemainingColumn(),
+    )
+    lost = {"skipped": 0, "dropped": 0}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("preparing", total=total)
+
+        def show(done: int, row: dict[str, float]) -> None:
+            for name in lost:
+                lost[name] += int(row[name])
+            text = f"loss {row['loss']:.4f}, targets {row['first_loss']:.2f} → {row['last_loss']:.2f}"
+            if any(lost.values()):
+                text += f", not finite: {lost['skipped']} targets, {lost['dropped']} updates"
+            bar.update(task, completed=done, description=text)
+            if not console.is_terminal and (done % max(1, total // _LINES) == 0 or done == total):
+                console.print(f"{done}/{total}: {text}", highlight=False)
+
+        yield show

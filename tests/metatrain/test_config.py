@@ -1,0 +1,32 @@
+"""Settings are checked before anything is loaded."""
+
+import pytest
+
+from ghn.errors import ConfigError
+from ghn.metatrain.config import MetaTrainConfig
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"images": "", "text": ""}, "nothing to learn from"),
+        ({"objective": "regresion"}, "Did you mean 'regression'"),
+        ({"scale": "ful"}, "Did you mean 'full'"),
+        ({"steps": 0}, "steps is 0; expected 1 or more"),
+        ({"inner_steps": [9, 3]}, "inner_steps is 9, 3"),
+        ({"targets_per_step": 3, "bases": 2}, "2 bases"),
+        ({"repeats": 2, "objective": "step0"}, "needs objective='regression'"),
+        ({"ema": 1.0}, r"ema in \[0, 1\)"),
+        ({"tokenizers": []}, "needs a tokenizer"),
+        ({"stepps": 3}, "Did you mean 'steps'"),
+        ({"ghn": {"decoder": {"rnk": 3}}}, "Did you mean 'rank'"),
+    ],
+)
+def test_mistakes_are_named(settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        MetaTrainConfig.from_dict(settings)
+
+
+def test_plain_values_give_the_settings_back() -> None:
+    config = MetaTrainConfig(inner_steps=(3, 5), tokenizers=("bytes", "folder"), bases=2)
+    assert MetaTrainConfig.from_dict(config.to_dict()) == config

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_leaves
 
 from ghn.graph import values
+from ghn.graph.forms import map_tensors, to_meta
 from ghn.graph.ops import kind_of
 from ghn.graph.skeleton import ParameterRegistry, has_storage, storage_key
 
@@ -28,7 +30,7 @@ class Operand:
     """In ``RawNode.inputs``."""
 
 
-@dataclass
+@dataclass(slots=True)
 class RawNode:
     """One recorded input, parameter, operation or output."""
 
@@ -45,6 +47,62 @@ class RawNode:
     """For each of ``inputs``, which of the source's results it is."""
     call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
     """Operations that only move values: function and arguments, with an ``Operand`` for each tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Schema:
+    """What of an operation's schema matters here."""
+
+    name: str
+    """Without namespace and overload."""
+    kind: str
+    arguments: tuple[str, ...]
+    writes: frozenset[int]
+    """Positions of the arguments that are written in place."""
+
+
+@cache
+def _schema(func: Any) -> _Schema:
+    name = func._schema.name.partition("::")[2]
+    written = (
+        position
+        for position, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    )
+    names = tuple(argument.name for argument in func._schema.arguments)
+    return _Schema(name, kind_of(name), names, frozenset(written))
+
+
+class _Call:
+    """One call of an operation, its arguments bound to the schema."""
+
+    __slots__ = ("args", "bound", "func", "kwargs", "schema", "tensors", "written")
+
+    def __init__(self, schema: _Schema, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.schema, self.func, self.args, self.kwargs = schema, func, args, kwargs
+        self.bound: list[tuple[str, Any]] = list(zip(schema.arguments, args, strict=False))
+        """Values by the names of the arguments, in their order."""
+        self.tensors: list[tuple[int, Tensor]] = []
+        """(slot, tensor): the position of the argument, plus the position in a list argument."""
+        self.written: list[Tensor] = []
+        """Tensors that are written in place."""
+        given = list(enumerate(args))
+        if kwargs:
+            rest = range(len(args), len(schema.arguments))
+            named = [position for position in rest if schema.arguments[position] in kwargs]
+            given += [(position, kwargs[schema.arguments[position]]) for position in named]
+            self.bound += [(schema.arguments[position], value) for position, value in given[len(args) :]]
+        for position, value in given:
+            if isinstance(value, Tensor):
+                self.tensors.append((position, value))
+                if position in schema.writes:
+                    self.written.append(value)
+            elif isinstance(value, list | tuple):
+                self.tensors += [
+                    (position + offset, entry)
+                    for offset, entry in enumerate(value)
+                    if isinstance(entry, Tensor)
+                ]
 
 
 class Recorder(TorchDispatchMode):
@@ -105,27 +163,21 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        name = func._schema.name.partition("::")[2]
+        call = _Call(_schema(func), func, args, kwargs or {})
+        name = call.schema.name
         self.last = (self._module, name)
-        tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
-        written = [
-            value
-            for argument, value in _bound(func, args, kwargs)
-            if argument.alias_info is not None and argument.alias_info.is_write and isinstance(value, Tensor)
-        ]
-        if written and name not in values.ANSWERS:
-            return self._write(func, name, args, kwargs, tensors, written)
-        result = self._evaluate(func, name, args, kwargs, tensors)
-        if name not in values.ANSWERS:
-            self._record(func, name, args, kwargs, tree_flatten(result)[0])
+        if name in values.ANSWERS:
+            return self._evaluate(call)
+        if call.written:
+            return self._write(call)
+        result = self._evaluate(call)
+        self._record(call, [result] if isinstance(result, Tensor) else tree_leaves(result))
         return result
 
-    def _evaluate(
-        self, func: Any, name: str, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]
-    ) -> Any:
-        known = all(self.known(tensor) for tensor in tensors)
-        if not tensors and name in values.FACTORIES and _factory_numel(args) > values.MAX_KNOWN_NUMEL:
+    def _evaluate(self, call: "_Call") -> Any:
+        name, args = call.schema.name, call.args
+        known = all(self.known(tensor) for _, tensor in call.tensors)
+        if not call.tensors and name in values.FACTORIES and _factory_numel(args) > values.MAX_KNOWN_NUMEL:
             known = False
         if not known and name in LIKES and _like_numel(name, args) <= values.MAX_KNOWN_NUMEL:
             args, known = (_stand_in(args[0]), *args[1:]), True
@@ -134,50 +186,44 @@ class Recorder(TorchDispatchMode):
             if self._answers > values.PATIENCE:
                 return values.restless_answer(name, args, self._answers)
         if not known:
-            return values.run_unknown(func, name, self._hide(args), self._hide(kwargs), self.truth)
-        return values.run_known(func, _on_cpu(args), _on_cpu(kwargs))
+            return self._run_unknown(call)
+        return values.run_known(
+            call.func, map_tensors(Tensor.cpu, args), map_tensors(Tensor.cpu, call.kwargs)
+        )
 
-    def _write(
-        self,
-        func: Any,
-        name: str,
-        args: Any,
-        kwargs: dict[str, Any],
-        tensors: list[Tensor],
-        written: list[Tensor],
-    ) -> Any:
+    def _run_unknown(self, call: "_Call") -> Any:
+        """Run on meta twins in place of parameters and of tensors whose values became unknown."""
+        args, kwargs = map_tensors(self._hide, call.args), map_tensors(self._hide, call.kwargs)
+        return values.run_unknown(call.func, call.schema.name, args, kwargs, self.truth)
+
+    def _hide(self, tensor: Tensor) -> Tensor:
+        return tensor if tensor.is_meta or self.known(tensor) else to_meta(tensor)
+
+    def _write(self, call: "_Call") -> Any:
         """In-place operations: run on what the trace owns; of the model's own tensors, only note the write."""
-        mine = all(storage_key(t) in self._owned for t in written if t.device.type != "meta")
-        if mine and all(self.known(tensor) for tensor in tensors):
-            result = values.run_known(func, args, kwargs)
+        real = [tensor for tensor in call.written if tensor.device.type != "meta"]
+        mine = all(storage_key(tensor) in self._owned for tensor in real)
+        if mine and all(self.known(tensor) for _, tensor in call.tensors):
+            result = values.run_known(call.func, call.args, call.kwargs)
         else:
-            real = [tensor for tensor in written if tensor.device.type != "meta"]
             self._unknown.update(storage_key(tensor) for tensor in real)
-            result = values.run_unknown(func, name, self._hide(args), self._hide(kwargs), self.truth)
+            result = self._run_unknown(call)
             if real:
-                result = written[0] if isinstance(result, Tensor) else result
-        node = self._record(func, name, args, kwargs, written)
+                result = call.written[0] if isinstance(result, Tensor) else result
+        node = self._record(call, call.written)
         if node is not None:
-            for tensor in written:
+            for tensor in call.written:
                 self._writer_of[storage_key(tensor)] = node
                 self._node_of[id(tensor)] = node
                 self._number_of[id(tensor)] = 0
         return result
 
-    def _hide(self, value: Any) -> Any:
-        """Meta twins in place of parameters and of tensors whose values became unknown."""
-        return tree_map_only(
-            Tensor, lambda tensor: tensor if self.known(tensor) else values.to_meta(tensor), value
-        )
-
-    def _record(
-        self, func: Any, name: str, args: Any, kwargs: dict[str, Any], results: list[Any]
-    ) -> int | None:
+    def _record(self, call: "_Call", results: list[Any]) -> int | None:
         outputs = [result for result in results if isinstance(result, Tensor)]
         inputs: list[tuple[int, int]] = []
         taken: list[int] = []
         operands: dict[int, Operand] = {}
-        for slot, tensor in _slots(func, args, kwargs):
+        for slot, tensor in call.tensors:
             source = self._source(tensor)
             if source is not None:
                 operands[id(tensor)] = Operand(len(inputs))
@@ -187,15 +233,16 @@ class Recorder(TorchDispatchMode):
                 )
         node = None
         if inputs and outputs:
-            shape = tuple(outputs[0].shape)
-            summary = {argument.name: _summary(value) for argument, value in _bound(func, args, kwargs)}
-            kind = kind_of(name)
-            call = None
-            if kind in MOVES:
-                placed = tree_map_only(Tensor, lambda tensor: operands.get(id(tensor)), (args, kwargs))
-                call = (func, *placed)
+            name, shape = call.schema.name, tuple(outputs[0].shape)
+            arguments = {argument: _summary(value) for argument, value in call.bound}
+            replay = None
+            if call.schema.kind in MOVES:
+                placed = map_tensors(lambda tensor: operands.get(id(tensor)), (call.args, call.kwargs))
+                replay = (call.func, *placed)
             node = self._add(
-                RawNode(kind, name, self._module, inputs, shape, summary, taken=taken, call=call)
+                RawNode(
+                    call.schema.kind, name, self._module, inputs, shape, arguments, taken=taken, call=replay
+                )
             )
         for number, tensor in enumerate(outputs):
             self._remember(tensor, node, number)
@@ -267,30 +314,12 @@ def tensors_in(value: Any, depth: int = 6) -> Iterator[Tensor]:
         yield from tensors_in(vars(value), depth - 1)
 
 
-def _bound(func: Any, args: Any, kwargs: dict[str, Any]) -> list[tuple[Any, Any]]:
-    """The schema's arguments with the values they got."""
-    arguments = func._schema.arguments
-    bound = list(zip(arguments, args, strict=False))
-    return bound + [
-        (argument, kwargs[argument.name]) for argument in arguments[len(args) :] if argument.name in kwargs
-    ]
-
-
-def _slots(func: Any, args: Any, kwargs: dict[str, Any]) -> Iterator[tuple[int, Tensor]]:
-    position = {argument.name: number for number, argument in enumerate(func._schema.arguments)}
-    for argument, value in _bound(func, args, kwargs):
-        entries = value if isinstance(value, list | tuple) else [value]
-        for offset, entry in enumerate(entries):
-            if isinstance(entry, Tensor):
-                yield position[argument.name] + offset, entry
-
-
 def _summary(value: Any) -> Any:
+    if value is None or isinstance(value, (int, float, str)):
+        return value
     if isinstance(value, Tensor):
         return tuple(value.shape)
-    if isinstance(value, list | tuple):
-        return tuple(_summary(entry) for entry in value)
-    return value if isinstance(value, int | float | bool | str) else None
+    return tuple([_summary(entry) for entry in value]) if isinstance(value, (list, tuple)) else None
 
 
 def _factory_numel(args: Any) -> int:
@@ -311,9 +340,3 @@ def _like_numel(name: str, args: Any) -> int:
 
 def _stand_in(tensor: Tensor) -> Tensor:
     return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
-
-
-def _on_cpu(value: Any) -> Any:
-    return tree_map_only(
-        Tensor, lambda tensor: tensor.cpu() if tensor.device.type != "cpu" else tensor, value
-    )

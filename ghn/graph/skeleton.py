@@ -5,6 +5,8 @@ import random
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,20 @@ from ghn.errors import TraceError
 
 UNCOPIABLE = (TypeError, RuntimeError, AttributeError, NotImplementedError, copy.Error, ValueError)
 """What ``copy.deepcopy`` raises on locks, open files, generators and tensors with a history."""
+
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+PRIVATE = frozenset(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
+"""Dictionaries that every module has, mostly empty ones, and that no two modules share."""
+
+ATOMS = frozenset(
+    {
+        *(type(None), bool, int, float, complex, str, bytes, type, range),
+        *(FunctionType, BuiltinFunctionType, torch.Size, torch.dtype, torch.device),
+    }
+)
+"""Types whose values a copy shares."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -33,27 +49,22 @@ def unwrap(model: nn.Module) -> nn.Module:
 def make_skeleton(model: nn.Module) -> nn.Module:
     """Copy the module tree without copying tensors, hooks or gradients.
 
-    Attributes that ``forward`` may change (caches, counters, lists) are copied; a model with attributes that can't be
-    (locks, open files, generators) is copied one module at a time instead, sharing those attributes.
+    Attributes that ``forward`` may change (caches, counters, lists) are copied; those that can't be (locks, open
+    files, generators) are shared.
     """
-    memo: dict[int, Any] = {}
-    for tensor in _tensors(model):
-        memo[id(tensor)] = tensor
-    try:
-        skeleton = copy.deepcopy(model, memo)
-    except UNCOPIABLE:
-        skeleton = _copy_tree(model, {id(tensor): tensor for tensor in _tensors(model)})
+    skeleton = _copy_module(model, {id(tensor): tensor for tensor in _tensors(model)})
     for module in skeleton.modules():
-        for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+        for name in HOOKS:
+            hooks = getattr(module, name)
             # The user's hooks may write to the user's objects; parametrizing ones (spectral norm) compute weights,
             # and transformers' own hooks collect the hidden states that its heads read.
-            kept = {
-                k: h
-                for k, h in getattr(module, hooks).items()
-                if _maker(h).startswith(("torch.nn.utils", "transformers."))
-            }
-            if not isinstance(module, torch.jit.ScriptModule):
-                setattr(module, hooks, type(getattr(module, hooks))(kept))
+            if hooks and not isinstance(module, torch.jit.ScriptModule):
+                kept = {
+                    key: hook
+                    for key, hook in hooks.items()
+                    if _maker(hook).startswith(("torch.nn.utils", "transformers."))
+                }
+                setattr(module, name, type(hooks)(kept))
     return skeleton
 
 
@@ -71,33 +82,60 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
                     yield value.grad
 
 
-def _copy_tree(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """Copy module by module and attribute by attribute; what can't be copied is shared."""
+def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """Copy module by module and attribute by attribute, as ``copy.deepcopy`` does but several times faster."""
     if id(module) in memo:
         return memo[id(module)]
+    kind: Any = type(module)  # mypy finds classes of modules unhashable
+    if _copies_itself(kind):
+        try:
+            copied: nn.Module = copy.deepcopy(module, memo)
+            return copied
+        except UNCOPIABLE:
+            pass
     duplicate: nn.Module = module.__class__.__new__(module.__class__)
     memo[id(module)] = duplicate
-    for child in filter(None, module._modules.values()):  # before attributes that may refer to one
-        _copy_tree(child, memo)
+    attributes = duplicate.__dict__
     for key, value in vars(module).items():
-        duplicate.__dict__[key] = _copy_value(value, memo)
+        attributes[key] = type(value)() if key in PRIVATE and not value else _copy_value(value, memo)
     return duplicate
 
 
+@cache
+def _copies_itself(kind: Any) -> bool:
+    """Whether a class says how its modules are copied (ScriptModules, graph modules)."""
+    return any(
+        getattr(kind, name, None) is not getattr(nn.Module, name, None)
+        for name in ("__deepcopy__", "__reduce_ex__", "__reduce__", "__getstate__")
+    )
+
+
 def _copy_value(value: Any, memo: dict[int, Any]) -> Any:
+    kind = type(value)
+    if kind in ATOMS:
+        return value
     if id(value) in memo:
         return memo[id(value)]
+    if isinstance(value, nn.Module):
+        return _copy_module(value, memo)
+    if kind is tuple and all(type(entry) in ATOMS for entry in value):
+        return value
+    if kind is set:
+        memo[id(value)] = {_copy_value(entry, memo) for entry in value}
+        return memo[id(value)]
+    if kind is list:
+        memo[id(value)] = entries = []  # known before its entries, which may hold it
+        entries += [_copy_value(entry, memo) for entry in value]
+        return entries
+    if kind is dict or kind is OrderedDict:
+        memo[id(value)] = mapping = kind()
+        for key, entry in value.items():
+            mapping[key] = _copy_value(entry, memo)
+        return mapping
     try:
         return copy.deepcopy(value, memo)
     except UNCOPIABLE:
-        # Containers are still taken apart, so that only the entry at fault is shared.
-        if type(value) in (dict, list, OrderedDict):
-            entries = value.items() if isinstance(value, dict) else enumerate(value)
-            shared = copy.copy(value)
-            for key, entry in entries:
-                shared[key] = _copy_value(entry, memo)
-            return shared
-        return value
+        return value  # locks, open files, generators: shared
 
 
 @contextmanager

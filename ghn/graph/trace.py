@@ -1,5 +1,6 @@
 """Run a model on shapes alone and turn what happened into a computation graph."""
 
+import gc
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -46,7 +47,7 @@ def trace(model: nn.Module, inputs: Any = None, simplify: bool = True) -> Comput
     """
     inner = unwrap(model)
     args, kwargs = example_inputs(inner) if inputs is None else _arguments(inputs)
-    with untouched_randomness():
+    with untouched_randomness(), _paused_collection():
         skeleton = make_skeleton(inner)
         registry = ParameterRegistry(model, skeleton)
         record: list[RawNode] = []
@@ -71,6 +72,18 @@ def trace(model: nn.Module, inputs: Any = None, simplify: bool = True) -> Comput
         assert failure is not None
         raise _explain(type(inner).__name__, *failure) from failure[0]
     return replace(graph, notes=tuple(notes))
+
+
+@contextmanager
+def _paused_collection() -> Iterator[None]:
+    """A record is many small objects and hardly any garbage: searching it over and over takes a sixth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _attached(graph: ComputationGraph) -> frozenset[str]:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from ghn.graph.forms import result_on_meta, to_meta
+
 MAX_KNOWN_NUMEL = 2**22
 """Constants above this size are not computed; only their shapes are."""
 
@@ -26,21 +28,6 @@ ANSWERS = frozenset("item _local_scalar_dense is_nonzero equal allclose".split()
 
 PATIENCE = 1000
 """Unknown answers in one run, after which they start to change: the target may loop until it gets another one."""
-
-
-def to_meta(value: Any) -> Any:
-    """Replace every tensor of a nested value by a meta tensor of the same shape, stride and type."""
-
-    def convert(tensor: Tensor) -> Tensor:
-        if tensor.device.type == "meta":
-            return tensor
-        if tensor.layout != torch.strided:
-            return tensor.to("meta")
-        # Views must agree with their base on being inference tensors, so a twin is what its original is.
-        with torch.inference_mode(tensor.is_inference()):
-            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
-
-    return tree_map_only(Tensor, convert, value)
 
 
 def ones_like_meta(value: Any) -> Any:
@@ -94,7 +81,7 @@ def run_unknown(func: Callable[..., Any], name: str, args: Any, kwargs: dict[str
     if "device" in kwargs and kwargs["device"] is not None:
         kwargs = {**kwargs, "device": torch.device("meta")}
     try:
-        result = func(*to_meta(args), **to_meta(kwargs))
+        result = result_on_meta(func, args, kwargs)
     except (NotImplementedError, RuntimeError) as error:
         result = _run_on_ones(func, args, kwargs, error)
     return _go_round(result, args) if name in SELECTIONS else result

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ MAX_REAL_NUMEL = 2**24
 _FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 
 _WRITES = frozenset("normal_ uniform_ zero_ fill_ mul_ add_ sub_ clamp_ erfinv_ copy_".split())
-"""In-place operations of initializers; they have nothing to write to on meta, where each still takes a millisecond."""
+"""In-place operations of initializers, those of ``torch.nn.init`` apart; they have nothing to write to on meta, where
+each still takes a millisecond."""
 
 
 @contextmanager
@@ -46,14 +48,22 @@ def parameters_on_meta() -> Iterator[None]:
         handle.remove()
 
 
+@lru_cache(maxsize=4096)
+def _initializes(func: Any) -> bool:
+    return getattr(func, "__name__", "") in _WRITES or getattr(func, "__module__", "") == "torch.nn.init"
+
+
 class _SmallTensorsReal(TorchFunctionMode):
     """Keep small tensors on the CPU even next to meta parameters, and let both meet in one operation."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in _WRITES and args and args[0].is_meta:
-            return args[0]
-        if str(kwargs.get("device")) == "meta":
+        if _initializes(func):
+            written = args[0] if args else kwargs.get("tensor")
+            if isinstance(written, Tensor) and written.is_meta:
+                return written
+        device = kwargs.get("device")
+        if device is not None and str(device) == "meta":
             # Constructors copy the device of a parameter: buffers made there would have no values.
             kwargs = {**kwargs, "device": None}
         if func in _FACTORIES and kwargs.get("device") is None:

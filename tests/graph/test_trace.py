@@ -1,5 +1,6 @@
 """Traced graphs are exactly the ones a person would draw: every node, every edge, every slot."""
 
+import gc
 from collections import Counter
 from itertools import pairwise
 
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ghn.errors import TraceError
 from ghn.graph.graph import ComputationGraph
 from ghn.graph.trace import trace
 
@@ -224,3 +226,12 @@ def test_unsimplified_graph_keeps_shape_operations():
     kinds = Counter(node.kind for node in trace(Attention(True), SEQUENCE, simplify=False).nodes)
     assert kinds["shape"] >= 8
     assert kinds["linear"] == 4
+
+
+def test_garbage_collection_goes_on_after_a_trace():
+    assert gc.isenabled()
+    trace(nn.Linear(2, 3), torch.randn(1, 2))
+    assert gc.isenabled()
+    with pytest.raises(TraceError):
+        trace(nn.Linear(2, 3), torch.randn(1, 5))
+    assert gc.isenabled()

@@ -71,21 +71,8 @@ class Store:
         self.write_json(f"{_RUNS}/{run.init}-seed{run.seed}-lr{run.lr!r}.json", run.to_dict())
 
     def finished(self) -> dict[Key, Run]:
-        """Runs that are done.
-
-        Raises:
-            OutputError: If a file was damaged.
-        """
-        found = {}
-        for path in sorted((self.path / _RUNS).glob("*.json")):
-            try:
-                run = Run.from_dict(json.loads(path.read_text()))
-            except (ValueError, TypeError, KeyError) as error:
-                raise OutputError(
-                    f"{path} is damaged ({error}); delete it, and its run is done again"
-                ) from error
-            found[run.init, run.seed, run.lr] = run
-        return found
+        """See ``finished_runs``."""
+        return finished_runs(self.path)
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Write a file that is complete or not there."""
@@ -106,6 +93,22 @@ class Store:
                 f"can't write {str(self.path / name)!r} ({error.strerror}); finished runs are kept: make room, then "
                 f"pass --resume --output-dir {self.path}"
             ) from error
+
+
+def finished_runs(folder: Path) -> dict[Key, Run]:
+    """Runs that a comparison's folder holds.
+
+    Raises:
+        OutputError: If a file was damaged.
+    """
+    found = {}
+    for path in sorted((folder / _RUNS).glob("*.json")):
+        try:
+            run = Run.from_dict(json.loads(path.read_text()))
+        except (ValueError, TypeError, KeyError) as error:
+            raise OutputError(f"{path} is damaged ({error}); delete it, and its run is done again") from error
+        found[run.init, run.seed, run.lr] = run
+    return found
 
 
 def _continue(path: Path, config: CompareConfig) -> str:

@@ -1,0 +1,1 @@
+"""Evaluate initializations over the held-out architectures."""

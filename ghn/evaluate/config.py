@@ -1,0 +1,201 @@
+"""What an evaluation is asked to do."""
+
+import fnmatch
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ghn.apply.baselines import ARMS, NEEDS_CHECKPOINT
+from ghn.errors import ConfigError, did_you_mean
+from ghn.finetune.config import CompareConfig
+from ghn.spaces import Architecture, held_out
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Held-out architectures × data sets × arms × seeds."""
+
+    images: str = "uoft-cs/cifar10"
+    """Image data of the kind that the hypernetwork has seen; empty for none."""
+    text: str = "Salesforce/wikitext:wikitext-2-raw-v1"
+    """Text, likewise."""
+    transfer_images: str = "digits"
+    """Images that it hasn't seen, for a shorter budget and the arms of ``transfer_arms`` alone; empty for none."""
+    transfer_text: str = "python-stdlib"
+    """Text, likewise."""
+    checkpoint: str | None = None
+    """Hypernetwork of the arms 'ghn' and 'base'; None is the shipped one."""
+    arms: tuple[str, ...] = ("random", "ghn", "base", "orthogonal", "mimetic")
+    """Names from ``ghn.apply.baselines.ARMS``; all are compared with 'random'."""
+    transfer_arms: tuple[str, ...] = ("random", "ghn")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each seeds construction, initialization and data order of one run per arm; the first also tunes."""
+    lr: tuple[float, ...] = (1e-3, 3e-3)
+    """Grid of peak learning rates: each arm runs all with the first seed, and the others with its best."""
+    image_size: int = 16
+    """Side of the images, in pixels."""
+    sequence_length: int = 64
+    """Tokens per text example."""
+    image_batch: int = 32
+    """Images per step."""
+    text_batch: int = 8
+    """Texts per step."""
+    steps: int = 240
+    """Training steps of a run; evaluated at every tenth part."""
+    transfer_steps: int = 80
+    """The same for transfer data."""
+    eval_samples: int = 640
+    """Examples of each evaluation."""
+    max_parameters: int = 12_000_000
+    """Larger architectures of the list are left out."""
+    precision: str = "fp32"
+    """As ``CompareConfig`` has it, and so is the next."""
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in (*self.arms, *self.transfer_arms):
+            if name not in ARMS:
+                raise ConfigError(
+                    f"unknown arm {name!r}; expected some of {', '.join(ARMS)}.{did_you_mean(name, ARMS)}"
+                )
+        if "random" not in self.arms or "random" not in self.transfer_arms:
+            raise ConfigError("every arm is compared with 'random'; add it to the arms")
+        for steps in (self.steps, self.transfer_steps):
+            if steps < 1 or steps % 10:
+                raise ConfigError(
+                    f"tenths of the budget are reported; expected a multiple of 10, got {steps} steps"
+                )
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> "EvaluateConfig":
+        """A preset with changes; None changes nothing.
+
+        Raises:
+            ConfigError: If there is none of that name.
+        """
+        if name not in PRESETS:
+            raise ConfigError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
+        return replace(PRESETS[name], **{key: value for key, value in changes.items() if value is not None})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values; of folders the name alone, which means something elsewhere too."""
+        values: dict[str, Any] = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()
+        }
+        local = ("images", "text", "transfer_images", "transfer_text", "checkpoint")
+        return values | {name: short_name(values[name]) for name in local}
+
+
+def short_name(source: str | None) -> str | None:
+    """Name of a data set or checkpoint for results: that of a folder without the path to it."""
+    return source and (Path(source).name if Path(source).is_dir() else source)
+
+
+PRESETS = {
+    "cpu": EvaluateConfig(),
+    "gpu": EvaluateConfig(
+        lr=(3e-4, 1e-3, 3e-3, 1e-2),
+        image_size=32,
+        sequence_length=128,
+        image_batch=128,
+        text_batch=32,
+        steps=2000,
+        transfer_steps=400,
+        eval_samples=10_000,
+        max_parameters=10**12,
+        precision="bf16",
+    ),
+}
+"""'cpu' takes about four hours on two cores, in two processes; 'gpu' has whole images and longer budgets."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One architecture on one data set."""
+
+    architecture: Architecture
+    dataset: str
+    transfer: bool
+
+    @property
+    def name(self) -> str:
+        """Unique in the held-out list, and short: family, depth and width."""
+        shape = self.architecture
+        return f"{shape.family}-{shape.depth}x{shape.width}"
+
+    @property
+    def data(self) -> str:
+        """Name of the data set for results."""
+        return short_name(self.dataset) or ""
+
+    @property
+    def task(self) -> str:
+        """'images' or 'text'."""
+        return self.architecture.task
+
+
+def cases(config: EvaluateConfig, pattern: str = "*", limit: int | None = None) -> list[Case]:
+    """The cases of an evaluation, smallest architectures first, all data sets of one after the other.
+
+    Args:
+        config: Sizes and data.
+        pattern: Shell pattern that the case's name must match.
+        limit: At most this many architectures.
+
+    Raises:
+        ConfigError: If the pattern matches nothing.
+    """
+    sized = _sized(config.image_size, config.sequence_length)
+    kept = [architecture for parameters, architecture in sized if parameters <= config.max_parameters]
+    named = [(Case(architecture, "", False).name, architecture) for architecture in kept]
+    matching = [architecture for name, architecture in named if fnmatch.fnmatch(name, pattern)]
+    if not matching:
+        raise ConfigError(f"no model matches {pattern!r}; there are {', '.join(name for name, _ in named)}")
+    return [
+        Case(architecture, dataset, transfer)
+        for architecture in matching[:limit]
+        for dataset, transfer in _datasets(config, architecture.task)
+        if dataset
+    ]
+
+
+@lru_cache(maxsize=4)
+def _sized(image_size: int, sequence_length: int) -> list[tuple[int, Architecture]]:
+    """The held-out list with numbers of parameters, smallest first."""
+    found = [
+        (sum(parameter.numel() for parameter in architecture.build(device="meta").parameters()), architecture)
+        for architecture in held_out(image_size, sequence_length)
+    ]
+    return sorted(found, key=lambda entry: entry[0])
+
+
+def _datasets(config: EvaluateConfig, task: str) -> tuple[tuple[str, bool], tuple[str, bool]]:
+    if task == "text":
+        return (config.text, False), (config.transfer_text, True)
+    return (config.images, False), (config.transfer_images, True)
+
+
+def comparison(config: EvaluateConfig, case: Case, arm: str, folder: str) -> CompareConfig:
+    """Settings of one arm's runs for ``ghn.finetune``."""
+    text = case.task == "text"
+    steps = config.transfer_steps if case.transfer else config.steps
+    return CompareConfig(
+        model=case.architecture.spec,
+        model_kwargs=case.architecture.kwargs,
+        dataset=case.dataset,
+        image_size=None if text else config.image_size,
+        sequence_length=config.sequence_length if text else None,
+        checkpoint=config.checkpoint if arm in NEEDS_CHECKPOINT else None,
+        inits=(arm,),
+        seeds=config.seeds,
+        lr=config.lr,
+        steps=steps,
+        batch_size=config.text_batch if text else config.image_batch,
+        eval_every=max(1, steps // 10),
+        eval_samples=config.eval_samples,
+        precision=config.precision,
+        device=config.device,
+        output_dir=folder,
+        resume=True,
+    )

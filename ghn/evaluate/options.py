@@ -1,0 +1,131 @@
+"""The command line of ``scripts/evaluate_init.py``."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from ghn.apply.baselines import NEEDS_CHECKPOINT, load_hypernetwork
+from ghn.console import run_app
+from ghn.environment import machine, versions
+from ghn.errors import ConfigError
+from ghn.evaluate.config import EvaluateConfig, cases
+from ghn.evaluate.report import write_evaluation
+from ghn.evaluate.run import evaluate_case, outcome_of
+from ghn.finetune.compare import commit
+from ghn.finetune.options import spread_lists
+from ghn.spaces.held_out import VERSION
+
+SETTINGS = "evaluation.json"
+
+
+def evaluate_command(
+    output: Annotated[Path, typer.Argument(help="Folder for runs and results; call again to go on.")],
+    preset: Annotated[str, typer.Option(metavar="NAME", help="cpu or gpu.")] = "cpu",
+    images: Annotated[str | None, typer.Option(metavar="ID|DIR", help="Images; '' for none.")] = None,
+    text: Annotated[str | None, typer.Option(metavar="ID|DIR", help="Text; '' for none.")] = None,
+    transfer_images: Annotated[
+        str | None, typer.Option(metavar="ID|DIR", help="Unseen images; '' for none.")
+    ] = None,
+    transfer_text: Annotated[
+        str | None, typer.Option(metavar="ID|DIR", help="Unseen text; '' for none.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(metavar="DIR|ID", help="Hypernetwork; the shipped one by default.")
+    ] = None,
+    inits: Annotated[
+        list[str] | None, typer.Option(metavar="ARM …", help="Arms; all are compared with random.")
+    ] = None,
+    seeds: Annotated[list[int] | None, typer.Option(metavar="N …", help="The first tunes.")] = None,
+    lr: Annotated[list[float] | None, typer.Option(metavar="RATE …", help="Grid of peak rates.")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Steps of a run.")] = None,
+    transfer_steps: Annotated[int | None, typer.Option(metavar="N", help="The same on unseen data.")] = None,
+    eval_samples: Annotated[int | None, typer.Option(metavar="N", help="Examples of an evaluation.")] = None,
+    max_parameters: Annotated[int | None, typer.Option(metavar="N", help="Of a model.")] = None,
+    models: Annotated[
+        str, typer.Option(metavar="PATTERN", help="Shell pattern of names such as 'vit-*' or '*x384'.")
+    ] = "*",
+    limit_models: Annotated[int | None, typer.Option(metavar="N", help="The smallest alone.")] = None,
+    part: Annotated[
+        str, typer.Option(metavar="K/N", help="This of N processes that share the work.")
+    ] = "1/1",
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, mps.")] = None,
+) -> None:
+    """Compare initializations over the held-out architectures, each arm at its own best rate of one grid."""
+    arms = tuple(inits) if inits else None
+    config = EvaluateConfig.preset(
+        preset,
+        images=images,
+        text=text,
+        transfer_images=transfer_images,
+        transfer_text=transfer_text,
+        checkpoint=checkpoint,
+        arms=arms,
+        seeds=tuple(seeds) if seeds else None,
+        lr=tuple(lr) if lr else None,
+        steps=steps,
+        transfer_steps=transfer_steps,
+        eval_samples=eval_samples,
+        max_parameters=max_parameters,
+        device=device,
+    )
+    chosen, listed = cases(config, models, limit_models), cases(config)
+    number, count = _part(part)
+    output.mkdir(parents=True, exist_ok=True)
+    settings = _settings(config, preset, output)
+    names = list(dict.fromkeys(case.name for case in chosen))
+    for case in (case for case in chosen if names.index(case.name) % count == number - 1):
+        evaluate_case(config, case, output)
+        known = (outcome_of(other, output) for other in listed)
+        write_evaluation([outcome for outcome in known if outcome], settings, output)
+    if (output / "table.md").exists():
+        Console().print(Markdown((output / "table.md").read_text()))
+        Console().print(
+            f"Results are in {output}: table.md, models.csv, verdicts.csv, curves.csv, results.json, plots"
+        )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command as a program: a user's mistake is one line on stderr and exit code 2."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(evaluate_command)
+    run_app(app, spread_lists(arguments))
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ConfigError(f"--part is {text!r}; expected K/N with K from 1 to N, such as 1/2")
+    return int(number), int(count)
+
+
+def _settings(config: EvaluateConfig, preset: str, folder: Path) -> dict[str, Any]:
+    """Settings and provenance; refuses a folder whose runs had another hypernetwork."""
+    path = folder / SETTINGS
+    before = json.loads(path.read_text()) if path.exists() else {}
+    digest = before.get("checkpoint_digest")
+    if {*config.arms, *config.transfer_arms} & {*NEEDS_CHECKPOINT}:
+        weights = load_hypernetwork(config.checkpoint).state_dict()
+        content = b"".join(value.numpy().tobytes() for value in weights.values())
+        found = hashlib.sha256(content).hexdigest()[:16]
+        if digest not in (None, found):
+            raise ConfigError(f"{folder} holds runs of another checkpoint; choose another output folder")
+        digest = found
+    settings = {
+        "preset": preset,
+        "held_out_version": VERSION,
+        "config": config.to_dict(),
+        "checkpoint_digest": digest,
+        "commit": commit(),
+        "versions": versions(),
+        "machine": machine(),
+        "started": before.get("started", datetime.now(UTC).isoformat(timespec="seconds")),
+    }
+    path.write_text(json.dumps(settings, indent=1) + "\n")
+    return settings

@@ -1,0 +1,162 @@
+"""Files of an evaluation: rows, curves, verdicts, a table to read, and plots."""
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ghn.errors import OutputError
+from ghn.evaluate.run import Outcome
+from ghn.evaluate.statistics import Row, Verdict, rows, verdicts
+from ghn.finetune.results import mean_curve
+
+PAIRS = (
+    ("ghn", "random"),
+    ("base", "random"),
+    ("orthogonal", "random"),
+    ("mimetic", "random"),
+    ("ghn", "base"),
+    ("ghn", "orthogonal"),
+    ("ghn", "mimetic"),
+)
+"""Which arm is counted against which."""
+
+_COLUMNS = 4
+"""Of the plots."""
+
+
+def write_evaluation(outcomes: Sequence[Outcome], settings: dict[str, Any], folder: Path) -> list[Verdict]:
+    """Write ``models.csv``, ``curves.csv``, ``verdicts.csv``, ``results.json``, ``table.md`` and a plot per data set.
+
+    Args:
+        outcomes: Of complete cases.
+        settings: Of the evaluation, with its provenance: goes into ``results.json``.
+        folder: Exists.
+
+    Returns:
+        The verdicts.
+
+    Raises:
+        OutputError: If a file can't be written.
+    """
+    table = [row for outcome in outcomes for row in rows(outcome)]
+    counted = verdicts(outcomes, PAIRS)
+    results = {"schema": 1, **settings, "verdicts": counted, "models": table}
+    results |= {name: [asdict(entry) for entry in results[name]] for name in ("verdicts", "models")}
+    contents: dict[str, bytes] = {
+        "models.csv": _csv([asdict(row) for row in table], Row).encode(),
+        "verdicts.csv": _csv([asdict(verdict) for verdict in counted], Verdict).encode(),
+        "curves.csv": curves_csv(outcomes).encode(),
+        "table.md": markdown(table, counted).encode(),
+        "results.json": (json.dumps(results, indent=1) + "\n").encode(),
+    }
+    for dataset in dict.fromkeys(outcome.case.data for outcome in outcomes):
+        shown = [outcome for outcome in outcomes if outcome.case.data == dataset]
+        contents[f"curves-{re.sub(r'[^A-Za-z0-9.-]+', '-', dataset)}.png"] = curves_png(shown)
+    for name, content in contents.items():
+        part = folder / f"{name}.part"
+        try:
+            part.write_bytes(content)
+            part.replace(folder / name)
+        except OSError as error:
+            raise OutputError(
+                f"can't write {folder / name} ({error.strerror}); finished runs are kept"
+            ) from error
+    return counted
+
+
+def curves_csv(outcomes: Sequence[Outcome]) -> str:
+    """Every evaluation of every run, tuning included."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("model", "dataset", "arm", "seed", "lr", "step", "loss", "metric"))
+    for outcome in outcomes:
+        runs = {
+            (arm, run.seed, run.lr): run
+            for group in (outcome.tuning, outcome.tuned)
+            for arm, several in group.items()
+            for run in several
+        }
+        for (arm, seed, lr), run in runs.items():
+            for point in run.curve:
+                values = (point.step, f"{point.loss:.5g}", f"{point.metric:.5g}")
+                writer.writerow((outcome.case.name, outcome.case.data, arm, seed, lr, *values))
+    return text.getvalue()
+
+
+def markdown(table: Sequence[Row], counted: Sequence[Verdict]) -> str:
+    """Verdicts and, per data set, a table of final metrics with a column for each arm."""
+    lines = ["| data | arm | against | budget | models | higher / lower | significantly | mean difference |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for verdict in counted:
+        error = "" if verdict.sem_difference is None else f" ± {verdict.sem_difference:.4f}"
+        lines.append(
+            f"| {verdict.dataset} | {verdict.arm} | {verdict.against} | {verdict.share:.0%} | "
+            f"{verdict.models} | {verdict.wins} / {verdict.losses} | {verdict.significant_wins} / "
+            f"{verdict.significant_losses} | {verdict.mean_difference:+.4f}{error} |"
+        )
+    for dataset in dict.fromkeys(row.dataset for row in table):
+        shown = [row for row in table if row.dataset == dataset]
+        arms = list(dict.fromkeys(row.arm for row in shown))
+        lines += [
+            "",
+            f"Final metric on {dataset}, best rate of each arm; steps to random's final.",
+            "",
+        ]
+        lines.append(f"| model | parameters | {' | '.join(arms)} | steps (ghn) |")
+        lines.append("|---" * (len(arms) + 3) + "|")
+        for model in dict.fromkeys(row.model for row in shown):
+            entries = {row.arm: row for row in shown if row.model == model}
+            first = next(iter(entries.values()))
+            steps = entries["ghn"].steps_to_random_final if "ghn" in entries else None
+            cells = [_cell(entries.get(arm)) for arm in arms]
+            reached = f"{steps} of {first.steps}" if steps is not None else "–"
+            lines.append(f"| {model} | {first.parameters:,} | {' | '.join(cells)} | {reached} |")
+    return "\n".join(lines) + "\n"
+
+
+def curves_png(outcomes: Sequence[Outcome]) -> bytes:
+    """A small plot for each model: mean and standard error of each arm's metric."""
+    columns = min(_COLUMNS, len(outcomes))
+    count = math.ceil(len(outcomes) / columns)
+    figure = Figure(figsize=(3.2 * columns, 2.6 * count), layout="constrained", dpi=80)
+    axes = list(figure.subplots(count, columns, squeeze=False).flat)
+    for outcome, plot in zip(outcomes, axes, strict=False):
+        for arm, runs in outcome.tuned.items():
+            curve = mean_curve(runs, "metric")
+            steps, means, errors = zip(*curve, strict=True)
+            plot.errorbar(steps, means, errors, label=arm, linewidth=1.2)
+        plot.set_title(outcome.case.name, fontsize=9)
+        plot.grid(alpha=0.3)
+    for plot in axes[len(outcomes) :]:
+        plot.axis("off")
+    figure.axes[0].legend(fontsize=7)
+    figure.supxlabel("step")
+    figure.supylabel(outcomes[0].metric)
+    file = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(file)
+    return file.getvalue()
+
+
+def _csv(entries: Sequence[dict[str, Any]], kind: type[Row] | type[Verdict]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [entry.name for entry in fields(kind)], lineterminator="\n")
+    writer.writeheader()
+    for entry in entries:
+        writer.writerow({name: f"{v:.6g}" if isinstance(v, float) else v for name, v in entry.items()})
+    return text.getvalue()
+
+
+def _cell(row: Row | None) -> str:
+    if row is None or row.metric_100 is None:
+        return "diverged" if row else "–"
+    mark = "" if row.p_value is None or row.p_value >= 0.05 else " *"
+    return f"{row.metric_100:.4f} ± {row.sem_100 or 0.0:.4f}{mark}"

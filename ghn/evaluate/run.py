@@ -1,0 +1,174 @@
+"""Train every arm of every case; finished runs are kept, so that an evaluation can be stopped at any time."""
+
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from ghn.apply.baselines import ARMS
+from ghn.errors import ConfigError, OutputError
+from ghn.evaluate.config import Case, EvaluateConfig, comparison
+from ghn.finetune.choose import batches_of, make_task
+from ghn.finetune.config import CompareConfig
+from ghn.finetune.loop import Budget, make_accelerator, train_run
+from ghn.finetune.progress import step_bar
+from ghn.finetune.results import Run, best_runs
+from ghn.finetune.store import Store, finished_runs
+from ghn.finetune.task import Task
+
+RECORD = "case.json"
+"""Written when all arms of a case are complete: the rate of each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """All arms of one case."""
+
+    case: Case
+    parameters: int
+    metric: str
+    """Name of the metric; more is better."""
+    tuned: dict[str, list[Run]]
+    """Runs of every seed at the arm's best rate, by arm, in the order of the seeds."""
+    tuning: dict[str, list[Run]]
+    """Runs of the first seed at every rate, by arm."""
+
+
+def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
+    """Train all arms of one case: every rate with the first seed, the other seeds at the best rate.
+
+    Args:
+        config: Settings.
+        case: From ``cases``.
+        folder: Gets a folder for each arm of the case; runs that are there already are not done again.
+
+    Raises:
+        GhnError: A kind of it for every mistake: data or a checkpoint that can't be used, runs with other settings in
+            the folder.
+    """
+    arms = config.transfer_arms if case.transfer else config.arms
+    record = _read_record(folder, case)
+    if set(arms) <= set(record.get("rates", {})):
+        return
+    plans = {arm: comparison(config, case, arm, str(_place(folder, case) / arm)) for arm in arms}
+    accelerator = make_accelerator(plans["random"])
+    if accelerator.num_processes > 1:
+        raise ConfigError(
+            "an evaluation runs in one process; start one for each part: --part 1/2, --part 2/2"
+        )
+    task = make_task(plans["random"])
+    parameters, rates = task.check(), record.get("rates", {})
+    random = Runs(plans["random"], task, accelerator, case.name)
+    for arm, plan in plans.items():
+        runs = random
+        if arm != "random":
+            same = random if _changes_nothing(arm, task, plan) else None
+            runs = Runs(plan, task, accelerator, case.name, same)
+        tuning = runs.get([(config.seeds[0], rate) for rate in config.lr])
+        rates[arm] = best_runs(tuning, arm)[0].lr
+        runs.get([(seed, rates[arm]) for seed in config.seeds])
+    record = {"parameters": parameters, "metric": task.metric_name, "rates": rates}
+    part = _place(folder, case) / f"{RECORD}.part"
+    part.write_text(json.dumps(record))
+    part.replace(_place(folder, case) / RECORD)
+
+
+def outcome_of(case: Case, folder: Path) -> Outcome | None:
+    """What a folder holds about a case; None unless it is complete.
+
+    Raises:
+        OutputError: If a file in the folder is damaged.
+    """
+    record = _read_record(folder, case)
+    if not record:
+        return None
+    tuned: dict[str, list[Run]] = {}
+    tuning: dict[str, list[Run]] = {}
+    for arm, rate in record["rates"].items():
+        runs = finished_runs(_place(folder, case) / arm).values()
+        ordered = sorted(runs, key=lambda run: (run.seed, run.lr))
+        tuned[arm] = [run for run in ordered if run.lr == rate]
+        tuning[arm] = [run for run in ordered if run.seed == tuned[arm][0].seed]
+    return Outcome(
+        case=case,
+        parameters=record["parameters"],
+        metric=record["metric"],
+        tuned=tuned,
+        tuning=tuning,
+    )
+
+
+def _place(folder: Path, case: Case) -> Path:
+    return folder / "runs" / case.name / ("transfer" if case.transfer else "main")
+
+
+def _read_record(folder: Path, case: Case) -> dict[str, Any]:
+    path = _place(folder, case) / RECORD
+    if not path.exists():
+        return {}
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise OutputError(
+            f"{path} is damaged ({error}); delete it, and finished runs are counted again"
+        ) from error
+    return record
+
+
+class Runs:
+    """The runs of one arm: found in its folder, or trained and kept there.
+
+    Args:
+        plan: Of the arm.
+        task: Model and data.
+        accelerator: Where to run.
+        label: For the progress bar.
+        same: Runs of an arm that starts from the same weights, which are copied.
+    """
+
+    def __init__(
+        self,
+        plan: CompareConfig,
+        task: Task,
+        accelerator: Accelerator,
+        label: str,
+        same: "Runs | None" = None,
+    ) -> None:
+        self._plan, self._task, self._accelerator, self._label = plan, task, accelerator, label
+        self._same = same
+        Path(plan.output_dir or ".").parent.mkdir(parents=True, exist_ok=True)
+        self._store = Store.open(plan, task.dataset)
+        self._done = self._store.finished()
+        self._budget = Budget.of(plan, task, *batches_of(plan, task))
+
+    def get(self, keys: list[tuple[int, float]]) -> list[Run]:
+        """Runs by seed and rate."""
+        arm = self._plan.inits[0]
+        missing = [key for key in keys if (arm, *key) not in self._done]
+        if self._same:
+            for run in self._same.get(missing):
+                self._keep(replace(run, init=arm))
+            missing = []
+        with step_bar(len(missing) * self._budget.steps) as advance:
+            for seed, rate in missing:
+                tick = partial(advance, f"{self._label}, {arm}, seed {seed}, lr {rate:g}")
+                self._keep(
+                    train_run(self._task, self._plan, self._budget, self._accelerator, arm, seed, rate, tick)
+                )
+        return [self._done[arm, *key] for key in keys]
+
+    def _keep(self, run: Run) -> None:
+        self._store.save(run)
+        self._done[run.init, run.seed, run.lr] = run
+
+
+def _changes_nothing(arm: str, task: Task, plan: CompareConfig) -> bool:
+    """Whether an arm starts from the zoo's own weights, as 'mimetic' does where there is no attention."""
+    before, after = task.build(0), task.build(0)
+    ARMS[arm](after, 0, task.example(), plan.checkpoint)
+    values = zip(before.parameters(), after.parameters(), strict=True)
+    return all(torch.equal(old, new) for old, new in values)

@@ -1,0 +1,125 @@
+"""The script leaves complete files, goes on after a stop, and refuses what can't be compared."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ghn.encoder import EncoderConfig
+from ghn.errors import ConfigError
+from ghn.evaluate import run as running
+from ghn.evaluate.config import EvaluateConfig, cases
+from ghn.evaluate.options import evaluate_command, main
+from ghn.evaluate.run import outcome_of
+from ghn.hypernetwork import GHN, GHNConfig
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> dict:
+    torch.manual_seed(0)
+    GHN(GHNConfig(encoder=EncoderConfig(hidden=16, layers=1, heads=2))).save_pretrained(tmp_path / "net")
+    return {
+        "output": tmp_path / "out",
+        "images": "digits",
+        "text": "",
+        "transfer_images": "",
+        "transfer_text": "",
+        "checkpoint": str(tmp_path / "net"),
+        "seeds": [0, 1],
+        "lr": [1e-3, 1e-2],
+        "steps": 10,
+        "eval_samples": 32,
+        "models": "mobilenetv3-11x48",
+        "device": "cpu",
+    }
+
+
+def test_arms_are_added_to_a_folder_without_doing_runs_again(options: dict, monkeypatch) -> None:
+    evaluate_command(**options, inits=["random", "mimetic"])
+    trained = []
+    train_run = running.train_run
+    monkeypatch.setattr(running, "train_run", lambda *given: trained.append(given[4:]) or train_run(*given))
+    evaluate_command(**options, inits=["random", "ghn"])
+    assert [(arm, seed) for arm, seed, *_ in trained] == [("ghn", 0), ("ghn", 0), ("ghn", 1)]
+    with (options["output"] / "models.csv").open() as file:
+        rows = {row["arm"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == {"random", "mimetic", "ghn"}
+    # No attention: mimetic is random, and costs nothing.
+    assert rows["mimetic"]["metric_100"] == rows["random"]["metric_100"]
+    results = json.loads((options["output"] / "results.json").read_text())
+    assert results["config"]["checkpoint"] == "net" and results["commit"]
+    assert {verdict["arm"] for verdict in results["verdicts"]} == {"ghn", "mimetic"}
+    for name in ("table.md", "verdicts.csv", "curves.csv", "curves-digits.png"):
+        assert (options["output"] / name).stat().st_size > 0
+
+
+def test_incomplete_cases_are_not_reported(options: dict, monkeypatch) -> None:
+    calls = []
+    train_run = running.train_run
+
+    def stopped(*given):
+        calls.append(given)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return train_run(*given)
+
+    monkeypatch.setattr(running, "train_run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_command(**options, inits=["random"])
+    (case,) = cases(
+        EvaluateConfig(images="digits", text="", transfer_images="", transfer_text=""), options["models"]
+    )
+    assert outcome_of(case, options["output"]) is None
+    evaluate_command(**options, inits=["random"])
+    assert len(calls) == 4  # two rates and the other seed, of which the last was tried twice
+    outcome = outcome_of(case, options["output"])
+    assert outcome is not None
+    assert [run.seed for run in outcome.tuned["random"]] == [0, 1]
+    assert len(outcome.tuning["random"]) == 2
+
+
+def test_another_checkpoint_is_refused(options: dict, tmp_path: Path) -> None:
+    evaluate_command(**options, inits=["random", "ghn"])
+    torch.manual_seed(1)
+    GHN(GHNConfig(encoder=EncoderConfig(hidden=16, layers=1, heads=2))).save_pretrained(tmp_path / "net2")
+    running_with = {**options, "checkpoint": str(tmp_path / "net2")}
+    with pytest.raises(ConfigError, match="another checkpoint"):
+        evaluate_command(**running_with, inits=["random", "ghn"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inits": ["ghn"]}, "compared with 'random'"),
+        ({"inits": ["random", "gnh"]}, "Did you mean 'ghn'"),
+        ({"steps": 15}, "multiple of 10"),
+        ({"models": "resnet-1*x1"}, "no model matches"),
+        ({"part": "3/2"}, "expected K/N"),
+        ({"preset": "tpu"}, "unknown preset"),
+    ],
+)
+def test_mistakes_are_named(options: dict, changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluate_command(**{**options, **changes})
+
+
+def test_presets_differ_in_size_not_in_kind_and_names_are_unique() -> None:
+    large = cases(EvaluateConfig.preset("gpu"))
+    small = {case.name for case in cases(EvaluateConfig.preset("cpu"))}
+    names = {case.name for case in large}
+    assert small < names and len(names) == 29 and len(small) >= 20
+    assert {case.dataset for case in large if case.transfer} == {"digits", "python-stdlib"}
+
+
+def test_script_explains_itself() -> None:
+    script = [sys.executable, str(ROOT / "scripts/evaluate_init.py"), "--help"]
+    assert "held-out" in subprocess.run(script, capture_output=True, text=True, check=True).stdout
+    with pytest.raises(SystemExit) as stopped:
+        main(["/tmp/never-made", "--preset", "nothing"])
+    assert stopped.value.code == 2

@@ -1,0 +1,80 @@
+"""Figures of an evaluation follow from the curves."""
+
+import pytest
+
+from ghn.evaluate.config import Case
+from ghn.evaluate.report import curves_csv, curves_png, markdown
+from ghn.evaluate.run import Outcome
+from ghn.evaluate.statistics import at_share, rows, t_test, verdicts
+from ghn.finetune.results import Point, Run
+from ghn.spaces import Architecture
+
+
+def run(init: str, seed: int, final: float, error: str = "") -> Run:
+    """A straight line from 0 to its final metric over 10 evaluations."""
+    curve = tuple(Point(step, 1.0, final * step / 100) for step in range(0, 101, 10))
+    fixed = {"lr": 1e-3, "init_seconds": 0.1, "train_seconds": 1.0, "peak_bytes": 0}
+    return Run(init=init, seed=seed, curve=curve, error=error, **fixed)
+
+
+def outcome(width: int, *, error: str = "", **finals: list[float]) -> Outcome:
+    architecture = Architecture(spec="timm:x", family="x", depth=2, width=width)
+    tuned = {
+        arm: [run(arm, seed, final, error if arm == "ghn" else "") for seed, final in enumerate(values)]
+        for arm, values in finals.items()
+    }
+    return Outcome(
+        case=Case(architecture, "digits", False), parameters=10, metric="accuracy", tuned=tuned, tuning=tuned
+    )
+
+
+BETTER = outcome(1, random=[0.4, 0.5, 0.6], ghn=[0.5, 0.61, 0.7], base=[0.4, 0.5, 0.6])
+WORSE = outcome(2, random=[0.5, 0.5, 0.5], ghn=[0.4, 0.41, 0.39], base=[0.5, 0.5, 0.5])
+DIVERGED = outcome(3, error="the loss became nan", random=[0.5, 0.5], ghn=[0.4, 0.4])
+
+
+def test_rows_give_means_errors_and_paired_differences() -> None:
+    random, ghn, base = rows(BETTER)
+    assert (random.arm, random.metric_100) == ("random", pytest.approx(0.5))
+    assert random.metric_10 == pytest.approx(0.05)
+    assert random.sem_100 == pytest.approx(0.1 / 3**0.5)
+    assert ghn.difference == pytest.approx(0.31 / 3)
+    assert ghn.difference_sem == pytest.approx(0.01 / 3 / 3**0.5 * 3**0.5, rel=1)
+    assert ghn.p_value is not None and ghn.p_value < 0.01
+    assert ghn.steps_to_random_final == 90
+    assert base.difference == 0 and base.p_value is None
+
+
+def test_verdicts_count_models_and_significant_ones() -> None:
+    found = {(v.arm, v.against, v.share): v for v in verdicts([BETTER, WORSE], [("ghn", "random")])}
+    final = found["ghn", "random", 1.0]
+    assert (final.models, final.wins, final.losses) == (2, 1, 1)
+    assert (final.significant_wins, final.significant_losses) == (1, 1)
+    assert final.mean_difference == pytest.approx((0.31 / 3 - 0.1) / 2)
+    assert final.median_steps_share == pytest.approx(0.95)
+    assert found["ghn", "random", 0.1].median_steps_share is None
+
+
+def test_diverged_runs_lose_and_show() -> None:
+    (final,) = [v for v in verdicts([DIVERGED], [("ghn", "random")]) if v.share == 1.0]
+    assert (final.wins, final.losses) == (0, 1)
+    ghn = rows(DIVERGED)[1]
+    assert ghn.metric_100 is None and ghn.difference is None
+    assert "diverged" in markdown(rows(DIVERGED), [])
+
+
+def test_reports_hold_every_model_and_arm() -> None:
+    table = [row for each in (BETTER, WORSE) for row in rows(each)]
+    text = markdown(table, verdicts([BETTER, WORSE], [("ghn", "random")]))
+    assert "x-2x1" in text and "x-2x2" in text and "random | ghn | base" in text
+    assert len(curves_csv([BETTER, WORSE]).splitlines()) == 1 + 2 * 3 * 3 * 11
+    assert curves_png([BETTER, WORSE]).startswith(b"\x89PNG")
+
+
+def test_share_of_the_budget_is_the_first_evaluation_after_it() -> None:
+    assert at_share(BETTER.tuned["random"], 0.25) == pytest.approx([0.12, 0.15, 0.18])
+
+
+def test_t_test_needs_two_different_values() -> None:
+    assert t_test([0.1]) is None and t_test([0.1, 0.1]) is None
+    assert t_test([0.1, 0.2, 0.15]) == pytest.approx(0.0351, abs=1e-3)

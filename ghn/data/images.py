@@ -204,8 +204,8 @@ def _label_column(features: datasets.Features) -> str | None:
 def _labels(split: datasets.Dataset, column: str) -> Tensor:
     if column not in split.features:
         raise DataError(f"the evaluation split has no column {column!r}; it has {describe(split.features)}")
-    values = split.select_columns([column]).with_format("numpy")[:][column]
-    return torch.from_numpy(np.asarray(values).astype(np.int64))
+    values = split.select_columns([column]).with_format("arrow")[:][column]
+    return torch.from_numpy(values.to_numpy().astype(np.int64))
 
 
 def _fit(image: Image.Image, size: int, mode: str) -> np.ndarray:

@@ -15,7 +15,7 @@ ENDING_ROLES = ("layer_scale", "norm_weight", "linear", "conv", "conv_transpose"
 PASSED = ELEMENTWISE | NORMS | {"prelu", "roll", "index", "gather", "scatter", "sum", "pad", "flip"}
 """Kinds between the end of a branch and its addition."""
 
-GATES = frozenset({"sigmoid", "hardsigmoid", "softmax", "tanh"})
+GATES = frozenset({"sigmoid", "hardsigmoid", "softmax", "tanh", "compare", "logical"})
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +22,9 @@ BALANCE_DECAY = 0.95
 
 FIGURES = ("loss", "first_loss", "last_loss", "trust")
 """Averages over the targets of an update that its row in the log holds."""
+
+PHASES = ("draw", "predict", "target", "backward")
+"""Of an update: build and trace targets, predict, train the targets, and bring the gradients to the hypernetwork."""
 
 
 @dataclass
@@ -41,7 +45,14 @@ class Tally:
 
     figures: dict[str, list[float]]
     """By task: number of finite targets, number of others, and sums of ``FIGURES``."""
-    target_seconds: float = 0.0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+    @contextmanager
+    def timed(self, phase: str, device: torch.device) -> Iterator[None]:
+        """Add the time of the body to one of ``PHASES``."""
+        started = now(device)
+        yield
+        self.seconds[phase] += now(device) - started
 
 
 def update(
@@ -60,14 +71,19 @@ def update(
         The row for the log, the same in every process but for the times: averages over the targets, the number of
         targets ``skipped``, and of the ``dropped`` steps of the optimizer.
     """
-    started = time.perf_counter()
+    started = now(accelerator.device)
     for parameters in learner.optimizer.param_groups:
         parameters["lr"] = config.lr * schedule(step, config)
     numbers = range(config.targets_per_step)[accelerator.process_index :: accelerator.num_processes]
     tally = Tally({name: [0.0] * (2 + len(FIGURES)) for name in sorted(tasks)})
     lessons: list[tuple[Target, Lesson]] = []
     learner.optimizer.zero_grad(set_to_none=True)
-    for group in _groups((targets.draw(step, number) for number in numbers), config.held_parameters):
+
+    def draw(number: int) -> Target:
+        with tally.timed("draw", accelerator.device):
+            return targets.draw(step, number)
+
+    for group in _groups(map(draw, numbers), config.held_parameters):
         lessons += _learn_from(learner, group, tasks, config, accelerator, tally)
         if config.repeats == 1:
             lessons.clear()
@@ -88,8 +104,8 @@ def update(
         **row,
         "dropped": len(norms) - sum(map(math.isfinite, norms)),
         "gradient_norm": norms[0] if math.isfinite(norms[0]) else 0.0,
-        "seconds": time.perf_counter() - started,
-        "target_seconds": tally.target_seconds,
+        "seconds": now(accelerator.device) - started,
+        **{f"{phase}_seconds": seconds for phase, seconds in tally.seconds.items()},
     }
 
 
@@ -138,10 +154,11 @@ def _learn_from(
     """Train a group's targets from their predictions, and add the gradient of their losses to the hypernetwork's."""
     total: Tensor | None = None
     kept = []
-    for target, (predicted, trust) in zip(group, predict_with_trust(learner.net, group), strict=True):
-        started = _now(accelerator)
-        lesson = _train(target, predicted, tasks[target.task], config, accelerator)
-        tally.target_seconds += _now(accelerator) - started
+    with tally.timed("predict", accelerator.device):
+        predictions = predict_with_trust(learner.net, group)
+    for target, (predicted, trust) in zip(group, predictions, strict=True):
+        with tally.timed("target", accelerator.device):
+            lesson = _train(target, predicted, tasks[target.task], config, accelerator)
         weighted, loss = _loss(learner, config, target, lesson, predicted, trust)
         figures = tally.figures[target.task]
         if not math.isfinite(loss):
@@ -155,7 +172,8 @@ def _learn_from(
         total = weighted if total is None else total + weighted
         kept.append((target, lesson))
     if total is not None:
-        total.backward()
+        with tally.timed("backward", accelerator.device):
+            total.backward()
     return kept
 
 
@@ -240,7 +258,8 @@ def _row(
     return {**row, "skipped": skipped}
 
 
-def _now(accelerator: Accelerator) -> float:
-    if accelerator.device.type == "cuda":
-        torch.cuda.synchronize(accelerator.device)
+def now(device: torch.device) -> float:
+    """Seconds of a clock, after all that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter()

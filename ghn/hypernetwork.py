@@ -17,7 +17,6 @@ from ghn.checkpoints import resolve_checkpoint
 from ghn.decoder import Decoder, DecoderConfig
 from ghn.encoder import EncoderConfig, build_encoder
 from ghn.errors import CheckpointError, ConfigError, did_you_mean
-from ghn.graph.features import to_pyg
 from ghn.graph.graph import ComputationGraph
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ class GHN(
 
     def encode(self, graph: ComputationGraph) -> Tensor:
         """Embed the attached parameters of a graph, shape ``(tensors, hidden)``, in the order of ``graph.params``."""
-        data = to_pyg(graph).to(self.device)
+        data = graph.to_pyg().to(self.device)
         embeddings: Tensor = self.encoder(data)[data.param_index]
         return embeddings
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ghn.apply.report import Report
 from ghn.errors import PredictionError
+from ghn.graph.cache import trace_once
 from ghn.graph.graph import ComputationGraph
-from ghn.graph.trace import trace
 from ghn.hypernetwork import GHN
 
 
@@ -17,12 +17,12 @@ def predict(
     net: GHN, model: nn.Module, inputs: Any = None, seed: int = 0, learned: bool = True
 ) -> dict[str, Tensor]:
     """Predict a model's parameters without touching it; see ``GHN.predict``."""
-    return _predict(net, model, trace(model, inputs), seed, learned)
+    return _predict(net, model, trace_once(model, inputs), seed, learned)
 
 
 def init_(net: GHN, model: nn.Module, inputs: Any = None, seed: int = 0, learned: bool = True) -> Report:
     """Write predicted parameters into a model; see ``GHN.init_``."""
-    graph = trace(model, inputs)
+    graph = trace_once(model, inputs)
     with torch.no_grad():
         predicted = _predict(net, model, graph, seed, learned)
         check_finite(predicted)

@@ -93,6 +93,11 @@ def result_on_meta(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return result
 
 
+def forget() -> None:
+    """Drop all remembered results: the next trace takes as long as the first one."""
+    _remembered.clear()
+
+
 def _recurrent_result(
     data: Tensor,
     state: Tensor | list[Tensor],

@@ -1,9 +1,11 @@
 """The traced target: nodes, edges and one specification per parameter tensor."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -128,7 +130,11 @@ class ComputationGraph:
         return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def to_pyg(self) -> "Data":
-        """The graph as torch-geometric data; see ``ghn.graph.features.to_pyg`` for its fields."""
+        """The graph as torch-geometric data, a new one each time; see ``ghn.graph.features.to_pyg`` for its fields."""
+        return copy.copy(self._data)
+
+    @cached_property
+    def _data(self) -> "Data":
         from ghn.graph.features import to_pyg
 
         return to_pyg(self)

@@ -47,7 +47,7 @@ def trace(model: nn.Module, inputs: Any = None, simplify: bool = True) -> Comput
     """
     inner = unwrap(model)
     args, kwargs = example_inputs(inner) if inputs is None else _arguments(inputs)
-    with untouched_randomness(), _paused_collection():
+    with untouched_randomness(), paused_collection():
         skeleton = make_skeleton(inner)
         registry = ParameterRegistry(model, skeleton)
         record: list[RawNode] = []
@@ -75,7 +75,7 @@ def trace(model: nn.Module, inputs: Any = None, simplify: bool = True) -> Comput
 
 
 @contextmanager
-def _paused_collection() -> Iterator[None]:
+def paused_collection() -> Iterator[None]:
     """A record is many small objects and hardly any garbage: searching it over and over takes a sixth of the time."""
     enabled = gc.isenabled()
     gc.disable()

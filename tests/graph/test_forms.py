@@ -16,7 +16,7 @@ def meta(*shape, dtype=torch.float32):
 
 @pytest.fixture(autouse=True)
 def _forget():
-    forms._remembered.clear()
+    forms.forget()
 
 
 CALLS = {

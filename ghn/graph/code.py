@@ -1,0 +1,173 @@
+"""What a forward pass of some classes can reach by name, so that a change anywhere in its code is noticed."""
+
+from collections.abc import Iterable, Iterator
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+ATOMS = (bool, int, float, complex, str, bytes, type(None))
+
+LIBRARIES = frozenset({"torch", "torchvision", "numpy", "builtins", "einops"})
+"""Their functions are compared but not entered."""
+
+ENTRIES = frozenset({"forward", "train"})
+"""Methods that a trace calls; from there on, only what is mentioned is entered (and ``__special__`` methods)."""
+
+MAX_TABLE = 256
+"""Entries of a global dictionary or list up to which they are compared one by one; beyond, their number is."""
+
+MAX_SETS = 64
+
+
+class Same:
+    """Compares by identity and keeps its object alive, so that the identity stays its own."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+class Code:
+    """Methods of some classes and whatever these name, directly or through other functions, in their present state."""
+
+    def __init__(self, classes: Iterable[Any]) -> None:
+        self._slots: list[tuple[Any, str, Any]] = []
+        self._cells: list[tuple[Any, Any]] = []
+        self._tables: list[tuple[Any, Any]] = []
+        self._classes: list[Any] = []
+        self._mentioned = set(ENTRIES)
+        self._seen: dict[int, Any] = {}
+        pending = list(classes)
+        while pending:
+            while pending:
+                value = pending.pop()
+                if id(value) not in self._seen:
+                    self._seen[id(value)] = value
+                    pending += self._reached(value)
+            pending = [value for value in self._methods() if id(value) not in self._seen]
+
+    def unchanged(self) -> bool:
+        """Whether every name still means what it did."""
+        return (
+            all(names.get(name, _MISSING) is value for names, name, value in self._slots)
+            and all(_size(kind) == size for kind, size in self._classes)
+            and all(_content(cell) is value for cell, value in self._cells)
+            and all(_frozen(table) == value for table, value in self._tables)
+        )
+
+    def _methods(self) -> Iterator[Any]:
+        for kind, _ in self._classes:
+            if not _is_library(kind):
+                for name, value in vars(kind).items():
+                    if name in self._mentioned or (name.startswith("__") and isinstance(value, FunctionType)):
+                        yield value
+
+    def _reached(self, value: Any) -> Iterator[Any]:
+        """Note what a value is, and give what can be reached from it."""
+        if isinstance(value, type):
+            yield from value.__mro__[1:]
+            if value is not object:
+                names = vars(value)
+                self._classes.append((value, _size(value)))
+                self._slots += [
+                    (names, name, entry) for name, entry in names.items() if name not in _BOOKKEEPING
+                ]
+        elif isinstance(value, property):
+            yield from filter(None, (value.fget, value.fset))
+        elif isinstance(value, staticmethod | classmethod):
+            yield value.__func__
+        elif isinstance(value, FunctionType):
+            yield from self._function(value)
+        elif isinstance(value, dict | list | set):
+            self._tables.append((value, _frozen(value)))
+
+    def _function(self, function: FunctionType) -> Iterator[Any]:
+        yield from filter(None, [getattr(function, "__wrapped__", None)])
+        for cell in function.__closure__ or ():
+            self._cells.append((cell, _content(cell)))
+            yield _content(cell)
+        if _is_library(function):
+            return
+        attributes = _Attributes(function)
+        self._slots += [(attributes, name, getattr(function, name)) for name in ("__code__", "__defaults__")]
+        names = set(_names(function.__code__))
+        self._mentioned |= names
+        for name in names:
+            value = function.__globals__.get(name, _MISSING)
+            self._slots.append((function.__globals__, name, value))
+            yield value
+            if isinstance(value, ModuleType):  # module.function, module.flag
+                space = vars(value)
+                for inner in names & space.keys():
+                    self._slots.append((space, inner, space[inner]))
+                    yield space[inner]
+
+
+class _Attributes:
+    """An object's attributes, read as a mapping's entries are."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def get(self, name: str, default: Any) -> Any:
+        return getattr(self._value, name, default)
+
+
+_MISSING = object()
+"""What a name means that isn't global (a builtin, an attribute)."""
+
+
+_BOOKKEEPING = frozenset({"__slotnames__", "_abc_impl", "__abstractmethods__"})
+"""What Python itself writes into a class later: ``copy`` notes slots, for one."""
+
+
+def _size(kind: Any) -> int:
+    return len(vars(kind).keys() - _BOOKKEEPING)
+
+
+def _is_library(value: Any) -> bool:
+    return (value.__module__ or "").partition(".")[0] in LIBRARIES
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return _MISSING
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Names of globals and attributes in a function and the functions inside it; strings too, for ``getattr``."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, str) and constant.isidentifier():
+            yield constant
+        elif isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _frozen(table: Any) -> Any:
+    if len(table) > MAX_TABLE:
+        return len(table)
+    entries = [entry for pair in table.items() for entry in pair] if isinstance(table, dict) else list(table)
+    frozen = [(type(entry), entry) if isinstance(entry, ATOMS) else Same(entry) for entry in entries]
+    return frozenset(frozen) if isinstance(table, set) else frozen
+
+
+_codes: dict[frozenset[Any], Code] = {}
+
+
+def code_of(classes: frozenset[Any]) -> Code:
+    """The code of some classes; the same object as before as long as nothing changed."""
+    found = _codes.get(classes)
+    if found is None or not found.unchanged():
+        if len(_codes) >= MAX_SETS:
+            _codes.clear()
+        found = _codes[classes] = Code(classes)
+    return found

@@ -55,6 +55,16 @@ def test_convolutions_before_batch_statistics_follow_kaiming():
     assert rule.spread == pytest.approx(math.sqrt(2 / (64 * 9)))
 
 
+def test_positions_match_patches_and_stay_below_tokens():
+    """Patches have about unit variance; tokens of 32 channels spread by ``1 / sqrt(3 * 32)``."""
+    image = trace(load_model("timm:test_vit", device="meta"))
+    text = trace(load_model("hf:gpt2", n_embd=32, n_layer=1, n_head=2, vocab_size=50, n_positions=32))
+    for graph, expected in ((image, 0.5), (text, 96**-0.5)):
+        table = next(spec for spec in graph.params if spec.role == "position")
+        rule = scale_of(table, places(graph)[table.name], "zoo")
+        assert rule.random and rule.spread == pytest.approx(expected)
+
+
 def test_vectors_start_at_their_neutral_value():
     assert scale_of(spec("norm_weight", (8,), "channel"), Place(), "zoo").centre == 1
     assert scale_of(spec("bias", (8,), "channel"), Place(), "zoo").centre == 0

@@ -39,8 +39,6 @@ from ghn.graph.trace import trace
 from ghn.models import list_models, load_model
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
-REDUCED = {"num_hidden_layers": 2}
-"""What a transformers model is reduced to if it takes longer than the timeout; its row says so."""
 
 
 @dataclass
@@ -51,6 +49,8 @@ class Row:
     auto: str = ""
     """Auto classes of transformers that build it, separated by spaces."""
     constructible: bool = True
+    repaired: bool = False
+    """The default configuration constructs a model that can't run, or none: another one was traced (hf)."""
     tensors: int = 0
     """Distinct parameter tensors."""
     attached: int = 0
@@ -103,7 +103,7 @@ def main(
     chosen = chosen[:limit] if limit else chosen
     done = _read(path) if resume else {}
     if redo:
-        done = {spec: row for spec, row in done.items() if row.complete or not row.constructible}
+        done = {spec: row for spec, row in done.items() if row.complete}
     _write(path, [row for spec, row in done.items() if spec in models])
     with _progress() as progress, path.open("a", newline="") as file:
         for spec in progress.track([spec for spec in chosen if spec not in done], description=zoo):
@@ -125,7 +125,7 @@ def _models(zoo: str) -> dict[str, tuple[str, ...]]:
 
 
 def _measure(spec: str, timeout: int) -> Row:
-    row = Row(model=spec)
+    row = Row(model=spec, repaired=_is_repaired(spec))
     start = time.perf_counter()
     try:
         try:
@@ -134,9 +134,11 @@ def _measure(spec: str, timeout: int) -> Row:
         except TooSlow:
             if not spec.startswith("hf:"):
                 raise
+            from ghn.models.hf_zoo import SHALLOW, shallow  # transformers is slow to import
+
             with _deadline(timeout):
-                _trace_into(row, load_model(spec, device="meta", **REDUCED))
-            row.note = f"took longer than {timeout} s: reduced to {REDUCED}"
+                _trace_into(row, load_model(spec, device="meta", **shallow(spec.removeprefix("hf:"))))
+            row.note = f"{row.note} took longer than {timeout} s: reduced to {SHALLOW} layers".strip()
     except TooSlow:
         row.error = f"took longer than {timeout} s"
     except ModelError as error:
@@ -145,6 +147,17 @@ def _measure(spec: str, timeout: int) -> Row:
         row.error = _one_line(error)
     row.seconds = round(time.perf_counter() - start, 2)
     return row
+
+
+def _is_repaired(spec: str) -> bool:
+    if not spec.startswith("hf:"):
+        return False
+    from ghn.models.hf_zoo import is_repaired
+
+    try:
+        return is_repaired(spec.removeprefix("hf:"))
+    except (GhnError, ImportError):
+        return False  # it can't be constructed either
 
 
 def _trace_into(row: Row, model: nn.Module) -> None:
@@ -213,32 +226,43 @@ def _progress() -> Progress:
 
 
 def _summarize(rows: list[Row]) -> None:
+    """Print what is incomplete, and a table: one line per auto class, models of repaired configurations apart."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         for auto in row.auto.split():
             groups[auto].append(row)
     table = Table(
-        "models", "listed", "constructible", "complete", "share", "tensors attached", "parameters kept", "s"
+        title="from the default configuration | repaired: traced with a changed one | all that were built"
     )
+    for (
+        column
+    ) in "models listed | built complete share | repaired complete | tensors attached kept s".split():
+        table.add_column(column.replace("|", ""), no_wrap=True)
     for name, group in [*sorted(groups.items()), ("all", rows)]:
         built = [row for row in group if row.constructible]
-        complete = sum(row.complete for row in built)
+        cells: list[str] = []
+        for repaired in (False, True):
+            part = [row for row in built if row.repaired is repaired]
+            complete = sum(row.complete for row in part)
+            cells += ["|", str(len(part)), str(complete)]
+            if not repaired:
+                cells.append(f"{complete / max(len(part), 1):.1%}")
         tensors = sum(row.tensors for row in built)
+        attached, kept = sum(row.attached for row in built), sum(row.kept_numel for row in built)
         table.add_row(
             name,
             str(len(group)),
-            str(len(built)),
-            str(complete),
-            f"{complete / max(len(built), 1):.1%}",
-            f"{sum(row.attached for row in built) / max(tensors, 1):.3%} of {tensors}",
-            f"{sum(row.kept_numel for row in built) / max(sum(row.numel for row in built), 1):.3%}",
+            *cells,
+            "|",
+            str(tensors),
+            f"{attached / max(tensors, 1):.2%}",
+            f"{kept / max(sum(row.numel for row in built), 1):.2%}",
             f"{sum(row.seconds for row in group):.0f}",
         )
-    console = Console()
     for row in rows:
         if row.constructible and not row.complete:
-            console.print(f"{row.model}: {row.error or row.note}", markup=False, soft_wrap=True)
-    console.print(table)
+            print(f"{row.model}: {row.error or row.note}")
+    Console(width=130).print(table)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ MOVES = frozenset({"shape", "concat", "stack"})
 
 LIKES = frozenset("zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty".split())
 
+AS_SHAPED = frozenset("expand_as view_as reshape_as".split())
+"""Operations that only ask for the shape of their second operand."""
+
 
 @dataclass(frozen=True)
 class Operand:
@@ -181,6 +184,13 @@ class Recorder(TorchDispatchMode):
             known = False
         if not known and name in LIKES and _like_numel(name, args) <= values.MAX_KNOWN_NUMEL:
             args, known = (_stand_in(args[0]), *args[1:]), True
+        if (
+            not known
+            and name in AS_SHAPED
+            and self.known(args[0])
+            and args[1].numel() <= values.MAX_KNOWN_NUMEL
+        ):
+            args, known = (args[0], _stand_in(args[1])), True
         if not known and name in values.ANSWERS:
             self._answers += 1
             if self._answers > values.PATIENCE:
@@ -291,7 +301,7 @@ class HonestReads(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         if func in self._READS and args and isinstance(args[0], Tensor) and args[0].device.type == "meta":
-            args = (values.ones_like_meta(args[0]), *args[1:])
+            args = (values.ones_like_meta(args[0], integer=1), *args[1:])  # as ``item`` answers
         return func(*args, **(kwargs or {}))
 
 

@@ -247,7 +247,7 @@ def move_axes(node: RawNode, axes: AxisMap, before: tuple[int, ...]) -> AxisMap 
         return tuple(swapped)
     if operation == "permute":
         return tuple(axes[axis] for axis in node.arguments["dims"])
-    if operation in ("select", "unbind"):
+    if operation in ("select", "unbind") and rank:
         dim = int(node.arguments.get("dim", 0)) % rank
         return (*axes[:dim], *axes[dim + 1 :])
     if operation == "stack":

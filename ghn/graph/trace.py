@@ -1,6 +1,7 @@
 """Run a model on shapes alone and turn what happened into a computation graph."""
 
 import gc
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from ghn.graph.merge import merge_records
 from ghn.graph.recorder import HonestReads, RawNode, Recorder, tensors_in
 from ghn.graph.simplify import build_graph
 from ghn.graph.skeleton import ParameterRegistry, make_skeleton, untouched_randomness, unwrap
-from ghn.models import example_inputs
+from ghn.models import example_calls
 
 PASSES = ((False, False), (True, False), (False, True))
 """(train mode, answer to unknown booleans) of each run; a later one runs only while parameters are missing, and what it
@@ -29,8 +30,8 @@ def trace(model: nn.Module, inputs: Any = None, simplify: bool = True) -> Comput
 
     The model runs on meta tensors under ``torch.inference_mode()``; constants and integer inputs keep their values, so
     control flow that depends on them is followed. Weights, buffers, mode, hooks, gradients and random state stay as
-    they are. While a run leaves parameters unused, the other ways are tried and merged in: train mode (auxiliary heads)
-    and conditions on unknown values taken for true.
+    they are. While a run leaves parameters unused, other ways are tried and merged in: train mode (auxiliary heads),
+    conditions on unknown values taken for true, and the further example calls that a few zoo models have.
 
     Args:
         model: Any module, on any device; data-parallel and compiled wrappers are looked through.
@@ -46,13 +47,13 @@ def trace(model: nn.Module, inputs: Any = None, simplify: bool = True) -> Comput
         ModelError: If ``inputs`` is None and the model is of no known zoo.
     """
     inner = unwrap(model)
-    args, kwargs = example_inputs(inner) if inputs is None else _arguments(inputs)
+    calls = example_calls(inner) if inputs is None else [_arguments(inputs)]
     with untouched_randomness(), paused_collection():
         skeleton = make_skeleton(inner)
         registry = ParameterRegistry(model, skeleton)
         record: list[RawNode] = []
         graph, notes, failure = None, [], None
-        for train, truth in PASSES:
+        for (train, truth), (number, (args, kwargs)) in itertools.product(PASSES, enumerate(calls)):
             recorder = Recorder(registry, skeleton, truth)
             try:
                 _run(skeleton, recorder, args, kwargs, train)
@@ -63,8 +64,8 @@ def trace(model: nn.Module, inputs: Any = None, simplify: bool = True) -> Comput
             candidate = build_graph(merged, registry, simplify)
             gained = _attached(candidate) - (_attached(graph) if graph else frozenset())
             if graph is None or gained:
-                if train or truth:
-                    notes.append(_note(train, truth, gained, whole=graph is None))
+                if train or truth or number:
+                    notes.append(_note(train, truth, number > 0, gained, whole=graph is None))
                 record, graph = merged, candidate
             if graph.coverage() == 1.0:
                 break
@@ -90,8 +91,9 @@ def _attached(graph: ComputationGraph) -> frozenset[str]:
     return frozenset(spec.name for spec in graph.params if spec.node is not None)
 
 
-def _note(train: bool, truth: bool, gained: frozenset[str], whole: bool) -> str:
+def _note(train: bool, truth: bool, further: bool, gained: frozenset[str], whole: bool) -> str:
     way = "in train mode" if train else "where unknown conditions are true" if truth else "in eval mode"
+    way += " on other inputs" if further else ""
     if whole:
         return f"traced {way}; it failed otherwise"
     first, *more = sorted(gained)

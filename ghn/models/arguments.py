@@ -33,7 +33,7 @@ def call_factory(
         model = factory(**kwargs, **fixed)
     except TypeError as error:
         raise ModelError(_explain(error, takes or factory, name, kwargs)) from error
-    except (ValueError, RuntimeError, AssertionError, KeyError, AttributeError, NotImplementedError) as error:
+    except (ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ImportError) as error:
         arguments = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
         raise ModelError(
             f"{name!r} can't be built with {arguments or 'its defaults'}: {one_line(error)}"

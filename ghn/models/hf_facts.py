@@ -15,6 +15,9 @@ LOWEST_TOKEN = 3
 
 _IMAGE_SIZE = ("image_size", "img_size", "input_image_size")
 
+HANDED_ON = ("bool_masked_pos",)
+"""Arguments that a head passes to its model without naming them."""
+
 
 class Facts:
     """Answers of one model, and a generator of its own so that global random numbers stay untouched."""
@@ -24,7 +27,7 @@ class Facts:
         self.config = cast(Any, model).config
         self.kind: str = self.config.model_type
         self.class_name = type(model).__name__
-        self.names = tuple(inspect.signature(model.forward).parameters)
+        self.names = _arguments(model)
         self.text: Any = self.config.get_text_config()
         self.generator = torch.Generator().manual_seed(0)
         # One sequence, as heads that pool the last token need a padding token for more; two images, as
@@ -137,3 +140,15 @@ class Facts:
         """Patches of an image."""
         (height, width), (tall, wide) = self.image_size(), self.patch_size()
         return (height // tall) * (width // wide)
+
+
+def _arguments(model: nn.Module) -> tuple[str, ...]:
+    """Names of what ``forward`` takes, some of them for the model inside."""
+    own = inspect.signature(model.forward).parameters
+    inside = getattr(model, getattr(model, "base_model_prefix", "") or "model", None)
+    if not isinstance(inside, nn.Module) or all(
+        value.kind is not value.VAR_KEYWORD for value in own.values()
+    ):
+        return tuple(own)
+    further = inspect.signature(inside.forward).parameters
+    return (*own, *(name for name in HANDED_ON if name in further and name not in own))

@@ -1,12 +1,13 @@
 """Inputs for transformers models: a rule for every argument of ``forward``, exceptions for a few model types."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ghn.models.hf_exceptions import EXCEPTIONS, PIXEL_LAYOUTS
+from ghn.models.hf_exceptions import ALSO_WITHOUT, EXCEPTIONS, PIXEL_LAYOUTS
 from ghn.models.hf_facts import LENGTH, Facts
 from ghn.models.hf_multimodal import place_features
 
@@ -37,17 +38,26 @@ MELS = (
 
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Keyword arguments for one forward call, from the signature and the configuration."""
+    return (), _arguments(Facts(model), without=())
+
+
+def further_inputs(model: nn.Module) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Calls beside ``example_inputs`` for models that choose a branch by which arguments are there."""
     facts = Facts(model)
+    return [((), _arguments(facts, without)) for without in ALSO_WITHOUT.get(facts.kind, ())]
+
+
+def _arguments(facts: Facts, without: Collection[str]) -> dict[str, Any]:
     kwargs: dict[str, Any] = {}
     for name in facts.names:
-        value = RULES[name](facts) if name in RULES and not facts.lacks(name) else None
-        if value is not None:
-            kwargs[name] = value
+        if name in RULES and not facts.lacks(name):
+            kwargs[name] = RULES[name](facts)
     if facts.kind in EXCEPTIONS:
         changed = EXCEPTIONS[facts.kind](facts)
         kwargs.update({name: value for name, value in changed.items() if facts.takes(name)})
+    kwargs = {name: value for name, value in kwargs.items() if value is not None and name not in without}
     place_features(facts, kwargs)
-    return (), {name: value for name, value in kwargs.items() if value is not None}
+    return kwargs
 
 
 def _text_shape(facts: Facts) -> tuple[int, ...]:
@@ -71,6 +81,12 @@ def _encoder_states(facts: Facts) -> Tensor | None:
         return None
     names = ("cross_attention_hidden_size", "encoder_hidden_size", "hidden_size", "d_model")
     return facts.floats(facts.batch, LENGTH, facts.find(*names))
+
+
+def _encoder_outputs(facts: Facts) -> tuple[Tensor] | None:
+    """Whisper's decoder alone takes them in a tuple."""
+    states = None if facts.takes("encoder_hidden_states") else _encoder_states(facts)
+    return None if states is None else (states,)
 
 
 def _pixels(facts: Facts) -> Tensor:
@@ -113,8 +129,9 @@ def _image_sizes(facts: Facts) -> Tensor | None:
 
 
 def _videos(facts: Facts) -> Tensor | None:
-    """Only where nothing but a video will do: beside images it would run the same tower twice."""
-    if facts.takes("pixel_values") and facts.model.main_input_name != "pixel_values_videos":
+    """Only where nothing but a video will do: beside images it would mostly run the same tower twice."""
+    only = facts.model.main_input_name == "pixel_values_videos" or not facts.takes("pixel_values")
+    if not only and not facts.owns("video_tower"):
         return None
     frames = facts.find("frames_per_clip", "num_frames", default=8)
     return facts.floats(facts.batch, frames, facts.channels(), *facts.image_size())
@@ -123,8 +140,8 @@ def _videos(facts: Facts) -> Tensor | None:
 def _patch_rows(facts: Facts) -> Tensor:
     """All patches of one image, each a flat row: (patches, channels * frames * height * width)."""
     tall, wide = facts.patch_size()
-    name = "temporal_patch_size"
-    frames = facts.find(name, within=facts.vision) or facts.find(name, default=1)
+    names = ("temporal_patch_size", "patch_temporal")
+    frames = facts.find(*names, within=facts.vision) or facts.find(*names, default=1)
     return facts.floats(GRID * GRID, facts.channels() * frames * tall * wide)
 
 
@@ -152,20 +169,30 @@ def _waveform(facts: Facts) -> Tensor:
 
 
 def _spectrogram(facts: Facts) -> Tensor:
+    mels, frames = facts.find(*MELS, default=80), _frames(facts)
+    return facts.floats(facts.batch, *((mels, frames) if _mels_first(facts) else (frames, mels)))
+
+
+def _mels_first(facts: Facts) -> bool:
+    """Whether a spectrogram has Whisper's layout, of which every frame must be there."""
     mels = facts.find(*MELS, default=80)
-    positions = facts.find("max_source_positions")
     convolutions = (module for module in facts.model.modules() if isinstance(module, nn.Conv1d))
-    if positions and any(module.in_channels == mels for module in convolutions):
-        return facts.floats(
-            facts.batch, mels, 2 * positions
-        )  # Whisper's layout, of which every frame must be there
-    return facts.floats(facts.batch, FRAMES, mels)
+    return (
+        facts.find("max_source_positions") is not None
+        and facts.find("input_feat_per_channel") is None
+        and any(module.in_channels == mels for module in convolutions)
+    )
+
+
+def _frames(facts: Facts) -> int:
+    if _mels_first(facts):
+        return 2 * int(facts.find("max_source_positions"))
+    window = 2 * int(facts.find("n_window", default=1))
+    return math.ceil(FRAMES / window) * window
 
 
 def _spectrogram_mask(facts: Facts) -> Tensor:
-    spectrogram = _spectrogram(facts)
-    frames = spectrogram.shape[1] if spectrogram.shape[1] == FRAMES else spectrogram.shape[2]
-    return torch.ones(facts.batch, frames, dtype=torch.bool)
+    return torch.ones(facts.batch, _frames(facts), dtype=torch.bool)
 
 
 def _masked_frames(facts: Facts) -> Tensor | None:
@@ -190,7 +217,19 @@ RULES: dict[str, Rule] = {
         *_text_shape(facts), vocabulary=facts.part("qformer_config").vocab_size
     ),
     "bbox": _boxes,
+    "global_attention_mask": lambda facts: torch.arange(LENGTH).eq(0).long().expand(facts.batch, -1),
+    "entity_ids": lambda facts: facts.tokens(facts.batch, 2, vocabulary=facts.config.entity_vocab_size),
+    # Which tokens mention an entity; the rest of its row is -1.
+    "entity_position_ids": lambda facts: torch.tensor([[0, 1] + [-1] * 28, [2] + [-1] * 29]).expand(
+        facts.batch, 2, -1
+    ),
+    # XLNet: which segment a token is in, and the positions to predict (its second stream of attention).
+    "token_type_ids": lambda facts: (
+        torch.zeros(_text_shape(facts), dtype=torch.long) if facts.owns("seg_embed") else None
+    ),
+    "target_mapping": lambda facts: torch.eye(LENGTH).expand(math.prod(_text_shape(facts)[:-1]), -1, -1),
     "encoder_hidden_states": _encoder_states,
+    "encoder_outputs": _encoder_outputs,
     # images
     "pixel_values": _pixels,
     "image_grid_thw": _grid,
@@ -207,5 +246,9 @@ RULES: dict[str, Rule] = {
     "input_features_mask": _spectrogram_mask,
     "feature_attention_mask": _spectrogram_mask,
     "mask_time_indices": _masked_frames,
+    # The vectors of the speakers are part of the loss.
+    "labels": lambda facts: (
+        torch.zeros(facts.batch, dtype=torch.long) if facts.owns("objective.weight") else None
+    ),
 }
 """Argument name -> its value; arguments without a rule keep the model's default."""

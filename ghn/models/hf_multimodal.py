@@ -2,24 +2,35 @@
 
 import copy
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ghn.models.hf_exceptions import TOKENS_PER_IMAGE, TOKENS_PER_SOUND
 from ghn.models.hf_facts import Facts
 
-MODALITIES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "get_image_features": ("pixel_values", ("image_token_id", "image_token_index"), ("image_grid_thw",)),
+MODALITIES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "get_image_features": (
+        ("pixel_values", "image_pixel_values"),
+        ("image_token_id", "image_token_index"),
+        ("image_grid_thw",),
+    ),
     "get_video_features": (
-        "pixel_values_videos",
+        ("pixel_values_videos",),
         ("video_token_id", "video_token_index"),
         ("video_grid_thw",),
     ),
-    "get_audio_features": ("input_features", ("audio_token_id", "audio_token_index"), ()),
+    "get_audio_features": (
+        ("input_features", "audio_input_features", "input_values"),
+        ("audio_token_id", "audio_token_index"),
+        (),
+    ),
 }
+"""Method that runs a tower -> names of its argument, of the placeholder in configurations, of the sizes in patches."""
 
 
 def place_features(facts: Facts, kwargs: dict[str, Any]) -> None:
@@ -27,11 +38,13 @@ def place_features(facts: Facts, kwargs: dict[str, Any]) -> None:
     if "input_ids" not in kwargs:
         return
     pieces = []
-    for index, (method, (argument, token_names, grids)) in enumerate(MODALITIES.items()):
+    for index, (method, (arguments, token_names, grids)) in enumerate(MODALITIES.items()):
         token = facts.find(*token_names)
-        if argument not in kwargs or token is None:
+        if not kwargs.keys() & {*arguments} or token is None:
             continue
-        known = {"pixel_values": TOKENS_PER_IMAGE, "input_features": TOKENS_PER_SOUND}.get(argument, {})
+        known = {"get_image_features": TOKENS_PER_IMAGE, "get_audio_features": TOKENS_PER_SOUND}.get(
+            method, {}
+        )
         if facts.kind in known:
             pieces.append((index + 1, torch.full((known[facts.kind](facts),), token)))
             continue
@@ -61,28 +74,63 @@ def _grid_features(facts: Facts, grid: Tensor) -> int:
 def _features(facts: Facts, method: str, kwargs: dict[str, Any]) -> int:
     """How many vectors a tower makes, by running it without weights."""
     skeleton = _skeleton(facts.model)
-    owner = next((module for module in skeleton.modules() if hasattr(module, method)), None)
-    if owner is None:
+    owners = [module for module in skeleton.modules() if hasattr(module, method)]
+    if not owners:
         return 0
-    tower = getattr(owner, method)
-    takes = inspect.signature(tower).parameters
-    arguments = {name: value for name, value in kwargs.items() if name in takes}
+    tower = getattr(owners[-1], method)  # outer ones only hand on what they get
+    arguments = {
+        name: kwargs.get(name, parameter.default)
+        for name, parameter in inspect.signature(tower).parameters.items()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    }
+    arguments = {
+        name: None if value is inspect.Parameter.empty else value for name, value in arguments.items()
+    }
     arguments = tree_map_only(
         Tensor, lambda tensor: tensor.to("meta") if tensor.is_floating_point() else tensor, arguments
     )
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), _ShapesAlone():
             output = tower(**arguments)
-    except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, IndexError):
-        return 0  # its values matter: the model will say what is wrong
+    except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, LookupError):
+        return 0  # the model will say what is wrong
     features = getattr(output, "pooler_output", output)
     return sum(leaf.numel() // leaf.shape[-1] for leaf in tree_leaves(features) if isinstance(leaf, Tensor))
 
 
+class _ShapesAlone(TorchDispatchMode):
+    """Masks, sizes and indices stay real; what meets a meta tensor is run on shapes, or on ones if values matter."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if not any(tensor.is_meta for tensor in tensors):
+            return func(*args, **({**kwargs, "device": None} if "device" in kwargs else kwargs))
+        try:
+            return func(*_everywhere(args, _to_meta), **_everywhere(kwargs, _to_meta))
+        except (RuntimeError, NotImplementedError):
+            kwargs = {**kwargs, "device": None} if "device" in kwargs else kwargs
+            result = func(*_everywhere(args, _to_ones), **_everywhere(kwargs, _to_ones))
+            return _everywhere(
+                result, lambda tensor: tensor.to("meta") if tensor.is_floating_point() else tensor
+            )
+
+
+def _everywhere(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    return tree_map_only(Tensor, change, value)
+
+
+def _to_meta(tensor: Tensor) -> Tensor:
+    return tensor.to("meta")
+
+
+def _to_ones(tensor: Tensor) -> Tensor:
+    return torch.ones(tensor.shape, dtype=tensor.dtype) if tensor.is_meta else tensor
+
+
 def _skeleton(model: nn.Module) -> nn.Module:
-    """A copy with all parameters and buffers on meta; the model is not touched."""
+    """A copy with all parameters on meta; the model is not touched."""
     memo: dict[int, Any] = {}
-    for tensor in (*model.parameters(), *model.buffers()):
-        twin = tensor.detach().to("meta")
-        memo[id(tensor)] = nn.Parameter(twin, False) if isinstance(tensor, nn.Parameter) else twin
+    for tensor in model.parameters():
+        memo[id(tensor)] = nn.Parameter(tensor.detach().to("meta"), False)
     return copy.deepcopy(model, memo)

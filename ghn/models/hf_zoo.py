@@ -15,9 +15,9 @@ from transformers.models.auto import modeling_auto
 
 from ghn.errors import ModelError, did_you_mean
 from ghn.models.arguments import call_factory, one_line
-from ghn.models.hf_inputs import example_inputs
+from ghn.models.hf_inputs import example_inputs, further_inputs
 
-__all__ = ["build", "example_inputs", "heads", "names"]
+__all__ = ["build", "example_inputs", "further_inputs", "heads", "is_repaired", "names", "shallow"]
 
 TASKS: dict[str, tuple[str, ...]] = {
     "image-classification": ("AutoModelForImageClassification",),
@@ -34,10 +34,16 @@ _DEFAULT_HEADS = (
 )
 # 64 x 64 patches, which pooling turns into mm_tokens_per_image = 256; the default 14 x 14 are too few.
 _SIGLIP = {"model_type": "siglip_vision_model", "image_size": 896, "patch_size": 14}
+# 16 x 16 patches, as pixel shuffling takes 4 x 4 of them together.
+_SIGLIP_16 = {"vision_config": {"model_type": "siglip_vision_model", "image_size": 256}}
+_QFORMER = {"projector_config": {"model_type": "blip_2_qformer", "encoder_hidden_size": 1024}}
 _MINICPM = {"image_token_id": 101, "video_token_id": 102}
+
 REPAIRS: dict[str, dict[str, Any]] = {
     "gemma3": {"vision_config": _SIGLIP},
     "shieldgemma2": {"vision_config": _SIGLIP},
+    "t5gemma2": {"encoder": {"model_type": "t5gemma2_encoder", "vision_config": _SIGLIP}},
+    "t5gemma2_encoder": {"vision_config": _SIGLIP},
     "aria": {"vision_config": {"model_type": "idefics3_vision", "image_size": 980, "patch_size": 14}},
     "deepseek_v2": {"num_experts_per_tok": 6, "topk_group": 3, "n_group": 8},
     "granitemoehybrid": {"layer_types": [*["mamba"] * 3, "attention"] * 8},
@@ -49,9 +55,19 @@ REPAIRS: dict[str, dict[str, Any]] = {
     "minicpmv4_7": _MINICPM,
     "qwen2_vl": {"vision_config": {"hidden_size": 8192}},
     "xmod": {"default_language": "en_XX"},
-    "reformer": {"is_decoder": True},
+    "reformer:ReformerModelWithLMHead": {"is_decoder": True},
+    "voxtral": {"audio_token_id": 24},
+    "ovis2": {"hidden_size": 4096},
+    "qwen3_asr": {"audio_config": {"model_type": "qwen3_asr_encoder", "output_dim": 2048}},
+    "granite_speech": _QFORMER,
+    "granite_speech_plus": _QFORMER,
+    "modernvbert": _SIGLIP_16,
+    "ultravbert": _SIGLIP_16,
 }
-"""Model types whose default configuration constructs a model that can't run, and what makes it run."""
+"""Model types, or classes of them, whose default configuration constructs no model that can run, and what helps."""
+
+SHALLOW = 2
+"""Layers of a model that is reduced."""
 
 _NOT_OVERRIDES = ("task", "num_classes")
 
@@ -80,19 +96,54 @@ def heads() -> dict[str, tuple[str, ...]]:
 def build(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
     """Construct a transformers model; see ``ghn.load_model``."""
     source, head = _split_head(name)
-    config = _config(source, kwargs)
+    config = _config(source, kwargs, head)
     cls = _head_class(head, source) if head else _default_head(config, kwargs.get("task"))
     if hasattr(cls, "from_config"):
         _check_head(cls, config, source)
     if cls is transformers.AutoModelForCausalLM and type(config) in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING:
         # An encoder must be told to look back only, or it would see the token that it predicts.
         config.is_decoder = kwargs.get("is_decoder", True)
-    elif config_class := getattr(cls, "config_class", None):
-        # The text or vision model of a composite type takes its own part of the configuration.
-        nested = [value for value in vars(config).values() if isinstance(value, config_class)]
-        config = nested[0] if nested and not isinstance(config, config_class) else config
     factory = cls.from_config if hasattr(cls, "from_config") else cls._from_config
-    return call_factory(functools.partial(factory, config), name, {})
+    return call_factory(functools.partial(factory, _part_for(cls, config)), name, {})
+
+
+def is_repaired(name: str) -> bool:
+    """Whether ``build(name, {})`` changes the default configuration of a model type so that the model can run."""
+    source, head = _split_head(name)
+    if source not in CONFIG_MAPPING:
+        return False
+    cls = _head_class(head, source) if head else None
+    try:
+        default = _part_for(cls, CONFIG_MAPPING[source]())
+    except (TypeError, ValueError, KeyError, AttributeError, StrictDataclassError):
+        return source in REPAIRS or name in REPAIRS
+    return bool(default.to_dict() != _part_for(cls, _config(source, {}, head)).to_dict())
+
+
+def shallow(name: str) -> dict[str, Any]:
+    """Overrides with which ``build`` makes two layers of every part of a model, for those that take too long."""
+    source, head = _split_head(name)
+    config = _config(source, {}, head).to_dict()
+    return {key: value for key, value in _cut(config).items() if value != config[key]}
+
+
+def _cut(config: Mapping[str, Any]) -> dict[str, Any]:
+    depth = config.get("num_hidden_layers")
+    changed: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and "model_type" in value:
+            changed[key] = _cut(value)
+        elif isinstance(value, list) and len(value) == depth:
+            changed[key] = value[:SHALLOW]  # one entry per layer
+    return {**config, **changed, **({"num_hidden_layers": SHALLOW} if depth else {})}
+
+
+def _part_for(cls: Any, config: PreTrainedConfig) -> PreTrainedConfig:
+    """What a class is built from: the text or vision model of a composite type takes its own part."""
+    config_class = getattr(cls, "config_class", None)
+    if config_class is None or isinstance(config, config_class):
+        return config
+    return next((value for value in vars(config).values() if isinstance(value, config_class)), config)
 
 
 def _split_head(name: str) -> tuple[str, str]:
@@ -100,7 +151,7 @@ def _split_head(name: str) -> tuple[str, str]:
     return (source, head) if colon and "/" not in head and not head.endswith(".json") else (name, "")
 
 
-def _config(source: str, kwargs: Mapping[str, Any]) -> PreTrainedConfig:
+def _config(source: str, kwargs: Mapping[str, Any], head: str = "") -> PreTrainedConfig:
     overrides = {key: value for key, value in kwargs.items() if key not in _NOT_OVERRIDES}
     if "num_classes" in kwargs:
         overrides["num_labels"] = kwargs["num_classes"]
@@ -116,7 +167,7 @@ def _config(source: str, kwargs: Mapping[str, Any]) -> PreTrainedConfig:
         cls = CONFIG_MAPPING[stored["model_type"]]
     try:
         if source in CONFIG_MAPPING:
-            stored = {**REPAIRS.get(source, {})}
+            stored = {**REPAIRS.get(source, {}), **REPAIRS.get(f"{source}:{head}", {})}
         default = cls(**stored)
         _check_overrides(overrides, default, source)
         config = cls(**_merge(stored, overrides)) if overrides else default
@@ -127,10 +178,10 @@ def _config(source: str, kwargs: Mapping[str, Any]) -> PreTrainedConfig:
 
 def _fit_parts(config: PreTrainedConfig) -> PreTrainedConfig:
     """Let the vision part end where the text part begins: their defaults were chosen apart from each other."""
-    vision = getattr(config, "vision_config", None)
-    width = getattr(config.get_text_config(), "hidden_size", None)
+    vision, text = getattr(config, "vision_config", None), getattr(config, "text_config", None)
+    width = getattr(text, "hidden_size", None)
     for name in ("out_hidden_size", "projection_dim", "text_hidden_size"):
-        if getattr(config, "text_config", None) is not None and getattr(vision, name, None) and width:
+        if getattr(vision, name, None) and width:
             setattr(vision, name, width)
     return config
 

@@ -105,6 +105,18 @@ def example_inputs(model: nn.Module) -> Inputs:
     return _module(zoo_of(model)).example_inputs(model)
 
 
+def example_calls(model: nn.Module) -> list[Inputs]:
+    """Arguments for as many forward calls as it takes to reach every parameter: ``example_inputs`` first.
+
+    One call is enough for nearly every model; some choose a branch by which of their arguments are there.
+
+    Raises:
+        ModelError: As ``example_inputs``.
+    """
+    further = getattr(_module(zoo_of(model)), "further_inputs", None)
+    return [example_inputs(model), *(further(model) if further else ())]
+
+
 def _split(spec: str) -> tuple[str, str]:
     zoo, colon, name = spec.partition(":")
     if colon and zoo in ZOOS and name:

@@ -7,7 +7,7 @@ from torch.utils._pytree import tree_leaves
 
 from ghn.errors import ModelError
 from ghn.graph.trace import trace
-from ghn.models import example_inputs, list_models, load_model
+from ghn.models import example_calls, example_inputs, list_models, load_model
 
 SAMPLE = {
     "timm:tresnet_m": {},
@@ -27,6 +27,16 @@ SAMPLE = {
         "text_config": {"model_type": "llama", "num_hidden_layers": 2}
     },
     "hf:mixtral": {"num_hidden_layers": 2},
+    "hf:longformer:LongformerForMaskedLM": {"num_hidden_layers": 2},
+    "hf:luke:LukeForMaskedLM": {"num_hidden_layers": 2},
+    "hf:dinov2:Dinov2ForImageClassification": {"num_hidden_layers": 2},
+    "hf:mllama:MllamaForCausalLM": {"text_config": {"num_hidden_layers": 4, "cross_attention_layers": [1]}},
+    "hf:wav2vec2:Wav2Vec2ForXVector": {"num_hidden_layers": 2},
+    "hf:deepseek_v2:DeepseekV2ForCausalLM": {"num_hidden_layers": 2},
+    # Sound becomes a number of vectors that its mask decides.
+    "hf:moss_transcribe_diarize:MossTranscribeDiarizeForConditionalGeneration": {
+        "text_config": {"model_type": "qwen3", "num_hidden_layers": 2}
+    },
 }
 
 
@@ -34,6 +44,17 @@ SAMPLE = {
 def test_every_parameter_is_reached(spec):
     graph = trace(load_model(spec, device="meta", **SAMPLE[spec]))
     assert [spec.name for spec in graph.params if spec.node is None] == []
+
+
+def test_further_calls_reach_a_branch_that_one_call_leaves_out():
+    depth = {"num_hidden_layers": 1}
+    parts = {"vision_config": depth, "audio_config": {"num_blocks": 1}, **depth}
+    model = load_model("hf:phi4_multimodal:Phi4MultimodalForCausalLM", device="meta", **parts)
+    first, second = example_calls(model)
+    assert "image_pixel_values" in first[1] and "image_pixel_values" not in second[1]
+    graph = trace(model)
+    assert graph.coverage() == 1.0
+    assert any("on other inputs" in note for note in graph.notes)
 
 
 def test_inputs_are_the_same_every_time_and_leave_global_randomness_alone():

@@ -1,0 +1,90 @@
+"""Initialization of the heads that make weights: Hyperfan against Xavier and Kaiming, and against normalized factors.
+
+    python scripts/ablations/hyperfan.py
+
+Measured as in the paper (https://arxiv.org/abs/2312.08399): scale of activations through the depth of a target, before
+and during meta-training. There is no base, so that the heads alone decide.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from common import RESULTS, SMALL, plot_curves, plot_lines, train_variants, write_rows
+from torch import Tensor, nn
+
+from ghn.decoder import DecoderConfig
+from ghn.hypernetwork import GHN, GHNConfig
+
+RULES = ("normalized", "hyperfan", "xavier", "kaiming")
+DEPTH, WIDTH = 12, 128
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Activations after one layer of a plain rectified network."""
+
+    rule: str
+    updates: int
+    """Of the hypernetwork."""
+    layer: int
+    deviation: float
+    """Standard deviation; inputs have 1."""
+
+
+@torch.no_grad()
+def scales(rule: str, updates: int, net: GHN) -> list[Scale]:
+    """Run a deep network without normalization, where sizes add up, on random inputs."""
+    layers = [nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU()) for _ in range(DEPTH)]
+    target = nn.Sequential(*layers, nn.Linear(WIDTH, 10))
+    inputs = torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(0))
+    net.eval().init_(target, inputs)
+    found, values = [], inputs
+    for number, layer in enumerate(target, start=1):
+        values = _checked(layer(values))
+        found.append(Scale(rule, updates, number, values.std().item()))
+    return found
+
+
+def main(
+    steps: Annotated[int, typer.Option(help="Updates of each variant.")] = SMALL.steps,
+    output: Path = RESULTS,
+) -> None:
+    """Measure before, after a tenth of, and after all updates."""
+    measured: list[Scale] = []
+    rows, curves = [], {}
+    for rule in RULES:
+        config = replace(SMALL, ghn=GHNConfig(decoder=DecoderConfig(base="none", output=rule)))
+        torch.manual_seed(0)
+        measured += scales(rule, 0, GHN(config.ghn))
+        for updates in (max(1, steps // 10), steps):
+            trained, losses, nets = train_variants({rule: replace(config, steps=updates)}, [0])
+            measured += scales(rule, updates, nets[rule])
+        rows += trained
+        curves |= losses
+    write_rows("hyperfan", rows, output)
+    write_rows("hyperfan-scales", measured, output)
+    plot_curves("hyperfan", curves, output, "loss of the prediction (nats)")
+    for updates, when in ((0, "before"), (steps, "after")):
+        lines = {
+            rule: _line([s for s in measured if (s.rule, s.updates) == (rule, updates)]) for rule in RULES
+        }
+        name = f"hyperfan-scales-{when}"
+        plot_lines(
+            name, lines, output, "layer", f"deviation of activations {when} training", logarithmic=True
+        )
+
+
+def _line(entries: Sequence[Scale]) -> tuple[list[float], list[float]]:
+    return [entry.layer for entry in entries], [entry.deviation for entry in entries]
+
+
+def _checked(values: Tensor) -> Tensor:
+    return values.nan_to_num(posinf=1e30)
+
+
+if __name__ == "__main__":
+    typer.run(main)

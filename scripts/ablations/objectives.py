@@ -1,0 +1,181 @@
+"""What to learn from: the objectives of meta-training against each other, on the same compute.
+
+    python scripts/ablations/objectives.py
+    python scripts/ablations/objectives.py --images uoft-cs/cifar10 --text DIR --passes 20000
+
+Compute is counted in forward and backward passes of targets; a prediction, with the hypernetwork's own gradient, costs
+about as much as ``PREDICTION`` of them (benchmarks/metatrain.py). Each hypernetwork is then judged by what users do:
+training architectures that it never saw, from its predictions, at two rates, beside its own base and the zoo's weights.
+"""
+
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated
+
+import typer
+from common import RESULTS, SMALL, plot_lines, train_variant, write_rows
+from rich.console import Console
+
+from ghn.finetune.choose import batches_of, make_task
+from ghn.finetune.config import CompareConfig
+from ghn.finetune.loop import Budget, make_accelerator, train_run
+from ghn.finetune.results import Run, best_runs, mean_curve
+from ghn.hypernetwork import GHN
+from ghn.metatrain.config import MetaTrainConfig
+from ghn.spaces import Architecture, Space
+
+PREDICTION = 4
+
+_REGRESSION = replace(SMALL, objective="regression", trust_penalty=1e-3, inner_batch_size=16)
+
+VARIANTS = {
+    "step0": replace(SMALL, inner_batch_size=16),
+    "after_k, 8 to 32": replace(_REGRESSION, objective="after_k", inner_steps=(8, 32)),
+    "trajectory, 8 to 32": replace(_REGRESSION, objective="trajectory", inner_steps=(8, 32)),
+    "trajectory, penalized trust": replace(
+        _REGRESSION, objective="trajectory", inner_steps=(8, 32), trust_penalty=0.3
+    ),
+    "regression, 8 to 32": replace(_REGRESSION, inner_steps=(8, 32)),
+    "regression, 64 to 128": replace(_REGRESSION, inner_steps=(64, 128)),
+    "regression, 64 to 128, 4 repeats": replace(_REGRESSION, inner_steps=(64, 128), repeats=4),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One start on one unseen architecture, at its best rate."""
+
+    start: str
+    updates: int
+    seconds: float
+    """Of meta-training."""
+    architecture: str
+    task: str
+    lr: float
+    first: float
+    """Metric before training: accuracy, or negative bits per byte."""
+    early: float
+    """After a fifth of the steps."""
+    final: float
+
+
+def updates_for(config: MetaTrainConfig, passes: int) -> int:
+    """Updates that the compute allows; the mean of log-uniform steps is (high - low) / log(high / low)."""
+    low, high = config.inner_steps
+    inner = 0.0 if config.objective == "step0" else (high - low) / math.log(high / low) if high > low else low
+    cost = config.targets_per_step * (inner + 1 + PREDICTION * config.repeats)
+    return max(2, round(passes / cost))
+
+
+def unseen(config: MetaTrainConfig, count: int) -> Iterator[Architecture]:
+    """Architectures under another seed, as many of images as of text."""
+    space = Space(
+        scale=config.scale,
+        image_size=config.image_size,
+        sequence_length=config.sequence_length,
+        vocabulary=384,
+    )
+    for number in range(count):
+        for task in ("images", "text"):
+            yield space.draw(task, number, seed=1000)
+
+
+def judge(
+    start: str,
+    arm: str,
+    config: MetaTrainConfig,
+    checkpoint: str,
+    count: int,
+    steps: int,
+    trained: tuple[int, float],
+) -> tuple[list[Judged], list[list[Run]]]:
+    """Train unseen architectures from one start, each at two rates."""
+    found, chosen = [], []
+    for architecture in unseen(config, count):
+        text = architecture.task == "text"
+        plan = CompareConfig(
+            model=architecture.spec,
+            model_kwargs=architecture.kwargs,
+            dataset=config.text if text else config.images,
+            image_size=None if text else config.image_size,
+            sequence_length=config.sequence_length if text else None,
+            checkpoint=checkpoint or None,
+            inits=(arm,),
+            steps=steps,
+            batch_size=8 if text else 32,
+            eval_samples=64 if text else 320,
+            device="cpu",
+        )
+        accelerator, task = make_accelerator(plan), make_task(plan)
+        budget = Budget.of(plan, task, *batches_of(plan, task))
+        runs = [train_run(task, plan, budget, accelerator, arm, 0, rate) for rate in plan.lr]
+        best = best_runs(runs, arm)
+        metrics = [metric for _, metric, _ in mean_curve(best, "metric")]
+        name = f"{architecture.family}-{architecture.depth}x{architecture.width}"
+        figures = {"first": metrics[0], "early": metrics[len(metrics) // 5], "final": metrics[-1]}
+        found.append(
+            Judged(
+                start=start,
+                updates=trained[0],
+                seconds=trained[1],
+                architecture=name,
+                task=architecture.task,
+                lr=best[0].lr,
+                **figures,
+            )
+        )
+        chosen.append(best)
+    return found, chosen
+
+
+def main(
+    passes: Annotated[int, typer.Option(help="Compute of each variant.")] = 4000,
+    architectures: Annotated[int, typer.Option(help="Unseen ones to judge by, of each kind of data.")] = 3,
+    steps: Annotated[int, typer.Option(help="Training steps of those.")] = 100,
+    images: str = SMALL.images,
+    text: str = SMALL.text,
+    output: Path = RESULTS,
+) -> None:
+    """Meta-train the variants and judge them."""
+    rows: list[Judged] = []
+    curves: dict[str, list[list[Run]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        untrained = Path(folder) / "untrained"
+        GHN(SMALL.ghn).save_pretrained(untrained)
+        starts = {"random": ("random", ""), "base": ("base", str(untrained))}
+        trained: dict[str, tuple[int, float]] = {}
+        data = {"images": images, "text": text}
+        for name, variant in VARIANTS.items():
+            config = replace(variant, **data, steps=updates_for(variant, passes))
+            row, _, net = train_variant(name, config)
+            Console().print(row)
+            net.save_pretrained(Path(folder) / name)
+            starts[name], trained[name] = ("ghn", str(Path(folder) / name)), (config.steps, row.seconds)
+        for name, (arm, checkpoint) in starts.items():
+            judged, curves[name] = judge(
+                name,
+                arm,
+                replace(SMALL, **data),
+                checkpoint,
+                architectures,
+                steps,
+                trained.get(name, (0, 0.0)),
+            )
+            rows += judged
+            write_rows("objectives", rows, output)
+    for task, offset in (("images", 0), ("text", 1)):
+        lines = {}
+        for name, groups in curves.items():
+            each = [mean_curve(runs, "metric") for runs in groups[offset::2]]
+            means = [fmean(curve[point][1] for curve in each) for point in range(len(each[0]))]
+            lines[name] = ([step for step, *_ in each[0]], means)
+        label = "accuracy" if task == "images" else "−bits per byte"
+        plot_lines(f"objectives-{task}", lines, output, "step", f"{label}, mean of unseen architectures")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,62 @@
+"""Parts of the ablation scripts that are more than a table of settings, and one short run of each."""
+
+import csv
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from ghn.decoder import DecoderConfig
+from ghn.graph.trace import trace
+from ghn.hypernetwork import GHN
+
+FOLDER = Path(__file__).parents[2] / "scripts" / "ablations"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+    def load(name: str) -> ModuleType:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    return load
+
+
+def test_tiles_are_repeated_over_a_tensor_and_learn(script) -> None:
+    decoder = script("rank").TileDecoder(12, DecoderConfig(rank=4, base="none"))
+    graph = trace(nn.Sequential(nn.Linear(10, 7), nn.ReLU(), nn.Linear(7, 3)), torch.randn(2, 10))
+    decoded = decoder(torch.randn(4, 12), graph)
+    weight = decoded["0.weight"]
+    assert torch.allclose(weight[4:7], weight[:3])
+    assert torch.allclose(weight[:, 4:8], weight[:, :4])
+    weight.square().sum().backward()
+    assert decoder.tile[0].weight.grad is not None
+
+
+def test_compute_is_shared_out_in_passes(script) -> None:
+    objectives = script("objectives")
+    counts = {name: objectives.updates_for(config, 10_000) for name, config in objectives.VARIANTS.items()}
+    assert counts["step0"] == 1000  # two targets, of one pass and a prediction each
+    assert counts["step0"] > counts["trajectory, 8 to 32"] > counts["regression, 64 to 128"] > 2
+
+
+def test_sizes_of_an_untrained_default_follow_the_rule_at_every_width(script) -> None:
+    torch.manual_seed(0)
+    sizes = [size.relative_size for size in script("mip").sizes("default", GHN().eval())]
+    assert max(sizes) < 1.05 * min(sizes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["encoder", "rank", "mip", "hyperfan"])
+def test_short_runs_leave_figures(script, name: str, tmp_path: Path) -> None:
+    script(name).main(steps=2, output=tmp_path)
+    with (tmp_path / f"{name}.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) >= 3 and all(float(row["unseen"]) > 0 for row in rows)
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -14,7 +14,6 @@ import typer
 from common import RESULTS, SMALL, plot_curves, train_variants, write_rows
 
 from ghn.encoder import EncoderConfig
-from ghn.hypernetwork import GHNConfig
 
 VARIANTS = {
     "graph, 3 layers": EncoderConfig(),
@@ -30,7 +29,7 @@ def main(
 ) -> None:
     """Train the variants on the same targets."""
     variants = {
-        name: replace(SMALL, steps=steps, ghn=GHNConfig(encoder=encoder))
+        name: replace(SMALL, steps=steps, ghn=replace(SMALL.ghn, encoder=encoder))
         for name, encoder in VARIANTS.items()
     }
     rows, curves, _ = train_variants(variants, range(seeds))

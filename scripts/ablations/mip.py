@@ -35,7 +35,7 @@ VARIANTS = {
     for residual in (True, False)
 }
 """All without normalization of the factors, which would fix magnitudes by itself; the default, with it, comes last."""
-VARIANTS["default: circle, residual, normalized"] = SMALL
+VARIANTS["default: circle, residual, normalized"] = replace(SMALL, ghn=GHNConfig())
 
 
 @dataclass(frozen=True)

@@ -24,16 +24,17 @@ from ghn.finetune.choose import batches_of, make_task
 from ghn.finetune.config import CompareConfig
 from ghn.finetune.loop import Budget, make_accelerator, train_run
 from ghn.finetune.results import Run, best_runs, mean_curve
-from ghn.hypernetwork import GHN
+from ghn.hypernetwork import GHN, GHNConfig
 from ghn.metatrain.config import MetaTrainConfig
 from ghn.spaces import Architecture, Space
 
 PREDICTION = 4
 
-_REGRESSION = replace(SMALL, objective="regression", trust_penalty=1e-3, inner_batch_size=16)
+_DEFAULT = replace(SMALL, inner_batch_size=16, ghn=GHNConfig())
+_REGRESSION = replace(_DEFAULT, objective="regression", trust_penalty=1e-3)
 
 VARIANTS = {
-    "step0": replace(SMALL, inner_batch_size=16),
+    "step0": _DEFAULT,
     "after_k, 8 to 32": replace(_REGRESSION, objective="after_k", inner_steps=(8, 32)),
     "trajectory, 8 to 32": replace(_REGRESSION, objective="trajectory", inner_steps=(8, 32)),
     "trajectory, penalized trust": replace(
@@ -145,7 +146,7 @@ def main(
     curves: dict[str, list[list[Run]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         untrained = Path(folder) / "untrained"
-        GHN(SMALL.ghn).save_pretrained(untrained)
+        GHN(_DEFAULT.ghn).save_pretrained(untrained)
         starts = {"random": ("random", ""), "base": ("base", str(untrained))}
         trained: dict[str, tuple[int, float]] = {}
         data = {"images": images, "text": text}

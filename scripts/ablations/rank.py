@@ -21,7 +21,7 @@ from ghn.decoder.layout import Layout
 from ghn.graph.graph import ParamSpec
 from ghn.hypernetwork import GHNConfig
 
-RANKS = (4, 16, 32, 64)
+RANKS = (4, 16, 64)
 TILES = (16, 32)
 
 
@@ -56,7 +56,7 @@ def main(
     """Train the variants on the same targets."""
 
     def variants(name: str, sizes: Sequence[int]) -> dict[str, object]:
-        decoders = {f"{name} {size}": DecoderConfig(rank=size) for size in sizes}
+        decoders = {f"{name} {size}": DecoderConfig(rank=size, base="none") for size in sizes}
         return {
             label: replace(SMALL, steps=steps, ghn=GHNConfig(decoder=decoder))
             for label, decoder in decoders.items()

@@ -1,15 +1,18 @@
-"""Trace a model, predict its parameters, and write them in place."""
+"""Trace a model, predict its parameters, and write them in place, piece by piece."""
 
-from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ghn.apply.place import Place, Scratch
 from ghn.apply.report import Report
-from ghn.errors import PredictionError
+from ghn.decoder.chunks import Grid
+from ghn.decoder.decoder import MEMORY
+from ghn.errors import ConfigError, PredictionError
 from ghn.graph.cache import trace_once
-from ghn.graph.graph import ComputationGraph
+from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.hypernetwork import GHN
 
 
@@ -17,54 +20,74 @@ def predict(
     net: GHN, model: nn.Module, inputs: Any = None, seed: int = 0, learned: bool = True
 ) -> dict[str, Tensor]:
     """Predict a model's parameters without touching it; see ``GHN.predict``."""
-    return _predict(net, model, trace_once(model, inputs), seed, learned)
-
-
-def init_(net: GHN, model: nn.Module, inputs: Any = None, seed: int = 0, learned: bool = True) -> Report:
-    """Write predicted parameters into a model; see ``GHN.init_``."""
-    graph = trace_once(model, inputs)
-    with torch.no_grad():
-        predicted = _predict(net, model, graph, seed, learned)
-        check_finite(predicted)
-        if not predicted:
-            raise PredictionError(
-                f"{type(model).__name__} has no parameter to predict: {_why_nothing(graph)}"
-            )
-        targets = dict(model.named_parameters())
-        _check_writable(type(model).__name__, targets)
-        for name, values in predicted.items():
-            targets[name].copy_(values)
-    return Report.of(graph, frozenset(predicted))
-
-
-def check_finite(parameters: Mapping[str, Tensor]) -> None:
-    """Refuse predictions that hold NaN or infinity.
-
-    Raises:
-        PredictionError: Names the first such parameter and what usually causes it.
-    """
-    for name, values in parameters.items():
-        if not torch.isfinite(values).all():
-            raise PredictionError(
-                f"the prediction for {name!r} of shape {tuple(values.shape)} is not finite; the hypernetwork's weights "
-                "are damaged or its training diverged: load another checkpoint"
-            )
-
-
-def _predict(
-    net: GHN, model: nn.Module, graph: ComputationGraph, seed: int, learned: bool
-) -> dict[str, Tensor]:
     targets = dict(model.named_parameters())
     return {
         name: values.to(
             device=targets[name].device if targets[name].device.type != "meta" else None,
             dtype=targets[name].dtype,
         )
-        for name, values in net(graph, seed, learned).items()
+        for name, values in net(trace_once(model, inputs), seed, learned).items()
     }
 
 
-def _check_writable(model: str, targets: Mapping[str, Tensor]) -> None:
+@torch.no_grad()
+def init_(
+    net: GHN,
+    model: nn.Module,
+    inputs: Any = None,
+    seed: int = 0,
+    learned: bool = True,
+    memory: int = MEMORY,
+) -> Report:
+    """Write predicted parameters into a model; see ``GHN.init_``."""
+    if memory < MIN_MEMORY:
+        raise ConfigError(f"memory={memory} bytes are too few to decode in; give at least {MIN_MEMORY}")
+    graph = trace_once(model, inputs)
+    name = type(model).__name__
+    targets = dict(model.named_parameters())
+    specs = [spec for spec in graph.params if is_predicted(spec)]
+    if not specs:
+        raise PredictionError(f"{name} has no parameter to predict: {_why_nothing(graph)}")
+    _check_writable(name, targets)
+    places = {spec.name: Place.of(spec.name, targets[spec.name]) for spec in specs}
+    embeddings = net.encode(graph)
+    _check_finite(net, embeddings, specs[0])
+
+    def wanted(spec: ParamSpec, grid: Grid) -> tuple[int, int]:
+        return places[spec.name].wanted(grid)
+
+    scratch = Scratch(embeddings.device)
+    pieces = net.decoder.stream(embeddings, graph, seed, learned, memory, wanted)
+    for parameter, consecutive in groupby(pieces, lambda piece: piece.spec.name):
+        place = places[parameter]
+        if place.whole:
+            place.write(list(consecutive), scratch)
+        else:
+            for piece in consecutive:
+                place.write([piece], scratch)
+    return Report.of(graph, frozenset(places))
+
+
+MIN_MEMORY = 2**22
+"""Bytes below which no option helps: the largest matrix's factors alone take more."""
+
+
+def is_predicted(spec: ParamSpec) -> bool:
+    """Whether a rule says what the parameter should be; else the model keeps its own values."""
+    return spec.node is not None and spec.role != "unknown" and spec.dtype.is_floating_point
+
+
+def _check_finite(net: GHN, embeddings: Tensor, first: ParamSpec) -> None:
+    """Refuse a damaged hypernetwork; everything computed from finite weights and embeddings is finite."""
+    for values in (embeddings, *net.parameters()):
+        if not torch.isfinite(values).all():
+            raise PredictionError(
+                f"the prediction for {first.name!r} of shape {first.shape} is not finite; the hypernetwork's weights "
+                "are damaged or its training diverged: load another checkpoint"
+            )
+
+
+def _check_writable(model: str, targets: dict[str, nn.Parameter]) -> None:
     """Refuse what would fail halfway, before anything is written."""
     for name, tensor in targets.items():
         if tensor.is_meta:

@@ -1,5 +1,6 @@
 """Decode node embeddings into parameters."""
 
-from ghn.decoder.decoder import Decoder, DecoderConfig
+from ghn.decoder.config import DecoderConfig
+from ghn.decoder.decoder import Decoder
 
 __all__ = ["Decoder", "DecoderConfig"]

@@ -1,50 +1,126 @@
 """The random part of a predicted matrix: what an untrained hypernetwork writes."""
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from ghn.decoder.chunks import normal_block, row_blocks
+from ghn.decoder.chunks import (
+    BATCH_ELEMENTS,
+    BLOCK_ELEMENTS,
+    BLOCK_ROWS,
+    Block,
+    Grid,
+    blocks,
+    keyed_generator,
+)
 from ghn.decoder.layout import Layout
+from ghn.decoder.orthogonal import orthogonalize, tile_width, tiled_factors
 
 BASES = ("orthogonal", "normal", "none")
 
+SMALL_ELEMENTS = 2**14
+"""Matrices up to this size are orthogonalized directly; larger ones are products of small ones."""
 
-def base_matrix(kind: str, seed: int, name: str, layout: Layout, device: torch.device) -> Tensor:
-    """Draw the base of one parameter, of unit root mean square, keyed by seed, name and block.
+SLOW_ROWS = 64
+"""Rows of a block whose number of columns can't be tiled: orthogonalizing them takes fifty times as long."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random numbers of one block, of which any bands can be made alone.
+
+    A band is the unit of arithmetic: matrix products have the same sizes whatever is asked for, so the bits of a row
+    don't depend on which others are made with it.
+    """
+
+    block: Block
+    band: int
+    """Rows of a band; only the last one may have fewer."""
+    left: Tensor
+    """Shape ``(band * columns / width, width)``; the rows themselves if there is no ``right``."""
+    right: Tensor | None = None
+    """Shape ``(bands, width, width)``."""
+
+    @property
+    def bands(self) -> int:
+        """Number of bands; one if the rows themselves were drawn."""
+        return -(-self.block.height // self.band)
+
+    def make(self, first: int, last: int, scale: Tensor, out: Tensor | None = None) -> Tensor:
+        """Make bands ``first`` to ``last`` (exclusive), times ``scale``.
+
+        Args:
+            first: First band.
+            last: One past the last band.
+            scale: Scalar; may carry a gradient if ``out`` is None.
+            out: Contiguous rows to write into.
+
+        Returns:
+            Shape ``(rows, columns)``, without rows past the end of the block.
+        """
+        if self.right is None:
+            return self.left * scale if out is None else torch.mul(self.left, scale, out=out)
+        rows = min(last * self.band, self.block.height) - first * self.band
+        right = self.right[first:last] * scale
+        left = self.left.expand(len(right), -1, -1)
+        if out is not None and rows == len(right) * self.band:
+            torch.bmm(left, right, out=out.view(*left.shape[:2], -1))
+            return out
+        made = torch.bmm(left, right).view(-1, self.block.columns)[:rows]
+        return made if out is None else out.copy_(made)
+
+
+def base_blocks(kind: str, grid: Grid) -> list[Block]:
+    """The blocks that the base of a parameter is drawn in; they depend on the parameter's shape alone."""
+    if _is_plain(kind, grid):
+        return list(blocks(grid, BATCH_ELEMENTS, grid.rows))
+    tiled = grid.columns <= SLOW_ROWS or tile_width(grid.columns) is not None
+    return list(blocks(grid, BLOCK_ELEMENTS, max(BLOCK_ROWS, grid.columns) if tiled else SLOW_ROWS))
+
+
+def _is_plain(kind: str, grid: Grid) -> bool:
+    return kind != "orthogonal" or min(grid.rows, grid.columns) == 1
+
+
+def draw(kind: str, seed: int, name: str, grid: Grid, block: Block, device: torch.device) -> Draw:
+    """Draw one block of the base of a parameter, of unit root mean square, keyed by seed, name and block.
+
+    Numbers are drawn on the CPU, so that they are the same for all devices.
 
     Args:
-        kind: 'normal' (independent entries) or 'orthogonal' (orthonormal rows, or columns, within each block and
-            group).
+        kind: 'orthogonal' (rows, or columns where those are fewer), 'normal' (independent entries) or 'none' (zeros).
         seed: Seed of the whole prediction.
         name: Name of the parameter.
-        layout: How the parameter is seen as a matrix.
-        device: Where to draw.
-
-    Returns:
-        Shape ``(rows, columns)``.
+        grid: The parameter as matrices.
+        block: One of its ``base_blocks``.
+        device: Where the numbers go.
     """
-    inner = layout.row_sizes[-1] if len(layout.row_sizes) > 1 else layout.rows
-    blocks = []
-    for first in range(0, layout.rows, inner):
-        for start, stop in row_blocks(inner, layout.columns):
-            block = normal_block(seed, name, first + start, first + stop, layout.columns, device)
-            blocks.append(orthogonalize(block) if kind == "orthogonal" else block)
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+    generator = keyed_generator(torch.device("cpu"), seed, name, block.start)
+    matrices, rows, columns = block.matrices, block.rows, block.columns
+    fewer, more = sorted((rows, columns))
+    if kind == "none":
+        numbers = torch.zeros(matrices, rows, columns)
+    elif _is_plain(kind, grid):
+        numbers = torch.randn(matrices, rows, columns, generator=generator)
+    elif matrices > 1 or fewer * more <= SMALL_ELEMENTS or tile_width(more) is None:
+        numbers = orthogonalize(torch.randn(matrices, rows, columns, generator=generator))
+    else:
+        left, right = tiled_factors(fewer, more, generator)
+        if rows <= columns:
+            band = left.shape[0] * right.shape[-1] // columns
+            return Draw(block, band, left.to(device), right.to(device))
+        numbers = (left @ right).view(-1, more)[:fewer].mT
+    return Draw(block, block.height, numbers.reshape(-1, columns).to(device))
 
 
-def orthogonalize(block: Tensor) -> Tensor:
-    """Orthonormal rows (or columns, whichever are fewer), scaled to unit root mean square; same shape."""
-    rows, columns = block.shape
-    if min(rows, columns) == 1:
-        return block
-    tall = block if rows >= columns else block.mT
-    # The sign of R's diagonal makes the distribution uniform over orthogonal matrices (Mezzadri, math-ph/0609050).
-    orthonormal, triangular = torch.linalg.qr(tall)
-    orthonormal = orthonormal * triangular.diagonal().sign()
-    return (orthonormal if rows >= columns else orthonormal.mT) * math.sqrt(max(rows, columns))
+def base_matrix(kind: str, seed: int, name: str, grid: Grid, device: torch.device) -> Tensor:
+    """The whole base of a parameter, shape ``(grid.height, grid.columns)``."""
+    one = torch.ones((), device=device)
+    drawn = (draw(kind, seed, name, grid, block, device) for block in base_blocks(kind, grid))
+    return torch.cat([entry.make(0, entry.bands, one) for entry in drawn])
 
 
 def smooth_kernels(matrix: Tensor, layout: Layout, smoothness: Tensor) -> Tensor:

@@ -1,21 +1,68 @@
-"""Blocks of rows: the unit in which random bases are drawn and weights are written."""
+"""A parameter as matrices in the order of its memory, cut into blocks that depend on its shape alone."""
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
+# These constants are part of the format: changing one changes the numbers that a seed gives.
 BLOCK_ROWS = 256
+"""A narrow matrix is cut into blocks of so many rows; a wide one into blocks as square as they can be."""
 BLOCK_ELEMENTS = 2**22
-"""A block ends at whichever comes first. Both are part of the format: changing them changes the numbers."""
+"""Largest block, unless a single row is larger."""
+BATCH_ELEMENTS = 2**18
+"""Size of a block of several small matrices, or of independent numbers."""
 
 
-def row_blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    """Split a ``(rows, columns)`` matrix into blocks that depend on its shape alone, as (start, stop) rows."""
-    step = max(1, min(BLOCK_ROWS, BLOCK_ELEMENTS // max(columns, 1)))
-    for start in range(0, rows, step):
-        yield start, min(start + step, rows)
+@dataclass(frozen=True)
+class Grid:
+    """A stack of matrices of one size, one after the other in memory."""
+
+    stack: int
+    rows: int
+    columns: int
+
+    @property
+    def height(self) -> int:
+        """Rows of all matrices together."""
+        return self.stack * self.rows
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of a grid that are drawn together: rows of one matrix, or several whole matrices."""
+
+    start: int
+    """First row, counted through the whole stack."""
+    matrices: int
+    rows: int
+    """Of each matrix."""
+    columns: int
+
+    @property
+    def height(self) -> int:
+        """Rows of all its matrices together."""
+        return self.matrices * self.rows
+
+
+def blocks(grid: Grid, max_elements: int, max_rows: int) -> Iterator[Block]:
+    """Cut a grid into whole small matrices, several to a block, or into rows of one large matrix.
+
+    Args:
+        grid: A parameter.
+        max_elements: Of one block; a single row is never cut.
+        max_rows: Of one block of a large matrix.
+    """
+    together = BATCH_ELEMENTS // (grid.rows * grid.columns)
+    if grid.rows <= max_rows and together > 1:
+        for first in range(0, grid.stack, together):
+            yield Block(first * grid.rows, min(together, grid.stack - first), grid.rows, grid.columns)
+        return
+    step = max(1, min(max_rows, max_elements // grid.columns))
+    for matrix in range(grid.stack):
+        for start in range(0, grid.rows, step):
+            yield Block(matrix * grid.rows + start, 1, min(step, grid.rows - start), grid.columns)
 
 
 def keyed_generator(device: torch.device, *key: object) -> torch.Generator:
@@ -27,9 +74,3 @@ def keyed_generator(device: torch.device, *key: object) -> torch.Generator:
     """
     digest = hashlib.blake2b("\0".join(map(str, key)).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
-
-
-def normal_block(seed: int, name: str, start: int, stop: int, columns: int, device: torch.device) -> Tensor:
-    """Standard normal numbers for rows ``start`` to ``stop`` of a parameter, shape ``(stop - start, columns)``."""
-    generator = keyed_generator(device, seed, name, start)
-    return torch.randn(stop - start, columns, generator=generator, device=device)

@@ -1,105 +1,77 @@
 """From one embedding per parameter to its values."""
 
 import math
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from ghn.decoder.base import BASES, base_matrix, smooth_kernels
-from ghn.decoder.layout import Layout, axis_positions
-from ghn.decoder.low_rank import HEAD_RULES, FactorGenerator, init_head_, product_norm, whiten
-from ghn.decoder.mip import combine
-from ghn.decoder.scale import FANS, centre_tensor, places, scale_of
+from ghn.decoder.base import Draw, base_blocks, draw, smooth_kernels
+from ghn.decoder.chunks import Grid
+from ghn.decoder.config import DecoderConfig
+from ghn.decoder.layout import Layout
+from ghn.decoder.learned import Arrangement, Product
+from ghn.decoder.low_rank import FactorGenerator, generation_bytes, init_head_, product_norm, whiten
+from ghn.decoder.mip import shares
+from ghn.decoder.scale import Scale, centre_tensor, places, scale_of
+from ghn.decoder.statistics import Statistics, StatisticsHead
 from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.ops import MIXING_ROLES
 
+MEMORY = 2**28
+"""Bytes that decoding takes at most beside its results, roughly, unless told otherwise."""
 
-@dataclass(frozen=True, kw_only=True)
-class DecoderConfig:
-    """Size and output form of the decoder."""
+LARGE_TABLE = 2**20
+"""Elements from which a table of vectors has orthogonal rows too: drawing so many independent numbers is slow."""
 
-    hidden: int = 96
-    """Width of the row and column generators."""
-    rank: int = 32
-    """Width of the factors."""
-    base: str = "orthogonal"
-    """Random part of mixing parameters: 'orthogonal', 'normal', or 'none': then nothing random enters anywhere, and
-    everything that a random part would fill is learned."""
-    fan: str = "zoo"
-    """Rule for the spread of mixing parameters: 'fan_in', 'fan_out' or 'zoo'."""
-    output: str = "normalized"
-    """What becomes of the factors: 'normalized' (centred, orthonormalized, a product of unit size), or multiplied as
-    they are, with heads initialized by the rule 'hyperfan' (to unit size times the scale rule's), 'xavier' or 'kaiming'
-    (sizes are what comes out, as in earlier graph hypernetworks; only with ``base='none'``)."""
-    max_trust: float = 0.7
-    """Largest share (as a standard deviation) of the learned part."""
-    max_gain: float = 1.0
-    """Predicted gains stay within this factor of the scale rule; 1 fixes sizes, or short horizons game them."""
-
-    def __post_init__(self) -> None:
-        if self.base not in BASES or self.fan not in FANS:
-            raise ConfigError(
-                f"base must be one of {BASES} and fan one of {FANS}; got {self.base!r}, {self.fan!r}"
-            )
-        if self.output not in ("normalized", *HEAD_RULES):
-            raise ConfigError(f"output must be 'normalized' or one of {HEAD_RULES}; got {self.output!r}")
-        if self.output in ("xavier", "kaiming") and self.base != "none":
-            raise ConfigError(
-                f"output={self.output!r} has no scale for a base; set base='none' or use 'hyperfan'"
-            )
-        if min(self.hidden, self.rank) < 1 or not 0 < self.max_trust < 1 or self.max_gain < 1:
-            raise ConfigError("decoder needs hidden >= 1, rank >= 1, 0 < max_trust < 1 and max_gain >= 1")
+Factors = tuple[Tensor, Tensor]
+Range = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """Scalars predicted for each tensor, every field of shape ``(tensors,)``."""
+class Piece:
+    """Some rows of one parameter, made when asked for."""
+
+    spec: ParamSpec
+    start: int
+    """First row, of the parameter in its memory order seen as rows of ``columns`` entries."""
+    rows: int
+    columns: int
+    make: Callable[[Tensor | None], Tensor]
+    """Returns the values, float32, shape ``(rows, columns)``; written into the contiguous tensor passed, if any."""
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What one parameter is made of."""
+
+    number: int
+    """Row of the embeddings."""
+    spec: ParamSpec
+    layout: Layout
+    arrangement: Arrangement
+    scale: Scale
+    kind: str
+    """Of the base, if the scale is random."""
+
+    @property
+    def geometry(self) -> tuple[object, ...]:
+        """Parameters that share it go through the generators together."""
+        return (self.layout.row_sizes, self.layout.column_sizes, self.layout.spatial, self.scale.random)
+
+
+@dataclass(frozen=True)
+class _Coefficients:
+    """Factors by which the parts of every parameter enter, each of shape ``(tensors,)``."""
 
     gain: Tensor
-    """Factor on the spread (and on the centre) given by the scale rule."""
-    trust: Tensor
-    """Standard-deviation share of the learned part, in (0, max_trust)."""
+    """On the centre."""
+    base: Tensor
+    product: Tensor
     smoothness: Tensor
-    """Damping of high spatial frequencies, see ``smooth_kernels``."""
-
-
-START_TRUST, START_SMOOTHNESS = 0.1, 0.05
-"""Statistics of the untrained hypernetwork."""
-
-
-class StatisticsHead(nn.Module):
-    """Predicts the scalars of every tensor; its last layer starts small, so that it starts from the defaults."""
-
-    def __init__(self, embedding: int, config: DecoderConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.net = nn.Sequential(nn.Linear(embedding, config.hidden), nn.GELU(), nn.Linear(config.hidden, 3))
-        last = self.net[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.normal_(last.weight, std=1e-3)
-        nn.init.zeros_(last.bias)
-
-    def forward(self, embeddings: Tensor) -> Statistics:
-        """Map embeddings ``(tensors, embedding)`` to ``Statistics``."""
-        return self._bounded(self.net(embeddings))
-
-    def defaults(self, like: Tensor) -> Statistics:
-        """What an untrained head predicts, for as many tensors as ``like`` has rows."""
-        return self._bounded(like.new_zeros(like.shape[0], 3))
-
-    def _bounded(self, raw: Tensor) -> Statistics:
-        config = self.config
-        gain, trust, smoothness = raw.unbind(-1)
-        start = torch.logit(torch.tensor(START_TRUST / config.max_trust)).item()
-        return Statistics(
-            gain=config.max_gain ** torch.tanh(gain),
-            trust=config.max_trust * torch.sigmoid(trust + start),
-            smoothness=START_SMOOTHNESS * torch.exp(3 * torch.tanh(smoothness / 3)),
-        )
 
 
 class Decoder(nn.Module):
@@ -118,7 +90,7 @@ class Decoder(nn.Module):
     def forward(
         self, embeddings: Tensor, graph: ComputationGraph, seed: int = 0, learned: bool = True
     ) -> dict[str, Tensor]:
-        """Decode the parameters of one graph.
+        """Decode the parameters of one graph, all at once.
 
         Args:
             embeddings: One row per attached entry of ``graph.params``, in that order, shape ``(tensors, embedding)``.
@@ -127,79 +99,195 @@ class Decoder(nn.Module):
             learned: False leaves the learned part out: scale rules and random bases alone.
 
         Returns:
-            Float32 tensors by parameter name; none for parameters of role 'unknown'.
+            Float32 tensors by parameter name, in the order of ``graph.params``; none for parameters of role 'unknown'.
 
         Raises:
             ConfigError: If there is neither a base nor a learned part.
         """
+        made: dict[str, list[Tensor]] = {}
+        for piece in self.stream(embeddings, graph, seed, learned):
+            made.setdefault(piece.spec.name, []).append(piece.make(None))
+        return {
+            spec.name: torch.cat(made[spec.name]).reshape(spec.shape)
+            for spec in graph.params
+            if spec.name in made
+        }
+
+    def stream(
+        self,
+        embeddings: Tensor,
+        graph: ComputationGraph,
+        seed: int = 0,
+        learned: bool = True,
+        memory: int = MEMORY,
+        wanted: Callable[[ParamSpec, Grid], Range] | None = None,
+    ) -> Iterator[Piece]:
+        """Decode the parameters of one graph in pieces that take a bounded amount of memory.
+
+        The values don't depend on ``memory`` or ``wanted``, to the last bit on a CPU. The pieces of a parameter come
+        in order and one after the other; parameters come in groups of equal geometry.
+
+        Args:
+            embeddings: As ``forward`` takes them, and so are ``graph``, ``seed`` and ``learned``.
+            graph: The target.
+            seed: Keys the random base.
+            learned: Whether there is a learned part.
+            memory: Bytes to take beside the results, roughly; at least what one band of the largest tensor needs.
+            wanted: Which rows of a parameter (as ``Piece.start`` counts them) are needed, as (start, stop); all of
+                them if None. Pieces may begin before and end after that.
+        """
         if not learned and self.config.base == "none":
             raise ConfigError("base='none' and learned=False leave nothing to fill parameters with")
-        specs = [spec for spec in graph.params if spec.node is not None]
+        recipes = self._recipes(graph)
         statistics = self.statistics(embeddings) if learned else self.statistics.defaults(embeddings)
-        factors = self.factors(embeddings, specs) if learned else [None] * len(specs)
-        surroundings = places(graph)
-        device = embeddings.device
-        decoded = {}
-        for number, spec in enumerate(specs):
-            if spec.role == "unknown" or not spec.dtype.is_floating_point:
-                continue  # no rule says what it should be: the model's own values stay
-            layout = Layout.of(spec)
-            scale = scale_of(spec, surroundings[spec.name], self.config.fan)
-            base, trust, spread = None, statistics.trust[number], scale.spread
-            if scale.random and self.config.base == "none":
-                trust = torch.ones_like(trust)
-                spread = 1.0 if self.config.output in ("xavier", "kaiming") else spread
-            elif scale.random:
-                kind = self.config.base if spec.role in MIXING_ROLES else "normal"
-                base = base_matrix(kind, seed, spec.name, layout, device)
-                base = smooth_kernels(base, layout, statistics.smoothness[number])
-            factor = factors[number]
-            product = None if factor is None else factor[0] @ factor[1].mT
-            unit = combine(base, product, trust)
-            centre = centre_tensor(spec, scale, device)
-            values = layout.restore((spread * unit).expand(layout.rows, layout.columns))
-            decoded[spec.name] = statistics.gain[number] * (centre + values)
-        return decoded
+        coefficients = self._coefficients(statistics, recipes, learned)
+        sides = (self.rows.embedding(embeddings), self.columns.embedding(embeddings)) if learned else None
+        for group in _groups(recipes, self.config, memory // 2):
+            factors = None if sides is None else self._factors(sides, group)
+            if not group[0].scale.random:
+                yield from _small(group, factors, coefficients)
+                continue
+            for position, recipe in enumerate(group):
+                factor = None if factors is None else (factors[0][position], factors[1][position])
+                yield from self._pieces(recipe, factor, coefficients, seed, memory, wanted)
 
-    def factors(self, embeddings: Tensor, specs: Sequence[ParamSpec]) -> list[tuple[Tensor, Tensor]]:
+    def factors(self, embeddings: Tensor, specs: Sequence[ParamSpec]) -> list[Factors]:
         """Generate the factors of every tensor and finish them as ``config.output`` says.
-
-        Tensors whose side has the same sizes go through the generator together.
 
         Returns:
             Per tensor a row factor ``(rows, rank)`` and a column factor ``(columns, rank)``; their product has unit
             root mean square if it is normalized.
         """
-        layouts = [Layout.of(spec) for spec in specs]
-        left = self._side(self.rows, embeddings, [(layout.row_sizes, 0) for layout in layouts])
-        right = self._side(
-            self.columns, embeddings, [(layout.column_sizes, layout.spatial) for layout in layouts]
-        )
-        if self.config.output != "normalized":
-            return [
-                (rows / math.sqrt(self.config.rank), columns)
-                for rows, columns in zip(left, right, strict=True)
-            ]
-        return [
-            (rows / product_norm(rows[None], columns[None]), columns)
-            for rows, columns in zip(left, right, strict=True)
-        ]
-
-    def _side(
-        self,
-        generator: FactorGenerator,
-        embeddings: Tensor,
-        geometries: Sequence[tuple[tuple[int, ...], int]],
-    ) -> list[Tensor]:
-        members = defaultdict(list)
-        for number, geometry in enumerate(geometries):
-            members[geometry].append(number)
-        result: list[Tensor] = [embeddings] * len(geometries)
-        for (sizes, spatial), numbers in members.items():
-            positions = axis_positions(sizes, spatial, embeddings.device)
-            made = generator(embeddings[numbers], positions)
-            for number, factor in zip(
-                numbers, whiten(made) if self.config.output == "normalized" else made, strict=True
-            ):
-                result[number] = factor
+        sides = (self.rows.embedding(embeddings), self.columns.embedding(embeddings))
+        result = []
+        for number, spec in enumerate(specs):
+            layout = Layout.of(spec)
+            recipe = _Recipe(
+                number, spec, layout, Arrangement.of(spec, layout), Scale(0.0, 1.0, True), "normal"
+            )
+            left, right = self._factors(sides, [recipe])
+            result.append((left[0], right[0]))
         return result
+
+    def _recipes(self, graph: ComputationGraph) -> list[_Recipe]:
+        surroundings = places(graph)
+        recipes = []
+        for number, spec in enumerate(spec for spec in graph.params if spec.node is not None):
+            if spec.role == "unknown" or not spec.dtype.is_floating_point:
+                continue  # no rule says what it should be: the model's own values stay
+            layout = Layout.of(spec)
+            scale = scale_of(spec, surroundings[spec.name], self.config.fan)
+            if scale.random and self.config.output in ("xavier", "kaiming"):
+                scale = replace(scale, spread=1.0)
+            kind = self.config.base
+            if kind == "orthogonal" and spec.role not in MIXING_ROLES and spec.numel < LARGE_TABLE:
+                kind = "normal"
+            recipes.append(_Recipe(number, spec, layout, Arrangement.of(spec, layout), scale, kind))
+        return recipes
+
+    def _coefficients(
+        self, statistics: Statistics, recipes: Sequence[_Recipe], learned: bool
+    ) -> _Coefficients:
+        """Bring what is predicted and what the scale rules say together."""
+        trust = statistics.trust if learned else torch.zeros_like(statistics.trust)
+        spread, random = torch.zeros_like(trust), torch.zeros_like(trust)
+        for values, field in ((spread, "spread"), (random, "random")):
+            numbers = [recipe.number for recipe in recipes]
+            values[numbers] = trust.new_tensor([float(getattr(recipe.scale, field)) for recipe in recipes])
+        if self.config.base == "none":
+            trust, random = torch.where(random > 0, 1.0, trust), torch.zeros_like(random)
+        base, product = shares(trust, random)
+        sizes = statistics.gain * spread
+        return _Coefficients(statistics.gain, base * sizes, product * sizes, statistics.smoothness)
+
+    def _factors(self, sides: tuple[Tensor, Tensor], group: Sequence[_Recipe]) -> Factors:
+        """Row factors ``(tensors, rows, rank)`` and column factors ``(tensors, columns, rank)`` of one geometry."""
+        numbers, layout = [recipe.number for recipe in group], group[0].layout
+        left = self.rows.generate(sides[0][numbers], layout.row_sizes, 0)
+        right = self.columns.generate(sides[1][numbers], layout.column_sizes, layout.spatial)
+        if self.config.output != "normalized":
+            return left / math.sqrt(self.config.rank), right
+        left, right = whiten(left), whiten(right)
+        return left / product_norm(left, right)[:, None, None], right
+
+    def _pieces(
+        self,
+        recipe: _Recipe,
+        factor: Factors | None,
+        coefficients: _Coefficients,
+        seed: int,
+        memory: int,
+        wanted: Callable[[ParamSpec, Grid], Range] | None,
+    ) -> Iterator[Piece]:
+        """The pieces of a parameter with a base."""
+        grid, number, device = recipe.arrangement.grid, recipe.number, coefficients.base.device
+        product = None
+        if factor is not None:
+            left = factor[0] * coefficients.product[number]
+            product = Product(left, factor[1], recipe.layout, recipe.arrangement)
+        begin, end = (0, grid.height) if wanted is None else wanted(recipe.spec, grid)
+        for block in base_blocks(recipe.kind, grid):
+            if block.start >= end or block.start + block.height <= begin:
+                continue
+            drawn = draw(recipe.kind, seed, recipe.spec.name, grid, block, device)
+            first = max(0, begin - block.start) // drawn.band
+            last = min(drawn.bands, -(-(end - block.start) // drawn.band))
+            step = max(1, memory // 16 // (4 * drawn.band * block.columns))
+            if recipe.arrangement.smooth:  # one product filters the whole block
+                first, last, step = 0, drawn.bands, drawn.bands
+            for band in range(first, last, step):
+                yield _piece(recipe, drawn, (band, min(band + step, last)), coefficients, product)
+
+
+def _piece(
+    recipe: _Recipe, drawn: Draw, bands: Range, coefficients: _Coefficients, product: Product | None
+) -> Piece:
+    block, (first, last) = drawn.block, bands
+    start, stop = first * drawn.band, min(last * drawn.band, block.height)
+
+    def make(out: Tensor | None) -> Tensor:
+        values = drawn.make(first, last, coefficients.base[recipe.number], out)
+        if recipe.arrangement.smooth:
+            values = smooth_kernels(values, recipe.layout, coefficients.smoothness[recipe.number])
+        if product is not None:
+            values = product.add(values, block, drawn.band, first)
+        return values if out is None or values.data_ptr() == out.data_ptr() else out.copy_(values)
+
+    return Piece(recipe.spec, block.start + start, stop - start, block.columns, make)
+
+
+def _small(group: Sequence[_Recipe], factors: Factors | None, coefficients: _Coefficients) -> Iterator[Piece]:
+    """Whole parameters without a base (biases, norms), which one product makes all of."""
+    numbers = [recipe.number for recipe in group]
+    products = None
+    if factors is not None:
+        products = (factors[0] * coefficients.product[numbers][:, None, None]) @ factors[1].mT
+    for position, recipe in enumerate(group):
+        grid = recipe.arrangement.grid
+        centre = coefficients.gain[recipe.number] * centre_tensor(
+            recipe.spec, recipe.scale, coefficients.gain.device
+        )
+        values = centre.expand(recipe.spec.shape)
+        if products is not None:
+            values = values + recipe.layout.restore(products[position])
+        values = values.reshape(grid.height, grid.columns)
+        yield Piece(recipe.spec, 0, grid.height, grid.columns, partial(_give, values))
+
+
+def _give(values: Tensor, out: Tensor | None) -> Tensor:
+    return values if out is None else out.copy_(values)
+
+
+def _groups(recipes: Sequence[_Recipe], config: DecoderConfig, memory: int) -> Iterator[list[_Recipe]]:
+    """Parameters of one geometry, as many at a time as may be generated together."""
+    members: dict[object, list[_Recipe]] = {}
+    for recipe in recipes:
+        members.setdefault(recipe.geometry, []).append(recipe)
+    for group in members.values():
+        layout = group[0].layout
+        cost = sum(
+            generation_bytes(side, config.hidden, config.rank) for side in (layout.rows, layout.columns)
+        )
+        step = max(1, memory // cost)
+        for start in range(0, len(group), step):
+            yield group[start : start + step]

@@ -22,6 +22,10 @@ POSITION_FEATURES = POSITION_SLOTS * 4 * FREQUENCIES
 """Width of ``axis_positions``."""
 
 
+MAX_REMEMBERED = 4096
+"""Positions up to which their encodings are kept for the next tensor, at 400 bytes each."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """A permutation of the axes to (rows..., columns...), and the sizes on each side."""
@@ -61,35 +65,49 @@ class Layout:
             permuted_shape=tuple(spec.shape[axis] for axis in (*rows, *columns)),
         )
 
+    @property
+    def in_order(self) -> bool:
+        """Whether the rows of the matrix lie one after the other in the parameter's memory."""
+        return self.permutation == tuple(range(len(self.permutation)))
+
     def restore(self, matrix: Tensor) -> Tensor:
         """Turn a ``(rows, columns)`` matrix back into the parameter's own shape."""
         inverse = sorted(range(len(self.permutation)), key=self.permutation.__getitem__)
         return matrix.reshape(self.permuted_shape).permute(inverse)
 
 
-def axis_positions(sizes: tuple[int, ...], spatial: int, device: torch.device) -> Tensor:
+def axis_positions(
+    sizes: tuple[int, ...], spatial: int, device: torch.device, start: int = 0, stop: int | None = None
+) -> Tensor:
     """Encode where each row (or column) sits: waves over relative and absolute position along up to four axes.
 
     Args:
         sizes: Sizes of the side's axes; their product is the number of positions.
         spatial: How many of the last axes are spatial.
         device: Where the result lives.
+        start: First position.
+        stop: One past the last position; None is the end.
 
     Returns:
-        Encodings of norm independent of the position, shape ``(positions, POSITION_FEATURES)``.
+        Encodings of norm independent of the position, shape ``(stop - start, POSITION_FEATURES)``.
     """
-    return _axis_positions(sizes, spatial).to(device)
+    stop = math.prod(sizes) if stop is None else stop
+    make = _remembered_positions if stop - start <= MAX_REMEMBERED else _positions
+    return make(sizes, spatial, start, stop).to(device)
 
 
-@lru_cache(maxsize=64)
-def _axis_positions(sizes: tuple[int, ...], spatial: int) -> Tensor:
+def _positions(sizes: tuple[int, ...], spatial: int, start: int, stop: int) -> Tensor:
     counted, kernel = sizes[: len(sizes) - spatial], sizes[len(sizes) - spatial :]
     # Axes past the slots' number join the one before them.
     slots = [*_merge(counted, 2), *_merge(kernel, 2)]
-    grids = torch.meshgrid(*(torch.arange(size) for size in slots), indexing="ij")
-    return torch.cat(
-        [_waves(grid.reshape(-1), size) for grid, size in zip(grids, slots, strict=True)], dim=-1
-    )
+    index, places = torch.arange(start, stop), []
+    for size in reversed(slots):
+        places.append(index % size)
+        index = index // size
+    return torch.cat([_waves(place, size) for place, size in zip(reversed(places), slots, strict=True)], -1)
+
+
+_remembered_positions = lru_cache(maxsize=32)(_positions)
 
 
 def _merge(sizes: tuple[int, ...], count: int) -> tuple[int, ...]:

@@ -11,6 +11,9 @@ from ghn.errors import ShapeError
 HEAD_RULES = ("hyperfan", "xavier", "kaiming")
 """How heads start whose product is not normalized, see ``init_head_``."""
 
+POSITIONS_AT_ONCE = 2**14
+"""Rows of a factor that are generated together; part of the format in its last bits."""
+
 RIDGE = 1e-3
 """Directions whose share of a factor's variance is far below this fade out instead of being amplified."""
 
@@ -42,13 +45,47 @@ class FactorGenerator(nn.Module):
         Returns:
             Factors, shape ``(tensors, positions, rank)``.
         """
-        factors: Tensor = self.out(self.hidden(embeddings, positions))
-        return factors
+        return self._finish(self.hidden(self.embedding(embeddings), self.position(positions)))
 
-    def hidden(self, embeddings: Tensor, positions: Tensor) -> Tensor:
-        """What the last layer reads, shape ``(tensors, positions, hidden)``."""
-        mixed = torch.nn.functional.gelu(self.embedding(embeddings)[:, None] + self.position(positions))
-        return mixed + torch.nn.functional.gelu(self.mix(mixed))
+    def generate(self, projected: Tensor, sizes: tuple[int, ...], spatial: int) -> Tensor:
+        """Generate factors a few thousand positions at a time.
+
+        Args:
+            projected: Embeddings after the ``embedding`` layer, shape ``(tensors, hidden)``.
+            sizes: Sizes of the axes of the side, as ``axis_positions`` takes them.
+            spatial: How many of the last ones are spatial.
+
+        Returns:
+            Shape ``(tensors, positions, rank)``; the bits of a tensor's factors don't depend on its company.
+        """
+        count = math.prod(sizes)
+        parts = []
+        for start in range(0, count, POSITIONS_AT_ONCE):
+            stop = min(start + POSITIONS_AT_ONCE, count)
+            waves = self.position(axis_positions(sizes, spatial, projected.device, start, stop))
+            parts.append(self._finish(self.hidden(projected, waves)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def hidden(self, projected: Tensor, waves: Tensor) -> Tensor:
+        """What the last layer reads, shape ``(tensors, positions, hidden)``, from what the first two layers gave."""
+        mixed = torch.nn.functional.gelu(projected[:, None] + waves)
+        return mixed + torch.nn.functional.gelu(_each(self.mix, mixed))
+
+    def _finish(self, hidden: Tensor) -> Tensor:
+        return _each(self.out, hidden)
+
+
+def _each(layer: nn.Linear, inputs: Tensor) -> Tensor:
+    """Apply a layer to ``(tensors, positions, features)`` tensor by tensor.
+
+    As one large product, the bits of one tensor's results would depend on how many others there are.
+    """
+    return torch.baddbmm(layer.bias, inputs, layer.weight.mT.expand(len(inputs), -1, -1))
+
+
+def generation_bytes(positions: int, hidden: int, rank: int) -> int:
+    """Memory that generating and whitening one side of one tensor takes, about."""
+    return 4 * (4 * hidden * min(positions, POSITIONS_AT_ONCE) + 4 * rank * positions)
 
 
 def whiten(factors: Tensor) -> Tensor:
@@ -116,7 +153,13 @@ def init_head_(generator: FactorGenerator, rule: str) -> None:
         typical = torch.randn(64, generator.embedding.in_features, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             moment = (
-                generator.hidden(typical, axis_positions((64,), 0, typical.device)).square().mean().item()
+                generator.hidden(
+                    generator.embedding(typical),
+                    generator.position(axis_positions((64,), 0, typical.device)),
+                )
+                .square()
+                .mean()
+                .item()
             )
         nn.init.normal_(head.weight, std=1 / math.sqrt(head.in_features * moment))
     nn.init.zeros_(head.bias)

@@ -7,7 +7,7 @@ import torch
 
 from ghn.decoder.layout import axis_positions
 from ghn.decoder.low_rank import HEAD_RULES, FactorGenerator, init_head_, product_norm, whiten
-from ghn.decoder.mip import combine
+from ghn.decoder.mip import shares
 from ghn.errors import ShapeError
 
 
@@ -68,10 +68,25 @@ def test_blocks_of_rows_are_generated_alone():
     )
 
 
+@pytest.mark.parametrize(("sizes", "spatial"), [((100,), 0), ((4, 40, 3, 3), 2)])
+def test_the_bits_of_factors_depend_on_nothing_but_their_tensor(sizes, spatial, monkeypatch):
+    torch.manual_seed(0)
+    generator, embeddings = FactorGenerator(8, 16, 4), torch.randn(5, 8)
+    projected = generator.embedding(embeddings)
+    together = whiten(generator.generate(projected, sizes, spatial))
+    for number in range(5):
+        alone = whiten(generator.generate(projected[[number]], sizes, spatial))
+        assert torch.equal(alone[0], together[number])
+    positions = axis_positions(sizes, spatial, torch.device("cpu"))
+    torch.testing.assert_close(together, whiten(generator(embeddings, positions)))
+    monkeypatch.setattr("ghn.decoder.low_rank.POSITIONS_AT_ONCE", 64)
+    torch.testing.assert_close(together, whiten(generator.generate(projected, sizes, spatial)))
+
+
 @pytest.mark.parametrize("trust", [0.0, 0.3, 0.7])
 def test_trust_never_changes_magnitude(trust, generator):
     base, learned = torch.randn(2, 300, 300, generator=generator)
-    mixed = combine(base, learned, torch.tensor(trust))
-    assert mixed.std().item() == pytest.approx(1, abs=0.02)
-    assert combine(base, None, torch.tensor(trust)) is base
-    assert torch.equal(combine(None, learned, torch.tensor(trust)), trust * learned)
+    of_base, of_learned = shares(torch.tensor([trust, trust]), torch.tensor([1.0, 0.0]))
+    assert (of_base[0] * base + of_learned[0] * learned).std().item() == pytest.approx(1, abs=0.02)
+    assert of_base[1] == 0
+    assert of_learned.tolist() == pytest.approx([trust, trust])

@@ -1,0 +1,45 @@
+"""Settings of the decoder."""
+
+from dataclasses import dataclass
+
+from ghn.decoder.base import BASES
+from ghn.decoder.low_rank import HEAD_RULES
+from ghn.decoder.scale import FANS
+from ghn.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Size and output form of the decoder."""
+
+    hidden: int = 96
+    """Width of the row and column generators."""
+    rank: int = 32
+    """Width of the factors."""
+    base: str = "orthogonal"
+    """Random part of mixing parameters: 'orthogonal', 'normal', or 'none': then nothing random enters anywhere, and
+    everything that a random part would fill is learned."""
+    fan: str = "zoo"
+    """Rule for the spread of mixing parameters: 'fan_in', 'fan_out' or 'zoo'."""
+    output: str = "normalized"
+    """What becomes of the factors: 'normalized' (centred, orthonormalized, a product of unit size), or multiplied as
+    they are, with heads initialized by the rule 'hyperfan' (to unit size times the scale rule's), 'xavier' or 'kaiming'
+    (sizes are what comes out, as in earlier graph hypernetworks; only with ``base='none'``)."""
+    max_trust: float = 0.7
+    """Largest share (as a standard deviation) of the learned part."""
+    max_gain: float = 1.0
+    """Predicted gains stay within this factor of the scale rule; 1 fixes sizes, or short horizons game them."""
+
+    def __post_init__(self) -> None:
+        if self.base not in BASES or self.fan not in FANS:
+            raise ConfigError(
+                f"base must be one of {BASES} and fan one of {FANS}; got {self.base!r}, {self.fan!r}"
+            )
+        if self.output not in ("normalized", *HEAD_RULES):
+            raise ConfigError(f"output must be 'normalized' or one of {HEAD_RULES}; got {self.output!r}")
+        if self.output in ("xavier", "kaiming") and self.base != "none":
+            raise ConfigError(
+                f"output={self.output!r} has no scale for a base; set base='none' or use 'hyperfan'"
+            )
+        if min(self.hidden, self.rank) < 1 or not 0 < self.max_trust < 1 or self.max_gain < 1:
+            raise ConfigError("decoder needs hidden >= 1, rank >= 1, 0 < max_trust < 1 and max_gain >= 1")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ghn.checkpoints import resolve_checkpoint
-from ghn.decoder import Decoder, DecoderConfig
+from ghn.decoder import MEMORY, Decoder, DecoderConfig
 from ghn.encoder import EncoderConfig, build_encoder
 from ghn.errors import CheckpointError, ConfigError, did_you_mean
 from ghn.graph.graph import ComputationGraph
@@ -146,21 +146,44 @@ class GHN(
 
         return predict(self, model, inputs, seed, learned)
 
-    def init_(self, model: nn.Module, inputs: Any = None, seed: int = 0, learned: bool = True) -> "Report":
-        """Initialize a model in place with predicted parameters.
+    def init_(
+        self,
+        model: nn.Module,
+        inputs: Any = None,
+        seed: int = 0,
+        learned: bool = True,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        memory: int = MEMORY,
+    ) -> "Report":
+        """Initialize a model in place with predicted parameters, piece by piece.
 
-        Arguments are those of ``predict``. Nothing is written unless everything could be predicted.
+        Nothing is written before it is known that everything can be predicted. A model on the meta device gets its
+        memory here; one cut by FSDP2 (``fully_shard``) or tensor parallelism gets only what this process holds, without
+        communication, with the bits it would have in one process.
+
+        Args:
+            model: As ``predict`` takes it, and so are ``inputs``, ``seed`` and ``learned``.
+            inputs: Example inputs.
+            seed: Same seed, same result, whatever ``memory`` is.
+            learned: Whether there is a learned part.
+            device: Where the model goes; None leaves it, or puts a meta model on the CPU.
+            dtype: float32, bfloat16 or float16; None is what the model has.
+            memory: Bytes to take beside the model and the graph's encoding, roughly.
 
         Returns:
             Fate of every parameter name: predicted, tied or kept, with the reason.
 
         Raises:
             TraceError: If the model can't be run on the inputs.
-            PredictionError: If there is nothing to predict or a prediction is not finite.
+            PredictionError: If there is nothing to predict, a prediction is not finite, or a tensor on the meta device
+                is neither predicted nor computed by its module.
+            ConfigError: If ``device`` or ``dtype`` can't be used, or ``memory`` is too little.
         """
         from ghn.apply.init_ import init_
 
-        return init_(self, model, inputs, seed, learned)
+        return init_(self, model, inputs, seed, learned, memory, device, dtype)
 
     @property
     def device(self) -> torch.device:

@@ -1,15 +1,17 @@
 """Trace a model, predict its parameters, and write them in place, piece by piece."""
 
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ghn.apply.materialize import check_target, materialized, move_
 from ghn.apply.place import Place, Scratch
 from ghn.apply.report import Report
 from ghn.decoder.chunks import Grid
-from ghn.decoder.decoder import MEMORY
+from ghn.decoder.decoder import MEMORY, Piece
 from ghn.errors import ConfigError, PredictionError
 from ghn.graph.cache import trace_once
 from ghn.graph.graph import ComputationGraph, ParamSpec
@@ -38,34 +40,43 @@ def init_(
     seed: int = 0,
     learned: bool = True,
     memory: int = MEMORY,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Report:
     """Write predicted parameters into a model; see ``GHN.init_``."""
+    target = check_target(device, dtype)
     if memory < MIN_MEMORY:
         raise ConfigError(f"memory={memory} bytes are too few to decode in; give at least {MIN_MEMORY}")
     graph = trace_once(model, inputs)
     name = type(model).__name__
-    targets = dict(model.named_parameters())
-    specs = [spec for spec in graph.params if is_predicted(spec)]
-    if not specs:
+    predicted = frozenset(spec.name for spec in graph.params if is_predicted(spec))
+    if not predicted:
         raise PredictionError(f"{name} has no parameter to predict: {_why_nothing(graph)}")
-    _check_writable(name, targets)
-    places = {spec.name: Place.of(spec.name, targets[spec.name]) for spec in specs}
+    _check_writable(name, dict(model.named_parameters()))
     embeddings = net.encode(graph)
-    _check_finite(net, embeddings, specs[0])
+    _check_finite(net, embeddings, next(spec for spec in graph.params if spec.name in predicted))
+    with materialized(model, predicted, target, dtype, seed):
+        move_(model, target, dtype)
+        targets = dict(model.named_parameters())
+        places = {name: Place.of(name, targets[name]) for name in predicted}
 
-    def wanted(spec: ParamSpec, grid: Grid) -> tuple[int, int]:
-        return places[spec.name].wanted(grid)
+        def wanted(spec: ParamSpec, grid: Grid) -> tuple[int, int]:
+            return places[spec.name].wanted(grid)
 
-    scratch = Scratch(embeddings.device)
-    pieces = net.decoder.stream(embeddings, graph, seed, learned, memory, wanted)
-    for parameter, consecutive in groupby(pieces, lambda piece: piece.spec.name):
-        place = places[parameter]
-        if place.whole:
-            place.write(list(consecutive), scratch)
+        _write(
+            net.decoder.stream(embeddings, graph, seed, learned, memory, wanted), places, embeddings.device
+        )
+    return Report.of(graph, predicted)
+
+
+def _write(pieces: Iterator[Piece], places: Mapping[str, Place], device: torch.device) -> None:
+    scratch = Scratch(device)
+    for name, consecutive in groupby(pieces, lambda piece: piece.spec.name):
+        if places[name].whole:
+            places[name].write(list(consecutive), scratch)
         else:
             for piece in consecutive:
-                place.write([piece], scratch)
-    return Report.of(graph, frozenset(places))
+                places[name].write([piece], scratch)
 
 
 MIN_MEMORY = 2**22
@@ -90,12 +101,7 @@ def _check_finite(net: GHN, embeddings: Tensor, first: ParamSpec) -> None:
 def _check_writable(model: str, targets: dict[str, nn.Parameter]) -> None:
     """Refuse what would fail halfway, before anything is written."""
     for name, tensor in targets.items():
-        if tensor.is_meta:
-            raise PredictionError(
-                f"{model}'s {name!r} is on the meta device, which holds no values; call "
-                "model.to_empty(device='cpu') first, or use predict"
-            )
-        if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        if not tensor.is_meta and tensor.is_inference() and not torch.is_inference_mode_enabled():
             raise PredictionError(
                 f"{model}'s {name!r} was made under torch.inference_mode() and can't be written; construct the model "
                 "outside of it"

@@ -4,15 +4,24 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ghn.apply.init_ import init_ as apply_init_
 from ghn.apply.report import Report
+from ghn.decoder import MEMORY
 from ghn.hypernetwork import GHN
 
 
 def init_(
-    model: nn.Module, checkpoint: str | Path | None = None, inputs: Any = None, seed: int = 0
+    model: nn.Module,
+    checkpoint: str | Path | None = None,
+    inputs: Any = None,
+    seed: int = 0,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    memory: int = MEMORY,
 ) -> Report:
     """Initialize a model in place with weights predicted by a checkpoint.
 
@@ -21,11 +30,15 @@ def init_(
         checkpoint: Folder or hub id; None is the checkpoint that ships with ghn. Loaded once per process.
         inputs: Example inputs, needed for models of no known zoo.
         seed: Same seed, same weights.
+        device: Where the model goes; None leaves it, or puts a meta model on the CPU.
+        dtype: Of its parameters; None is what it has.
+        memory: Bytes to take beside the model, roughly.
 
     Returns:
         Fate of every parameter; see ``GHN.init_`` for it and for the errors.
     """
-    return apply_init_(_load(None if checkpoint is None else str(checkpoint)), model, inputs, seed)
+    net = _load(None if checkpoint is None else str(checkpoint))
+    return apply_init_(net, model, inputs, seed, memory=memory, device=device, dtype=dtype)
 
 
 @lru_cache(maxsize=2)

@@ -1,6 +1,6 @@
 """Decode node embeddings into parameters."""
 
 from ghn.decoder.config import DecoderConfig
-from ghn.decoder.decoder import Decoder
+from ghn.decoder.decoder import MEMORY, Decoder
 
-__all__ = ["Decoder", "DecoderConfig"]
+__all__ = ["MEMORY", "Decoder", "DecoderConfig"]

@@ -1,4 +1,4 @@
-"""Random bases: keyed by seed and name, orthogonal by block, the same for every part, smooth without losing variance."""
+"""Random bases: keyed, orthogonal by block, the same bits for every part, smooth without losing variance."""
 
 import math
 

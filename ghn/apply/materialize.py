@@ -1,0 +1,210 @@
+"""Give a model on the meta device memory, and what no prediction covers its own initial values."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from ghn.errors import ConfigError, PredictionError
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+OWN_MEANS = ("_init_buffers", "init_non_persistent_buffers", "reset_parameters", "reset_running_stats")
+"""Methods by which modules of torch and timm compute their buffers and initial parameters, the first found."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One parameter or buffer of one module."""
+
+    module: nn.Module
+    table: str
+    """'_parameters' or '_buffers'."""
+    key: str
+    name: str
+
+    @property
+    def tensor(self) -> Tensor:
+        return getattr(self.module, self.table)[self.key]
+
+    @property
+    def persistent(self) -> bool:
+        """Whether the state dictionary holds it."""
+        return self.table == "_parameters" or self.key not in self.module._non_persistent_buffers_set
+
+    def put(self, tensor: Tensor) -> None:
+        getattr(self.module, self.table)[self.key] = tensor
+
+
+def check_target(device: Any, dtype: torch.dtype | None) -> torch.device | None:
+    """Read the device and dtype that a model is asked to be on.
+
+    Raises:
+        ConfigError: If there is no such device here, or predicted weights can't be of this dtype.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ConfigError(f"dtype={dtype!r} can't hold weights; pass one of {', '.join(map(str, DTYPES))}")
+    if device is None:
+        return None
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"device={device!r} can't be used here: {reason}; pass 'cpu', 'cuda', 'cuda:1' …"
+        ) from error
+    if target.type == "meta":
+        raise ConfigError("device='meta' holds no values; pass the device that the weights are for")
+    return target
+
+
+@contextmanager
+def materialized(
+    model: nn.Module,
+    predicted: frozenset[str],
+    device: torch.device | None,
+    dtype: torch.dtype | None,
+    seed: int = 0,
+) -> Iterator[None]:
+    """Replace a model's meta tensors by memory on a device; if the body fails, put them back.
+
+    Tied parameters stay tied. Those that aren't predicted, and buffers, get the values that their modules compute for
+    them: by the methods of ``OWN_MEANS`` or ``_init_weights`` of transformers. Parameters, and buffers that belong to
+    the state dictionary, get the dtype asked for, other buffers keep theirs, as ``from_pretrained`` has it.
+
+    Args:
+        model: Changed in place, its module tree stays.
+        predicted: First names of the parameters that will be written in the body.
+        device: Where meta tensors go; None is the CPU, or of a distributed tensor its mesh's device.
+        dtype: Of floating-point parameters; None is each one's own.
+        seed: Of what is drawn for parameters that aren't predicted.
+
+    Raises:
+        PredictionError: If nothing is known about the values of a buffer or parameter; names it.
+    """
+    entries = [entry for entry in _entries(model) if entry.tensor.is_meta]
+    before = [(entry, entry.tensor) for entry in entries]
+    covered = {id(tensor) for name, tensor in model.named_parameters() if name in predicted}
+    own = _own_means(model, [entry for entry in entries if id(entry.tensor) not in covered])
+    twins: dict[int, Tensor] = {}
+    try:
+        for entry in entries:
+            old = entry.tensor
+            if id(old) not in twins:
+                twins[id(old)] = _memory(entry, device, dtype)
+            entry.put(twins[id(old)])
+        if any(isinstance(twin, DTensor) for twin in twins.values()):
+            model._apply(lambda tensor: tensor)  # FSDP notes its parameters anew after every ``_apply``
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.default_generator.manual_seed(seed)
+            for means in dict.fromkeys(own.values()):
+                means()
+        for entry in own:
+            if _is_untouched(entry.tensor):
+                raise PredictionError(_unknown(type(model).__name__, entry))
+        yield
+    except BaseException:
+        for entry, tensor in before:
+            entry.put(tensor)
+        raise
+
+
+def move_(model: nn.Module, device: torch.device | None, dtype: torch.dtype | None) -> None:
+    """Move a model with values; buffers outside of the state dictionary (rotary frequencies) keep their precision."""
+    for entry in _entries(model):
+        tensor = entry.tensor
+        if not tensor.is_meta:
+            kind = dtype if tensor.is_floating_point() and entry.persistent else None
+            moved = tensor.to(device=device or tensor.device, dtype=kind or tensor.dtype)
+            if moved is not tensor:
+                tensor.data = moved.data
+
+
+def _entries(model: nn.Module) -> Iterator[_Entry]:
+    for prefix, module in model.named_modules():
+        for table in ("_parameters", "_buffers"):
+            for key, tensor in getattr(module, table).items():
+                if tensor is not None:
+                    yield _Entry(module, table, key, f"{prefix}.{key}" if prefix else key)
+
+
+@dataclass(frozen=True)
+class _Means:
+    """A call that computes the values of a module's own tensors; equal for equal modules."""
+
+    method: Callable[..., object]
+    arguments: tuple[Any, ...] = ()
+
+    def __call__(self) -> None:
+        self.method(*self.arguments)
+
+
+def _own_means(model: nn.Module, entries: list[_Entry]) -> dict[_Entry, _Means]:
+    """What computes each entry's values."""
+    ancestors: dict[str, Any] = {
+        name: module
+        for name, module in model.named_modules()
+        if hasattr(module, "_init_weights") and hasattr(module, "config")  # models of transformers
+    }
+    found = {}
+    for entry in entries:
+        parts = entry.name.split(".")[:-1]
+        prefixes = (".".join(parts[:count]) for count in range(len(parts), -1, -1))
+        above = next((ancestors[prefix] for prefix in prefixes if prefix in ancestors), None)
+        own = next((getattr(entry.module, name) for name in OWN_MEANS if hasattr(entry.module, name)), None)
+        if above is not None:
+            found[entry] = _Means(above._init_weights, (entry.module,))
+        elif own is not None:
+            found[entry] = _Means(own)
+        else:
+            raise PredictionError(_unknown(type(model).__name__, entry))
+    return found
+
+
+def _memory(entry: _Entry, device: torch.device | None, dtype: torch.dtype | None) -> Tensor:
+    """Memory for one meta tensor, marked, of a buffer, so that it shows whether something was written."""
+    old = entry.tensor
+    kind = dtype if dtype is not None and old.is_floating_point() and entry.persistent else old.dtype
+    if isinstance(old, DTensor):
+        place = device or torch.device(old.device_mesh.device_type)
+        local = torch.empty_like(old.to_local(), device=place, dtype=kind)
+        made: Tensor = DTensor.from_local(
+            local, old.device_mesh, old.placements, run_check=False, shape=old.shape, stride=old.stride()
+        )
+    else:
+        made = torch.empty_strided(old.shape, old.stride(), dtype=kind, device=device or "cpu")
+    if entry.table == "_buffers":
+        return made.fill_(_mark(kind))
+    parameter = nn.Parameter(made, requires_grad=old.requires_grad)
+    kept = {key: value for key, value in vars(old).items() if key != "_is_hf_initialized"}
+    parameter.__dict__.update(kept)
+    return parameter
+
+
+def _mark(dtype: torch.dtype) -> float | int | bool:
+    if dtype == torch.bool:
+        return False
+    return float("nan") if dtype.is_floating_point or dtype.is_complex else torch.iinfo(dtype).max
+
+
+def _is_untouched(tensor: Tensor) -> bool:
+    if tensor.dtype == torch.bool or isinstance(tensor, nn.Parameter) or not tensor.numel():
+        return False
+    if tensor.is_floating_point() or tensor.is_complex():
+        return bool(tensor.isnan().all())
+    return bool((tensor == _mark(tensor.dtype)).all())
+
+
+def _unknown(model: str, entry: _Entry) -> str:
+    what = "buffer" if entry.table == "_buffers" else "parameter, which isn't predicted,"
+    return (
+        f"{model}'s {entry.name!r} is a {what} on the meta device, and nothing is known about its values: "
+        f"{type(entry.module).__name__} computes it in its constructor alone. Construct the model with "
+        "ghn.load_model(SPEC, device='meta'), which keeps buffers real (python:FILE.py:FACTORY for your own), or call "
+        "model.to_empty(device='cpu') and fill it"
+    )

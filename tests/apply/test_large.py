@@ -1,0 +1,206 @@
+"""Models in pieces, from the meta device: the same bits for any memory, nothing garbage, nothing half done."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import ghn
+from ghn.errors import ConfigError, PredictionError
+from ghn.models import load_model
+
+X = torch.ones(4, 8)
+LLAMA = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "vocab_size": 100,
+    "tie_word_embeddings": True,
+}
+SPECS = {
+    "timm:test_resnet": {},
+    "timm:test_vit": {},
+    "hf:gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": 50, "n_positions": 32},
+    "hf:llama:AutoModelForCausalLM": LLAMA,
+}
+
+
+class Wide(nn.Module):
+    """Matrices of every arrangement, with several bands and blocks each."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(160, 700), nn.Linear(700, 160, bias=False)
+        self.swapped = nn.Parameter(torch.zeros(160, 320))
+        self.experts = nn.Parameter(torch.zeros(3, 320, 160))
+        self.up = nn.ConvTranspose1d(160, 20, 3)
+
+    def forward(self, x):
+        x = self.second(self.first(x)) @ self.swapped
+        x = torch.bmm(x.expand(3, -1, -1), self.experts).sum(0)
+        return self.up(x[..., None])
+
+
+def states(net, model, **kwargs):
+    net.init_(model, torch.ones(2, 160), **kwargs)
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_memory_changes_no_bit(tiny_ghn):
+    reference = states(tiny_ghn, Wide())
+    assert all(value.std() > 0 for value in reference.values())
+    for memory in (2**22, 2**25):
+        for name, value in states(tiny_ghn, Wide(), memory=memory).items():
+            assert torch.equal(value, reference[name]), name
+    predicted = tiny_ghn.predict(Wide(), torch.ones(2, 160))
+    assert all(torch.equal(value, reference[name]) for name, value in predicted.items())
+
+
+def test_the_order_of_parameters_changes_no_bit(tiny_ghn):
+    class Turned(Wide):
+        def __init__(self):
+            super().__init__()
+            for name in ("first", "second"):
+                module = self._modules.pop(name)
+                self._modules[name] = module
+
+    reference = states(tiny_ghn, Wide())
+    turned = Turned()
+    assert next(iter(dict(turned.named_modules()))) != "first"
+    for name, value in states(tiny_ghn, turned).items():
+        torch.testing.assert_close(value, reference[name], msg=name)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_meta_model_gets_the_bits_of_a_real_one(tiny_ghn, spec):
+    real, meta = load_model(spec, **SPECS[spec]), load_model(spec, device="meta", **SPECS[spec])
+    tiny_ghn.init_(real)
+    report = tiny_ghn.init_(meta)
+    assert report.count("kept") == 0
+    expected = real.state_dict()
+    for name, value in meta.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    for (name, one), (_, other) in zip(real.named_buffers(), meta.named_buffers(), strict=True):
+        assert torch.equal(one, other), name
+
+
+@pytest.mark.parametrize("spec", [*SPECS, "timm:vit_small_patch16_rope_224"])
+def test_buffers_on_meta_are_computed_anew(tiny_ghn, spec):
+    """Rotary frequencies and the like, on a model that was constructed under ``torch.device('meta')``."""
+    with torch.random.fork_rng():
+        real = load_model(spec, **SPECS.get(spec, {}))
+    meta = copy.deepcopy(real).to("meta")
+    tiny_ghn.init_(meta)
+    for (name, one), (_, other) in zip(real.named_buffers(), meta.named_buffers(), strict=True):
+        torch.testing.assert_close(one, other, msg=name)
+
+
+def test_tied_and_frozen_parameters_stay_so(tiny_ghn):
+    model = load_model("hf:gpt2", device="meta", **SPECS["hf:gpt2"])
+    model.transformer.wpe.weight.requires_grad_(False)
+    tiny_ghn.init_(model)
+    assert model.lm_head.weight is model.transformer.wte.weight
+    assert not model.transformer.wpe.weight.requires_grad
+    assert all(isinstance(p, nn.Parameter) and p.is_leaf for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("device", ["meta", None])
+def test_types_are_rounded_from_the_same_values(tiny_ghn, dtype, device):
+    spec = "hf:llama:AutoModelForCausalLM"
+    exact, model = load_model(spec, **LLAMA), load_model(spec, device=device, **LLAMA)
+    tiny_ghn.init_(exact)
+    tiny_ghn.init_(model, device="cpu", dtype=dtype)
+    expected = dict(exact.named_parameters())
+    for name, value in model.named_parameters():
+        assert value.dtype == dtype
+        assert torch.equal(value, expected[name].to(dtype)), name
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
+    assert torch.isfinite(model(input_ids=torch.zeros(1, 4, dtype=torch.long)).logits).all()
+
+
+class Secret(nn.Module):
+    """A buffer that its constructor alone can compute."""
+
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Linear(8, 8)
+        self.register_buffer("secret", torch.arange(8.0), persistent=False)
+
+    def forward(self, x):
+        return self.map(x) * self.secret
+
+
+def test_a_buffer_that_nobody_can_compute_is_named(tiny_ghn):
+    model = Secret().to("meta")
+    with pytest.raises(
+        PredictionError, match=r"'secret' is a buffer on the meta device.*its constructor alone"
+    ):
+        tiny_ghn.init_(model, X)
+    assert all(tensor.is_meta for tensor in model.state_dict().values())
+    assert model.map.weight.is_meta
+
+
+class Spare(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.spare = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.lonely = None
+
+    def forward(self, x):
+        return self.used(x)
+
+
+def test_parameters_that_are_not_predicted_get_their_modules_own_values(tiny_ghn):
+    models = [Spare().to("meta") for _ in range(2)]
+    for model in models:
+        report = tiny_ghn.init_(model, X, seed=3)
+    assert report.count("kept") == 2
+    bound = 1 / 8**0.5
+    assert 0 < models[0].spare.weight.abs().max() <= bound
+    assert torch.equal(models[0].spare.weight, models[1].spare.weight)
+    alone = Spare()
+    alone.lonely = nn.Parameter(torch.zeros(3))
+    alone.to("meta")
+    with pytest.raises(
+        PredictionError, match=r"'lonely' is a parameter, which isn't predicted,.*meta device"
+    ):
+        tiny_ghn.init_(alone, X)
+    assert alone.used.weight.is_meta
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "tpu9"}, "device='tpu9' can't be used here"),
+        ({"device": "cuda:99"}, "device='cuda:99' can't be used here"),
+        ({"device": "meta"}, "device='meta' holds no values"),
+        ({"dtype": torch.int8}, "dtype=torch.int8 can't hold weights"),
+        ({"memory": 10}, "memory=10 bytes are too few"),
+    ],
+)
+def test_bad_options_change_nothing(tiny_ghn, options, message):
+    model = nn.Linear(8, 8)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ConfigError, match=message):
+        tiny_ghn.init_(model, X, **options)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_failing_halfway_leaves_a_meta_model_on_meta(tiny_ghn, monkeypatch):
+    model = Wide().to("meta")
+    monkeypatch.setattr("ghn.apply.place.Place.write", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tiny_ghn.init_(model, torch.ones(2, 160))
+    assert all(p.is_meta for p in model.parameters())
+
+
+def test_the_one_liner_takes_the_options(tiny_ghn, tmp_path):
+    tiny_ghn.save_pretrained(tmp_path)
+    model = nn.Linear(8, 8, device="meta")
+    ghn.init_(model, tmp_path, X, device="cpu", dtype=torch.bfloat16, memory=2**23)
+    assert model.weight.dtype == torch.bfloat16
+    assert model.weight.device.type == "cpu"

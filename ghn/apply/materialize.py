@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from ghn.errors import ConfigError, PredictionError
+from ghn.graph.skeleton import is_distributed
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -98,7 +98,7 @@ def materialized(
             if id(old) not in twins:
                 twins[id(old)] = _memory(entry, device, dtype)
             entry.put(twins[id(old)])
-        if any(isinstance(twin, DTensor) for twin in twins.values()):
+        if any(map(is_distributed, twins.values())):
             model._apply(lambda tensor: tensor)  # FSDP notes its parameters anew after every ``_apply``
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.default_generator.manual_seed(seed)
@@ -170,7 +170,10 @@ def _memory(entry: _Entry, device: torch.device | None, dtype: torch.dtype | Non
     """Memory for one meta tensor, marked, of a buffer, so that it shows whether something was written."""
     old = entry.tensor
     kind = dtype if dtype is not None and old.is_floating_point() and entry.persistent else old.dtype
-    if isinstance(old, DTensor):
+    if is_distributed(old):
+        from torch.distributed.tensor import DTensor
+
+        assert isinstance(old, DTensor)
         place = device or torch.device(old.device_mesh.device_type)
         local = torch.empty_like(old.to_local(), device=place, dtype=kind)
         made: Tensor = DTensor.from_local(

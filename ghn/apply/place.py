@@ -2,15 +2,15 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate, Shard
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from ghn.decoder.chunks import Grid
 from ghn.decoder.decoder import Piece
 from ghn.errors import PredictionError
+from ghn.graph.skeleton import is_distributed
 
 
 class Scratch:
@@ -48,8 +48,16 @@ class Place:
             PredictionError: If a distributed tensor is cut in a way that is no block of it.
         """
         shape = tuple(parameter.shape)
-        if not isinstance(parameter, DTensor):
+        if not is_distributed(parameter):
             return cls(name, parameter.detach(), shape, (0,) * len(shape))
+        return cls._of_shard(name, cast(Any, parameter))
+
+    @classmethod
+    def _of_shard(cls, name: str, parameter: Any) -> "Place":
+        from torch.distributed.tensor import Replicate, Shard
+        from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+        shape = tuple(parameter.shape)
         for placement in parameter.placements:
             if type(placement) not in (Shard, Replicate):
                 raise PredictionError(

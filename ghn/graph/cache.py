@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ghn.graph.code import Same, code_of
 from ghn.graph.graph import ComputationGraph
-from ghn.graph.skeleton import PRIVATE, has_storage, unwrap
+from ghn.graph.skeleton import PRIVATE, has_storage, is_distributed, unwrap
 from ghn.graph.trace import paused_collection, trace
 from ghn.graph.values import MAX_KNOWN_NUMEL
 
@@ -162,6 +162,8 @@ class _View:
 
     def form(self, tensor: Tensor) -> Any:
         """Everything but the values."""
+        if is_distributed(tensor):  # a trace sees the whole
+            return (Same(type(tensor)), tensor.shape, tensor.dtype, tensor.requires_grad)
         if (
             type(tensor) not in (Tensor, nn.Parameter)
             or not has_storage(tensor)

@@ -2,6 +2,7 @@
 
 import copy
 import random
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ def make_skeleton(model: nn.Module) -> nn.Module:
     Attributes that ``forward`` may change (caches, counters, lists) are copied; those that can't be (locks, open
     files, generators) are shared.
     """
-    skeleton = _copy_module(model, {id(tensor): tensor for tensor in _tensors(model)})
+    skeleton = _copy_module(model, {id(tensor): whole(tensor) for tensor in _tensors(model)})
     for module in skeleton.modules():
         for name in HOOKS:
             hooks = getattr(module, name)
@@ -86,19 +87,39 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     """Copy module by module and attribute by attribute, as ``copy.deepcopy`` does but several times faster."""
     if id(module) in memo:
         return memo[id(module)]
-    kind: Any = type(module)  # mypy finds classes of modules unhashable
+    kind = _plain_class(type(module))
     if _copies_itself(kind):
         try:
             copied: nn.Module = copy.deepcopy(module, memo)
             return copied
         except UNCOPIABLE:
             pass
-    duplicate: nn.Module = module.__class__.__new__(module.__class__)
+    duplicate: nn.Module = kind.__new__(kind)
     memo[id(module)] = duplicate
     attributes = duplicate.__dict__
     for key, value in vars(module).items():
         attributes[key] = type(value)() if key in PRIVATE and not value else _copy_value(value, memo)
     return duplicate
+
+
+def is_distributed(tensor: Tensor) -> bool:
+    """Whether this process holds only a part of a tensor."""
+    distributed = sys.modules.get("torch.distributed.tensor")  # slow to import for those who don't use it
+    return distributed is not None and isinstance(tensor, distributed.DTensor)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or of a distributed one a meta tensor of its whole shape."""
+    if not is_distributed(tensor):
+        return tensor
+    twin = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    return nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
+
+
+def _plain_class(kind: Any) -> Any:
+    """The class of a module before ``fully_shard`` replaced it by one that communicates."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return kind.__mro__[2] if fsdp is not None and issubclass(kind, fsdp.FSDPModule) else kind
 
 
 @cache
@@ -216,8 +237,8 @@ class ParameterRegistry:
 
 
 def has_storage(tensor: Tensor) -> bool:
-    """Whether a tensor has one plain storage (sparse and nested ones, and wrapper subclasses, may not)."""
-    return tensor.layout == torch.strided and not tensor.is_nested
+    """Whether a tensor has one plain storage (sparse, nested and distributed ones have not)."""
+    return tensor.layout == torch.strided and not tensor.is_nested and not is_distributed(tensor)
 
 
 def storage_key(tensor: Tensor) -> int:

@@ -1,0 +1,133 @@
+"""Each process writes its own part of a distributed model; together they are the model of one process, bit for bit."""
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+COMMON = """
+    import sys, torch, torch.distributed as dist
+    from torch import nn
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+    from torch.distributed.tensor.debug import CommDebugMode
+    from ghn.decoder import DecoderConfig
+    from ghn.encoder import EncoderConfig
+    from ghn.hypernetwork import GHN, GHNConfig
+
+    torch.manual_seed(0)
+    small = dict(encoder=EncoderConfig(hidden=16, layers=1, heads=2), decoder=DecoderConfig(hidden=16, rank=4))
+    net = GHN(GHNConfig(**small)).eval()
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.mix = nn.Embedding(301, 160), nn.Linear(160, 700)
+            self.conv, self.norm = nn.Conv1d(1, 37, 9, padding=4), nn.LayerNorm(700)
+            self.swapped, self.bank = nn.Parameter(torch.zeros(700, 96)), nn.Parameter(torch.zeros(5, 96, 64))
+            self.head = nn.Linear(64, 3)
+
+        def forward(self, tokens):
+            x = self.norm(self.mix(self.embed(tokens)))
+            x = torch.bmm((x @ self.swapped).expand(5, -1, -1), self.bank).sum(0)
+            return self.head(self.conv(x[:, None]).sum(1))
+
+    inputs = torch.zeros(2, dtype=torch.long)
+    plain = Net()
+    net.init_(plain, inputs, seed=5)
+    expected = dict(plain.named_parameters())
+    dist.init_process_group("gloo")
+    world = dist.get_world_size()
+
+    def compare(model):
+        for name, value in model.named_parameters():
+            assert isinstance(value, DTensor), name
+            assert torch.equal(value.full_tensor(), expected[name]), name
+
+    def init_(model):
+        net.init_(model, inputs, seed=5)
+        compare(model)
+        with CommDebugMode() as counted:  # which takes other paths through torch, so not the same bits
+            net.init_(model, inputs, seed=5)
+        assert counted.get_total_counts() == 0, counted.get_comm_counts()
+"""
+
+FSDP = """
+    model = Net()
+    fully_shard(model.mix)
+    fully_shard(model)
+    init_(model)
+    model(inputs).sum().backward()
+"""
+
+META = """
+    with torch.device("meta"):
+        model = Net()
+    fully_shard(model.mix)
+    fully_shard(model)
+    init_(model)
+    torch.testing.assert_close(model(inputs), plain(inputs))
+    torch.optim.AdamW(model.parameters()).step()
+"""
+
+TENSOR_PARALLEL = """
+    mesh = init_device_mesh("cpu", (world,))
+    for dim in (0, 1):
+        model = Net()
+        for module in model.modules():
+            for name, value in list(module._parameters.items()):
+                if value is not None:
+                    placement = Shard(dim) if value.dim() > dim else Replicate()
+                    cut = distribute_tensor(value.data, mesh, [placement])
+                    module._parameters[name] = nn.Parameter(cut)
+        init_(model)
+        compare(model)
+"""
+
+TWO_WAYS = """
+    mesh = init_device_mesh("cpu", (2, world // 2), mesh_dim_names=("data", "model"))
+    model = Net()
+    for module in model.modules():
+        for name, value in list(module._parameters.items()):
+            if value is not None:
+                other = Shard(1) if value.dim() > 1 else Replicate()
+                module._parameters[name] = nn.Parameter(distribute_tensor(value.data, mesh, [Shard(0), other]))
+    init_(model)
+"""
+
+
+def run(tmp_path, script, processes):
+    file = tmp_path / "job.py"
+    file.write_text(textwrap.dedent(COMMON) + textwrap.dedent(script) + "\ndist.destroy_process_group()\n")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [*launch, f"--master-port={port}", str(file)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("script", [FSDP, META], ids=["fsdp2", "fsdp2 from meta"])
+def test_fully_sharded_models(tmp_path, script, processes):
+    run(tmp_path, script, processes)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_tensor_parallel_models(tmp_path, processes):
+    run(tmp_path, TENSOR_PARALLEL, processes)
+
+
+def test_models_cut_both_ways(tmp_path):
+    run(tmp_path, TWO_WAYS, 4)

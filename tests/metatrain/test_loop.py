@@ -127,7 +127,7 @@ def test_groups_bounded_by_memory_give_the_gradient_of_one(tmp_path: Path) -> No
     metatrain(replace(config, held_parameters=1), tmp_path / "alone", device="cpu")
     assert losses(tmp_path / "alone") == pytest.approx(losses(tmp_path / "together"), rel=1e-4)
     norms = [[row["gradient_norm"] for row in rows(tmp_path / name)] for name in ("alone", "together")]
-    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+    assert norms[0] == pytest.approx(norms[1], rel=5e-3)
 
 
 def test_losses_that_are_not_finite_are_skipped_and_counted(

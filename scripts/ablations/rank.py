@@ -8,7 +8,7 @@ Tiles are what earlier graph hypernetworks write: one block from a head of its f
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from unittest.mock import patch
 
 import torch
@@ -17,8 +17,6 @@ from common import RESULTS, SMALL, plot_curves, train_variants, write_rows
 from torch import Tensor, nn
 
 from ghn.decoder import Decoder, DecoderConfig
-from ghn.decoder.layout import Layout
-from ghn.graph.graph import ParamSpec
 from ghn.hypernetwork import GHNConfig
 
 RANKS = (4, 16, 64)
@@ -31,21 +29,21 @@ class TileDecoder(Decoder):
     def __init__(self, embedding: int, config: DecoderConfig) -> None:
         super().__init__(embedding, config)
         side = config.rank
-        self.rows, self.columns = nn.Identity(), nn.Identity()
+        # In place of the generators, whose first layer is all that the decoder itself calls.
+        self.rows, self.columns = nn.Module(), nn.Module()
+        self.rows.embedding = self.columns.embedding = nn.Identity()
         self.tile = nn.Sequential(
             nn.Linear(embedding, config.hidden), nn.GELU(), nn.Linear(config.hidden, side * side)
         )
 
-    def factors(self, embeddings: Tensor, specs: Sequence[ParamSpec]) -> list[tuple[Tensor, Tensor]]:
+    def _factors(self, sides: tuple[Tensor, Tensor], group: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Repeating a tile is a product with selections of its rows and columns: entry (i, j) is (i % n, j % n)."""
-        side, found = self.config.rank, []
-        pick = torch.eye(side, device=embeddings.device)
-        for spec, tile in zip(specs, self.tile(embeddings).unflatten(-1, (side, side)), strict=True):
-            layout = Layout.of(spec)
-            used = tile[: layout.rows, : layout.columns]
-            tile = tile / used.square().mean().clamp_min(1e-12).sqrt()
-            found.append((tile[torch.arange(layout.rows) % side], pick[torch.arange(layout.columns) % side]))
-        return found
+        side, layout = self.config.rank, group[0].layout
+        tiles = self.tile(sides[0][[recipe.number for recipe in group]]).unflatten(-1, (side, side))
+        used = tiles[:, : layout.rows, : layout.columns]
+        tiles = tiles / used.square().mean(dim=(1, 2), keepdim=True).clamp_min(1e-12).sqrt()
+        pick = torch.eye(side, device=tiles.device)[torch.arange(layout.columns) % side]
+        return tiles[:, torch.arange(layout.rows) % side], pick.expand(len(group), -1, -1)
 
 
 def main(

@@ -43,11 +43,11 @@ class EvaluateConfig:
     """Texts per step."""
     steps: int = 240
     """Training steps of a run; evaluated at every tenth part."""
-    transfer_steps: int = 80
+    transfer_steps: int = 60
     """The same for transfer data."""
     eval_samples: int = 640
     """Examples of each evaluation."""
-    max_parameters: int = 12_000_000
+    max_parameters: int = 11_300_000
     """Larger architectures of the list are left out."""
     precision: str = "fp32"
     """As ``CompareConfig`` has it, and so is the next."""
@@ -107,7 +107,7 @@ PRESETS = {
         precision="bf16",
     ),
 }
-"""'cpu' takes about four hours on two cores, in two processes; 'gpu' has whole images and longer budgets."""
+"""'cpu' takes a bit over four hours on two free cores, in two processes; 'gpu' has whole images and longer budgets."""
 
 
 @dataclass(frozen=True)

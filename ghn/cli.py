@@ -159,20 +159,36 @@ def predict(
     import torch
 
     from ghn.apply.calibrate import batchnorm_layers
-    from ghn.apply.export import export, output_path
+    from ghn.apply.export import export_prediction, output_path
+    from ghn.apply.init_ import is_predicted
+    from ghn.apply.materialize import check_target
+    from ghn.console import bytes_bar
+    from ghn.graph.cache import trace_once
     from ghn.hypernetwork import GHN
 
     kwargs = json_object(model_kwargs, "--model-kwargs")
+    check_target(device, None)
     output_path(spec, out, overwrite)
     with working("loading the hypernetwork"):
-        net = GHN.from_pretrained(checkpoint)
+        net = GHN.from_pretrained(checkpoint).to(device)
     torch.manual_seed(seed)  # what is kept is the model's own random initialization
-    model, example = _load(spec, kwargs, inputs, device)
-    model.to(getattr(torch, dtype))
-    with working("predicting"):
-        report = net.to(device).init_(model, example, seed)
-    with working("writing"):
-        path = export(model.cpu(), spec, out, overwrite)
+    model, example = _load(spec, kwargs, inputs, "meta")
+    with working("tracing"):
+        graph = trace_once(model, example)
+    if not all(is_predicted(param) for param in graph.params):
+        model, example = _load(spec, kwargs, inputs, "cpu")
+    with bytes_bar("predicting") as progress:
+        path, report = export_prediction(
+            net,
+            model,
+            spec,
+            out,
+            example,
+            seed=seed,
+            dtype=getattr(torch, dtype),
+            overwrite=overwrite,
+            progress=progress,
+        )
     _print_report(report)
     if layers := batchnorm_layers(model):
         print(

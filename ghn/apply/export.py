@@ -1,19 +1,25 @@
 """Write an initialized model as its own zoo loads it, completely or not at all."""
 
+import copy
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+import torch
 from torch import Tensor, nn
 
+from ghn.apply.init_ import plan_prediction
+from ghn.apply.materialize import materialized
+from ghn.apply.report import Report
+from ghn.apply.tensor_file import Form, TensorFile, open_file, open_folder
+from ghn.decoder import MEMORY
 from ghn.errors import OutputError, PredictionError
+from ghn.hypernetwork import GHN
 
 SUFFIX = ".safetensors"
 
@@ -62,8 +68,8 @@ def export(model: nn.Module, spec: str, out: str | Path, overwrite: bool = False
     """Write a model: a folder for ``AutoModel….from_pretrained`` (``hf:``), a state dictionary for all others.
 
     The state dictionary holds every parameter and buffer under every name, as ``load_state_dict`` and
-    ``timm.create_model(…, checkpoint_path=FILE)`` take it. Everything goes under a temporary name beside the target
-    first: an interruption leaves the target as it was.
+    ``timm.create_model(…, checkpoint_path=FILE)`` take it; the folder each tied tensor once, in files of up to 5 GB.
+    Everything goes under a temporary name beside the target first: an interruption leaves the target as it was.
 
     Arguments are those of ``output_path``.
 
@@ -73,14 +79,99 @@ def export(model: nn.Module, spec: str, out: str | Path, overwrite: bool = False
     Raises:
         OutputError: As ``output_path``, or if writing fails halfway (disk full).
     """
+    state = _state(model, spec)
     path = output_path(spec, out, overwrite)
-    with _complete_or_nothing(path) as part:
-        if _is_folder_zoo(spec):
-            # Of transformers' PreTrainedModel; imported nowhere here.
-            cast(Any, model).save_pretrained(part)
-        else:
-            save_file(_state(model), part, metadata={"format": "pt", "model": spec})
+    forms = {name: Form(tuple(value.shape), value.dtype) for name, value in state.items()}
+    with _complete_or_nothing(path) as part, _open_files(part, model, spec, forms) as files:
+        for name, value in state.items():
+            files[name].write(name, value)
     return path
+
+
+def export_prediction(
+    net: GHN,
+    model: nn.Module,
+    spec: str,
+    out: str | Path,
+    inputs: Any = None,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    overwrite: bool = False,
+    memory: int = MEMORY,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Path, Report]:
+    """Predict a model straight into the files of ``export``, whose predicted parameters are never in memory as a whole.
+
+    Args:
+        net: The hypernetwork.
+        model: From ``ghn.load_model(spec, device="meta")``; its parameters stay on the meta device.
+        spec: Specification of the model.
+        out: As ``output_path`` takes it.
+        inputs: Example inputs, found automatically for models of timm, torchvision and Hugging Face.
+        seed: Same seed, same weights.
+        dtype: Of the written floating-point parameters and buffers.
+        overwrite: Whether an earlier export may be replaced.
+        memory: Bytes to take, roughly.
+        progress: Called with the number of bytes written and of all bytes.
+
+    Returns:
+        The file or folder, and the fate of every parameter.
+
+    Raises:
+        OutputError: As ``export``.
+        PredictionError: As ``GHN.init_``.
+        TraceError: If the model can't be run on the inputs.
+    """
+    path = output_path(spec, out, overwrite)
+    plan = plan_prediction(net, model, inputs)
+    with torch.no_grad(), materialized(model, plan.predicted, None, dtype, seed, whole=False):
+        state = _state(model, spec)
+        forms = {
+            name: Form(tuple(value.shape), dtype if value.is_floating_point() else value.dtype)
+            for name, value in state.items()
+        }
+        names = {
+            id(parameter): name for name, parameter in model.named_parameters() if name in plan.predicted
+        }
+        copies: dict[str, list[str]] = {}
+        total, done = sum(form.nbytes for form in forms.values()), 0
+        with _complete_or_nothing(path) as part, _open_files(part, model, spec, forms) as files:
+            for name, value in state.items():
+                if id(value) in names:
+                    copies.setdefault(names[id(value)], []).append(name)
+                else:
+                    files[name].write(name, value)
+                    done += forms[name].nbytes
+            for piece in net.decoder.stream(plan.embeddings, plan.graph, seed, memory=memory):
+                values = piece.make(None)
+                for name in copies[piece.spec.name]:
+                    files[name].write(name, values, piece.start * piece.columns)
+                    done += values.numel() * dtype.itemsize
+                progress(done, total)
+    return path, Report.of(plan.graph, plan.predicted)
+
+
+@contextmanager
+def _open_files(
+    part: Path, model: nn.Module, spec: str, forms: Mapping[str, Form]
+) -> Iterator[Mapping[str, TensorFile]]:
+    if not _is_folder_zoo(spec):
+        with open_file(part, forms, {"format": "pt", "model": spec}) as files:
+            yield files
+        return
+    part.mkdir()
+    with open_folder(part, forms) as files:
+        yield files
+    # Of transformers' PreTrainedModel, which is imported nowhere here.
+    saved: Any = model
+    written = next((form.dtype for form in forms.values() if form.dtype.is_floating_point), torch.float32)
+    config = copy.deepcopy(saved.config)
+    config.dtype = str(written).removeprefix("torch.")
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(part)
+    if saved.can_generate():
+        saved.generation_config.save_pretrained(part)
 
 
 def _is_folder_zoo(spec: str) -> bool:
@@ -120,19 +211,24 @@ def _check_folder(path: Path, spec: str, overwrite: bool) -> None:
         )
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dictionary without shared memory, which safetensors refuses and strict loading needs spelled out."""
-    state: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, value in model.state_dict().items():
+def _state(model: nn.Module, spec: str) -> dict[str, Tensor]:
+    """What the model's own zoo would save, parameters as they are in the model (on meta, too)."""
+    state: dict[str, Tensor] = model.state_dict(keep_vars=True)
+    for name, value in state.items():
         if not isinstance(value, Tensor):
             raise PredictionError(
                 f"{name!r} in the model's state is {type(value).__name__}; only tensors can be written as {SUFFIX}"
             )
-        shared = value.untyped_storage().data_ptr() in seen
-        seen.add(value.untyped_storage().data_ptr())
-        state[name] = value.clone().contiguous() if shared else value.contiguous()
-    return state
+    if not _is_folder_zoo(spec):
+        return state
+    # Of transformers: names that are tied to another one when a model is loaded, and patterns never saved.
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    ignored = getattr(model, "_keys_to_ignore_on_save", None) or ()
+    return {
+        name: value
+        for name, value in state.items()
+        if name not in ignored and not (name in tied and tied[name] in state and state[tied[name]] is value)
+    }
 
 
 @contextmanager
@@ -142,7 +238,7 @@ def _complete_or_nothing(path: Path) -> Iterator[Path]:
     try:
         yield part
         _replace(part, path)
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise OutputError(f"{path} could not be written: {error}; nothing was left behind") from error
     finally:
         _remove(part)

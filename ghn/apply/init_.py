@@ -1,6 +1,7 @@
 """Trace a model, predict its parameters, and write them in place, piece by piece."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -47,26 +48,45 @@ def init_(
     target = check_target(device, dtype)
     if memory < MIN_MEMORY:
         raise ConfigError(f"memory={memory} bytes are too few to decode in; give at least {MIN_MEMORY}")
-    graph = trace_once(model, inputs)
-    name = type(model).__name__
-    predicted = frozenset(spec.name for spec in graph.params if is_predicted(spec))
-    if not predicted:
-        raise PredictionError(f"{name} has no parameter to predict: {_why_nothing(graph)}")
-    _check_writable(name, dict(model.named_parameters()))
-    embeddings = net.encode(graph)
-    _check_finite(net, embeddings, next(spec for spec in graph.params if spec.name in predicted))
-    with materialized(model, predicted, target, dtype, seed):
+    plan = plan_prediction(net, model, inputs)
+    with materialized(model, plan.predicted, target, dtype, seed):
         move_(model, target, dtype)
         targets = dict(model.named_parameters())
-        places = {name: Place.of(name, targets[name]) for name in predicted}
+        places = {name: Place.of(name, targets[name]) for name in plan.predicted}
 
         def wanted(spec: ParamSpec, grid: Grid) -> tuple[int, int]:
             return places[spec.name].wanted(grid)
 
-        _write(
-            net.decoder.stream(embeddings, graph, seed, learned, memory, wanted), places, embeddings.device
-        )
-    return Report.of(graph, predicted)
+        pieces = net.decoder.stream(plan.embeddings, plan.graph, seed, learned, memory, wanted)
+        _write(pieces, places, plan.embeddings.device)
+    return Report.of(plan.graph, plan.predicted)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model about to be predicted, of which everything was checked that can be before."""
+
+    graph: ComputationGraph
+    embeddings: Tensor
+    predicted: frozenset[str]
+    """First names of the parameters that a rule covers; the others keep the model's own values."""
+
+
+@torch.no_grad()
+def plan_prediction(net: GHN, model: nn.Module, inputs: Any = None) -> Plan:
+    """Trace and encode a model.
+
+    Raises:
+        PredictionError: If there is nothing to predict, a parameter can't be written, or the hypernetwork is damaged.
+    """
+    graph = trace_once(model, inputs)
+    predicted = frozenset(spec.name for spec in graph.params if is_predicted(spec))
+    if not predicted:
+        raise PredictionError(f"{type(model).__name__} has no parameter to predict: {_why_nothing(graph)}")
+    _check_writable(type(model).__name__, dict(model.named_parameters()))
+    embeddings = net.encode(graph)
+    _check_finite(net, embeddings, next(spec for spec in graph.params if spec.name in predicted))
+    return Plan(graph, embeddings, predicted)
 
 
 def _write(pieces: Iterator[Piece], places: Mapping[str, Place], device: torch.device) -> None:

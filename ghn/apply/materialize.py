@@ -70,6 +70,7 @@ def materialized(
     device: torch.device | None,
     dtype: torch.dtype | None,
     seed: int = 0,
+    whole: bool = True,
 ) -> Iterator[None]:
     """Replace a model's meta tensors by memory on a device; if the body fails, put them back.
 
@@ -83,13 +84,15 @@ def materialized(
         device: Where meta tensors go; None is the CPU, or of a distributed tensor its mesh's device.
         dtype: Of floating-point parameters; None is each one's own.
         seed: Of what is drawn for parameters that aren't predicted.
+        whole: False leaves parameters that will be predicted on the meta device, and puts the others back there.
 
     Raises:
         PredictionError: If nothing is known about the values of a buffer or parameter; names it.
     """
-    entries = [entry for entry in _entries(model) if entry.tensor.is_meta]
-    before = [(entry, entry.tensor) for entry in entries]
     covered = {id(tensor) for name, tensor in model.named_parameters() if name in predicted}
+    entries = [entry for entry in _entries(model) if entry.tensor.is_meta]
+    entries = [entry for entry in entries if whole or id(entry.tensor) not in covered]
+    before = [(entry, entry.tensor) for entry in entries]
     own = _own_means(model, [entry for entry in entries if id(entry.tensor) not in covered])
     twins: dict[int, Tensor] = {}
     try:
@@ -109,9 +112,12 @@ def materialized(
                 raise PredictionError(_unknown(type(model).__name__, entry))
         yield
     except BaseException:
-        for entry, tensor in before:
-            entry.put(tensor)
+        whole = False
         raise
+    finally:
+        if not whole:
+            for entry, tensor in before:
+                entry.put(tensor)
 
 
 def move_(model: nn.Module, device: torch.device | None, dtype: torch.dtype | None) -> None:

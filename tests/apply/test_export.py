@@ -1,17 +1,23 @@
 """Exports are loaded by their own zoo in a process that can't import ghn, and compared bit for bit."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ghn.apply import export as export_module
-from ghn.apply.export import export, output_path
+from ghn.apply import tensor_file
+from ghn.apply.export import export, export_prediction, output_path
+from ghn.apply.tensor_file import TensorFile
 from ghn.errors import OutputError
 from ghn.models import load_model
 
@@ -156,11 +162,10 @@ def test_an_interruption_leaves_the_target_as_it_was(error, existing, tmp_path, 
     if existing:
         path.write_text("earlier")
 
-    def interrupted(state: object, part: Path, **_: object) -> None:
-        part.write_bytes(b"half")
+    def interrupted(file: TensorFile, name: str, values: torch.Tensor) -> None:
         raise error
 
-    monkeypatch.setattr(export_module, "save_file", interrupted)
+    monkeypatch.setattr(TensorFile, "write", interrupted)
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else OutputError
     with pytest.raises(expected):
         export(nn.Linear(2, 2), "python:m:f", path, overwrite=True)
@@ -174,12 +179,130 @@ def test_an_interrupted_folder_leaves_the_earlier_one(tmp_path, monkeypatch):
     before = {child.name: child.read_bytes() for child in path.iterdir()}
 
     def interrupted(part: Path) -> None:
-        part.mkdir()
         (part / "config.json").write_text("{")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(model, "save_pretrained", interrupted)
+    monkeypatch.setattr(type(model.config), "save_pretrained", lambda _, part: interrupted(part))
     with pytest.raises(KeyboardInterrupt):
         export(model, "hf:gpt2", path, overwrite=True)
     assert {child.name: child.read_bytes() for child in path.iterdir()} == before
     assert [child.name for child in tmp_path.iterdir()] == ["out"]
+
+
+PREDICTED = {
+    "timm:test_resnet": ("timm.create_model('test_resnet', checkpoint_path=path)", {}),
+    "timm:test_vit": ("timm.create_model('test_vit', checkpoint_path=path)", {}),
+    "torchvision:squeezenet1_1": ("torchvision.models.squeezenet1_1()", {}),
+    "hf:gpt2:AutoModelForCausalLM": ("transformers.AutoModelForCausalLM.from_pretrained(path)", TINY_GPT2),
+    "hf:llama:AutoModelForCausalLM": (
+        "transformers.AutoModelForCausalLM.from_pretrained(path)",
+        {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "vocab_size": 100,
+        },
+    ),
+    "hf:vit:AutoModelForImageClassification": (
+        "transformers.AutoModelForImageClassification.from_pretrained(path)",
+        {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("spec", PREDICTED)
+def test_a_prediction_streamed_to_disk_is_the_one_in_memory(tiny_ghn, spec, tmp_path):
+    dtype = torch.bfloat16 if spec.startswith(("hf:llama", "timm:test_vit")) else torch.float32
+    call, kwargs = PREDICTED[spec]
+    model = load_model(spec, **kwargs)
+    tiny_ghn.init_(model, seed=3)
+    meta = load_model(spec, device="meta", **kwargs)
+    seen = []
+    path, report = export_prediction(
+        tiny_ghn,
+        meta,
+        spec,
+        tmp_path / ("out" if spec.startswith("hf") else "out.safetensors"),
+        seed=3,
+        dtype=dtype,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert report.count("predicted") > 0
+    assert all(p.is_meta for p in meta.parameters())
+    assert seen[-1][0] == seen[-1][1] == sum(total for _, total in seen) / len(seen)
+    rounded = {
+        name: value.to(dtype) if value.is_floating_point() else value
+        for name, value in model.state_dict().items()
+    }
+    if spec.startswith("timm"):
+        rounded = {name: value.to(model.state_dict()[name].dtype) for name, value in rounded.items()}
+    load = f"import timm, torchvision, transformers\nmodel = {call}"
+    if "torchvision" in spec:
+        load += "\nmodel.load_state_dict(load_file(path))"
+        rounded = {name: value.to(model.state_dict()[name].dtype) for name, value in rounded.items()}
+    save_file({name: value.clone().contiguous() for name, value in rounded.items()}, tmp_path / "expected.st")
+    code = WITHOUT_GHN.format(load=load)
+    arguments = [sys.executable, "-c", code, str(path), str(tmp_path / "expected.st")]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_large_folders_are_cut_and_indexed(tiny_ghn, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "open_folder", partial(tensor_file.open_folder, max_shard_bytes=5000))
+    model = load_model("hf:gpt2:AutoModelForCausalLM", device="meta", **TINY_GPT2)
+    path, _ = export_prediction(tiny_ghn, model, "hf:gpt2:AutoModelForCausalLM", tmp_path / "out")
+    index = json.loads((path / "model.safetensors.index.json").read_text())
+    files = sorted(set(index["weight_map"].values()))
+    assert len(files) > 2
+    assert files == sorted(file.name for file in path.glob("*.safetensors"))
+    assert "lm_head.weight" not in index["weight_map"]
+    whole = load_model("hf:gpt2:AutoModelForCausalLM", **TINY_GPT2)
+    tiny_ghn.init_(whole)
+    load = "from transformers import AutoModelForCausalLM\nmodel = AutoModelForCausalLM.from_pretrained(path)"
+    _reload(load, path, whole, tmp_path)
+
+
+def test_files_have_the_permissions_that_the_user_set(tiny_ghn, tmp_path):
+    before = os.umask(0o027)
+    try:
+        file = export(nn.Linear(2, 2), "python:a:b", tmp_path / "out.safetensors")
+        model = load_model("hf:gpt2", device="meta", **TINY_GPT2)
+        folder, _ = export_prediction(tiny_ghn, model, "hf:gpt2", tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert folder.stat().st_mode & 0o777 == 0o750
+    assert all(child.stat().st_mode & 0o777 == 0o640 for child in folder.iterdir())
+
+
+@pytest.mark.parametrize("spec", ["hf:gpt2", "python:a:b"])
+def test_an_interrupted_export_leaves_nothing(tiny_ghn, tmp_path, spec):
+    model = load_model("hf:gpt2", device="meta", **TINY_GPT2)
+
+    def interrupt(done, total):
+        parts = [file for file in tmp_path.rglob("*") if file.is_file()]
+        for part in (file for file in parts if file.suffix != ".json"):
+            with pytest.raises(SafetensorError):
+                load_file(part)
+        raise KeyboardInterrupt
+
+    out = tmp_path / ("out" if spec.startswith("hf") else "out.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        export_prediction(tiny_ghn, model, spec, out, progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+    assert all(p.is_meta for p in model.parameters())
+
+
+def test_a_full_disk_is_noticed_before_the_work(tiny_ghn, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ghn.apply.tensor_file.os.posix_fallocate", full)
+    model = load_model("hf:gpt2", device="meta", **TINY_GPT2)
+    started = []
+    with pytest.raises(OutputError, match=r"No space left on device; nothing was left behind"):
+        export_prediction(tiny_ghn, model, "hf:gpt2", tmp_path / "out", progress=lambda *_: started.append(1))
+    assert list(tmp_path.iterdir()) == []
+    assert not started

@@ -104,7 +104,7 @@ def main(
     done = _read(path) if resume else {}
     if redo:
         done = {spec: row for spec, row in done.items() if row.complete}
-    _write(path, [row for spec, row in done.items() if spec in models])
+    _write(path, [done[spec] for spec in models if spec in done])
     with _progress() as progress, path.open("a", newline="") as file:
         for spec in progress.track([spec for spec in chosen if spec not in done], description=zoo):
             row = _measure(spec, timeout)
@@ -112,7 +112,8 @@ def main(
             done[spec] = row
             csv.DictWriter(file, [field.name for field in fields(Row)]).writerow(asdict(row))
             file.flush()
-            gc.collect()
+            if len(done) % 10 == 0:
+                gc.collect()  # a fifth of a second; models are full of cycles
     _summarize([done[spec] for spec in chosen if spec in done])
 
 
@@ -136,8 +137,12 @@ def _measure(spec: str, timeout: int) -> Row:
                 raise
             from ghn.models.hf_zoo import SHALLOW, shallow  # transformers is slow to import
 
+            try:
+                small = load_model(spec, device="meta", **shallow(spec.removeprefix("hf:")))
+            except ModelError as error:
+                raise TooSlow from error
             with _deadline(timeout):
-                _trace_into(row, load_model(spec, device="meta", **shallow(spec.removeprefix("hf:"))))
+                _trace_into(row, small)
             row.note = f"{row.note} took longer than {timeout} s: reduced to {SHALLOW} layers".strip()
     except TooSlow:
         row.error = f"took longer than {timeout} s"

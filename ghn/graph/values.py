@@ -5,12 +5,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ghn.graph.forms import result_on_meta, to_meta
 
 MAX_KNOWN_NUMEL = 2**22
 """Constants above this size are not computed; only their shapes are."""
+
+MAX_ONES_NUMEL = 2**28
+"""Operations on more values than these (1 GB) are not run for the shape of their result."""
 
 FACTORIES = frozenset(
     "arange zeros ones full empty eye linspace logspace scalar_tensor tril_indices triu_indices hann_window "
@@ -95,6 +98,8 @@ def _run_on_ones(func: Callable[..., Any], args: Any, kwargs: dict[str, Any], er
     """Last resort for operations without a meta kernel, or whose output shape depends on values."""
     if "device" in kwargs:
         kwargs = {**kwargs, "device": torch.device("cpu")}
+    if sum(leaf.numel() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)) > MAX_ONES_NUMEL:
+        raise error
     try:
         result = func(*ones_like_meta(args), **ones_like_meta(kwargs))
     except (NotImplementedError, RuntimeError, IndexError, ValueError):

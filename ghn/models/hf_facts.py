@@ -15,7 +15,14 @@ LOWEST_TOKEN = 3
 
 _IMAGE_SIZE = ("image_size", "img_size", "input_image_size")
 
-HANDED_ON = ("bool_masked_pos",)
+HANDED_ON = (
+    "bool_masked_pos",
+    "pixel_values",
+    "image_grid_thw",
+    "mm_token_type_ids",
+    "input_features",
+    "input_features_mask",
+)
 """Arguments that a head passes to its model without naming them."""
 
 
@@ -28,7 +35,7 @@ class Facts:
         self.kind: str = self.config.model_type
         self.class_name = type(model).__name__
         self.names = _arguments(model)
-        self.text: Any = self.config.get_text_config()
+        self.text: Any = _text_config(self.config)
         self.generator = torch.Generator().manual_seed(0)
         # One sequence, as heads that pool the last token need a padding token for more; two images, as
         # BatchNorm in train mode needs two values per channel.
@@ -140,6 +147,13 @@ class Facts:
         """Patches of an image."""
         (height, width), (tall, wide) = self.image_size(), self.patch_size()
         return (height // tall) * (width // wide)
+
+
+def _text_config(config: Any) -> Any:
+    try:
+        return config.get_text_config()
+    except ValueError:  # both the encoder and the decoder have one (MusicGen)
+        return config.get_text_config(decoder=True)
 
 
 def _arguments(model: nn.Module) -> tuple[str, ...]:

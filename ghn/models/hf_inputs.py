@@ -1,15 +1,17 @@
 """Inputs for transformers models: a rule for every argument of ``forward``, exceptions for a few model types."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ghn.models.hf_exceptions import ALSO_WITHOUT, EXCEPTIONS, PIXEL_LAYOUTS
+from ghn.models.hf_exceptions import EXCEPTIONS
 from ghn.models.hf_facts import LENGTH, Facts
+from ghn.models.hf_layouts import PIXEL_LAYOUTS
 from ghn.models.hf_multimodal import place_features
+from ghn.models.hf_specials import FURTHER, SPECIAL_RULES
 
 Rule = Callable[[Facts], Any]
 """Makes the value of one argument; None leaves the argument out."""
@@ -38,16 +40,17 @@ MELS = (
 
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Keyword arguments for one forward call, from the signature and the configuration."""
-    return (), _arguments(Facts(model), without=())
+    return (), _arguments(Facts(model), {})
 
 
 def further_inputs(model: nn.Module) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
     """Calls beside ``example_inputs`` for models that choose a branch by which arguments are there."""
     facts = Facts(model)
-    return [((), _arguments(facts, without)) for without in ALSO_WITHOUT.get(facts.kind, ())]
+    found = [changes for key, changes in FURTHER.items() if key == facts.kind or facts.takes(key)]
+    return [((), _arguments(facts, change(facts))) for changes in found for change in changes]
 
 
-def _arguments(facts: Facts, without: Collection[str]) -> dict[str, Any]:
+def _arguments(facts: Facts, changes: Mapping[str, Any]) -> dict[str, Any]:
     kwargs: dict[str, Any] = {}
     for name in facts.names:
         if name in RULES and not facts.lacks(name):
@@ -55,7 +58,8 @@ def _arguments(facts: Facts, without: Collection[str]) -> dict[str, Any]:
     if facts.kind in EXCEPTIONS:
         changed = EXCEPTIONS[facts.kind](facts)
         kwargs.update({name: value for name, value in changed.items() if facts.takes(name)})
-    kwargs = {name: value for name, value in kwargs.items() if value is not None and name not in without}
+    kwargs.update(changes)
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}
     place_features(facts, kwargs)
     return kwargs
 
@@ -71,6 +75,13 @@ def _decoder_ids(facts: Facts) -> Tensor | None:
     return facts.tokens(facts.batch, LENGTH, vocabulary=facts.find("vocab_size", within=decoder))
 
 
+def _token_types(facts: Facts) -> Tensor | None:
+    """Only where a model without them leaves an embedding out (XLNet), or takes several for a token (TAPAS)."""
+    if facts.kind == "tapas":
+        return torch.zeros(*_text_shape(facts), len(facts.config.type_vocab_sizes), dtype=torch.long)
+    return torch.zeros(_text_shape(facts), dtype=torch.long) if facts.owns("seg_embed") else None
+
+
 def _boxes(facts: Facts) -> Tensor:
     low = facts.integers(*_text_shape(facts), 2, high=400)
     return torch.cat([low, low + 100], dim=-1)
@@ -84,14 +95,16 @@ def _encoder_states(facts: Facts) -> Tensor | None:
 
 
 def _encoder_outputs(facts: Facts) -> tuple[Tensor] | None:
-    """Whisper's decoder alone takes them in a tuple."""
-    states = None if facts.takes("encoder_hidden_states") else _encoder_states(facts)
+    """For text decoders that take the states of an encoder in a tuple."""
+    if not facts.class_name.endswith("ForCausalLM") or facts.takes("encoder_hidden_states"):
+        return None
+    states = _encoder_states(facts)
     return None if states is None else (states,)
 
 
 def _pixels(facts: Facts) -> Tensor:
     (height, width), channels, (tall, wide) = facts.image_size(), facts.channels(), facts.patch_size()
-    grid = facts.takes("image_grid_thw") or facts.takes("grid_thw")
+    grid = facts.takes("image_grid_thw") or facts.takes("grid_thw") or facts.takes("image_grid_hw")
     if facts.takes("spatial_shapes"):
         return facts.floats(facts.batch, GRID * GRID, channels * tall * wide)
     tiled = facts.find("image_grid_pinpoints") and facts.takes("image_sizes")
@@ -99,6 +112,7 @@ def _pixels(facts: Facts) -> Tensor:
     sizes = {
         "b": facts.batch,
         "n": images,
+        "2": 2,
         "t": facts.find("num_frames", default=8),
         "c": channels,
         "h": height,
@@ -157,9 +171,16 @@ def _pixel_mask(facts: Facts) -> Tensor | None:
 def _masked_patches(facts: Facts) -> Tensor | None:
     if not facts.owns("mask_token"):
         return None
-    mask = torch.zeros(facts.batch, facts.patches(), dtype=torch.bool)
+    frames = facts.find("num_frames", default=1) // facts.find("tubelet_size", default=1)
+    mask = torch.zeros(facts.batch, frames * facts.patches(), dtype=torch.bool)
     mask[:, ::2] = True
     return mask
+
+
+def _flattened_patches(facts: Facts) -> Tensor:
+    """Rows of patches that start with their place in the image, counted from one."""
+    tall, wide = facts.patch_size()
+    return facts.floats(facts.batch, GRID * GRID, 2 + tall * wide * facts.channels()).abs().ceil()
 
 
 def _waveform(facts: Facts) -> Tensor:
@@ -177,7 +198,7 @@ def _mels_first(facts: Facts) -> bool:
     """Whether a spectrogram has Whisper's layout, of which every frame must be there."""
     mels = facts.find(*MELS, default=80)
     convolutions = (module for module in facts.model.modules() if isinstance(module, nn.Conv1d))
-    return (
+    return facts.takes("feature_attention_mask") or (
         facts.find("max_source_positions") is not None
         and facts.find("input_feat_per_channel") is None
         and any(module.in_channels == mels for module in convolutions)
@@ -185,7 +206,7 @@ def _mels_first(facts: Facts) -> bool:
 
 
 def _frames(facts: Facts) -> int:
-    if _mels_first(facts):
+    if _mels_first(facts) and facts.find("max_source_positions"):
         return 2 * int(facts.find("max_source_positions"))
     window = 2 * int(facts.find("n_window", default=1))
     return math.ceil(FRAMES / window) * window
@@ -223,7 +244,7 @@ RULES: dict[str, Rule] = {
     "entity_position_ids": lambda facts: torch.tensor([[0, 1] + [-1] * 28, [2] + [-1] * 29]).expand(
         facts.batch, 2, -1
     ),
-    # XLNet: which segment a token is in, and the positions to predict (its second stream of attention).
+    # XLNet: the positions to predict (its second stream of attention).
     "token_type_ids": lambda facts: (
         torch.zeros(_text_shape(facts), dtype=torch.long) if facts.owns("seg_embed") else None
     ),
@@ -234,9 +255,16 @@ RULES: dict[str, Rule] = {
     "pixel_values": _pixels,
     "image_grid_thw": _grid,
     "grid_thw": _grid,
+    "image_grid_hw": lambda facts: _grid(facts)[:, 1:],
+    "image_merge_sizes": lambda facts: torch.ones(1, dtype=torch.long),
+    "merge_sizes": lambda facts: torch.ones(1, dtype=torch.long),
+    "flattened_patches": _flattened_patches,
     "image_sizes": _image_sizes,
     "pixel_values_videos": _videos,
     "pixel_attention_mask": _pixel_mask,
+    "target_sizes": lambda facts: torch.tensor(
+        [[side // size for side, size in zip(facts.image_size(), facts.patch_size(), strict=True)]]
+    ),
     "hidden_states": lambda facts: _patch_rows(facts) if facts.takes("grid_thw") else None,
     "spatial_shapes": lambda facts: torch.tensor([[GRID, GRID]] * facts.batch),
     "bool_masked_pos": _masked_patches,
@@ -250,5 +278,6 @@ RULES: dict[str, Rule] = {
     "labels": lambda facts: (
         torch.zeros(facts.batch, dtype=torch.long) if facts.owns("objective.weight") else None
     ),
+    **SPECIAL_RULES,
 }
 """Argument name -> its value; arguments without a rule keep the model's default."""

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from ghn.models.hf_exceptions import TOKENS_PER_IMAGE, TOKENS_PER_SOUND
 from ghn.models.hf_facts import Facts
+from ghn.models.hf_layouts import TOKENS_PER_IMAGE, TOKENS_PER_SOUND
 
 MODALITIES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "get_image_features": (
@@ -25,7 +26,7 @@ MODALITIES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] 
         ("video_grid_thw",),
     ),
     "get_audio_features": (
-        ("input_features", "audio_input_features", "input_values"),
+        ("input_features", "audio_input_features", "input_values", "audio_input_ids"),
         ("audio_token_id", "audio_token_index"),
         (),
     ),
@@ -67,8 +68,8 @@ def place_features(facts: Facts, kwargs: dict[str, Any]) -> None:
 
 
 def _grid_features(facts: Facts, grid: Tensor) -> int:
-    merge = facts.find("spatial_merge_size", "merge_size", default=1)
-    return int(grid.prod()) // merge**2
+    merge = facts.find("spatial_merge_size", "merge_size", "merge_kernel_size", default=1)
+    return int(grid.prod()) // (merge**2 if isinstance(merge, int) else math.prod(merge))
 
 
 def _features(facts: Facts, method: str, kwargs: dict[str, Any]) -> int:
@@ -94,7 +95,8 @@ def _features(facts: Facts, method: str, kwargs: dict[str, Any]) -> int:
             output = tower(**arguments)
     except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, LookupError):
         return 0  # the model will say what is wrong
-    features = getattr(output, "pooler_output", output)
+    features = getattr(output, "pooler_output", None)
+    features = getattr(output, "last_hidden_state", output) if features is None else features
     return sum(leaf.numel() // leaf.shape[-1] for leaf in tree_leaves(features) if isinstance(leaf, Tensor))
 
 
@@ -105,7 +107,9 @@ class _ShapesAlone(TorchDispatchMode):
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if not any(tensor.is_meta for tensor in tensors):
-            return func(*args, **({**kwargs, "device": None} if "device" in kwargs else kwargs))
+            cpu = torch.device("cpu")
+            args = tuple(cpu if isinstance(arg, torch.device) else arg for arg in args)
+            return func(*args, **({**kwargs, "device": cpu} if "device" in kwargs else kwargs))
         try:
             return func(*_everywhere(args, _to_meta), **_everywhere(kwargs, _to_meta))
         except (RuntimeError, NotImplementedError):

@@ -16,6 +16,7 @@ from transformers.models.auto import modeling_auto
 from ghn.errors import ModelError, did_you_mean
 from ghn.models.arguments import call_factory, one_line
 from ghn.models.hf_inputs import example_inputs, further_inputs
+from ghn.models.hf_repairs import REPAIRS, fit_parts
 
 __all__ = ["build", "example_inputs", "further_inputs", "heads", "is_repaired", "names", "shallow"]
 
@@ -32,40 +33,6 @@ _DEFAULT_HEADS = (
     "AutoModelForMultimodalLM",
     "AutoModel",
 )
-# 64 x 64 patches, which pooling turns into mm_tokens_per_image = 256; the default 14 x 14 are too few.
-_SIGLIP = {"model_type": "siglip_vision_model", "image_size": 896, "patch_size": 14}
-# 16 x 16 patches, as pixel shuffling takes 4 x 4 of them together.
-_SIGLIP_16 = {"vision_config": {"model_type": "siglip_vision_model", "image_size": 256}}
-_QFORMER = {"projector_config": {"model_type": "blip_2_qformer", "encoder_hidden_size": 1024}}
-_MINICPM = {"image_token_id": 101, "video_token_id": 102}
-
-REPAIRS: dict[str, dict[str, Any]] = {
-    "gemma3": {"vision_config": _SIGLIP},
-    "shieldgemma2": {"vision_config": _SIGLIP},
-    "t5gemma2": {"encoder": {"model_type": "t5gemma2_encoder", "vision_config": _SIGLIP}},
-    "t5gemma2_encoder": {"vision_config": _SIGLIP},
-    "aria": {"vision_config": {"model_type": "idefics3_vision", "image_size": 980, "patch_size": 14}},
-    "deepseek_v2": {"num_experts_per_tok": 6, "topk_group": 3, "n_group": 8},
-    "granitemoehybrid": {"layer_types": [*["mamba"] * 3, "attention"] * 8},
-    "blip-2": {"image_token_index": 50265},
-    "instructblip": {"image_token_index": 50265},
-    "instructblipvideo": {"video_token_index": 32000},
-    "minicpm_ocr": _MINICPM,
-    "minicpmv4_6": _MINICPM,
-    "minicpmv4_7": _MINICPM,
-    "qwen2_vl": {"vision_config": {"hidden_size": 8192}},
-    "xmod": {"default_language": "en_XX"},
-    "reformer:ReformerModelWithLMHead": {"is_decoder": True},
-    "voxtral": {"audio_token_id": 24},
-    "ovis2": {"hidden_size": 4096},
-    "qwen3_asr": {"audio_config": {"model_type": "qwen3_asr_encoder", "output_dim": 2048}},
-    "granite_speech": _QFORMER,
-    "granite_speech_plus": _QFORMER,
-    "modernvbert": _SIGLIP_16,
-    "ultravbert": _SIGLIP_16,
-}
-"""Model types, or classes of them, whose default configuration constructs no model that can run, and what helps."""
-
 SHALLOW = 2
 """Layers of a model that is reduced."""
 
@@ -171,19 +138,9 @@ def _config(source: str, kwargs: Mapping[str, Any], head: str = "") -> PreTraine
         default = cls(**stored)
         _check_overrides(overrides, default, source)
         config = cls(**_merge(stored, overrides)) if overrides else default
-        return _fit_parts(config) if source in CONFIG_MAPPING else config
+        return fit_parts(config) if source in CONFIG_MAPPING else config
     except (TypeError, ValueError, KeyError, AttributeError, StrictDataclassError) as error:
         raise ModelError(f"{source!r} can't be configured with {overrides}: {one_line(error)}") from error
-
-
-def _fit_parts(config: PreTrainedConfig) -> PreTrainedConfig:
-    """Let the vision part end where the text part begins: their defaults were chosen apart from each other."""
-    vision, text = getattr(config, "vision_config", None), getattr(config, "text_config", None)
-    width = getattr(text, "hidden_size", None)
-    for name in ("out_hidden_size", "projection_dim", "text_hidden_size"):
-        if getattr(vision, name, None) and width:
-            setattr(vision, name, width)
-    return config
 
 
 def _stored_config(source: str) -> dict[str, Any]:

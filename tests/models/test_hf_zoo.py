@@ -3,7 +3,8 @@
 import pytest
 
 from ghn.models import load_model
-from ghn.models.hf_zoo import REPAIRS, heads, is_repaired, shallow
+from ghn.models.hf_repairs import REPAIRS
+from ghn.models.hf_zoo import heads, is_repaired, shallow
 
 
 @pytest.mark.parametrize(

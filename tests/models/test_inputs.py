@@ -33,6 +33,12 @@ SAMPLE = {
     "hf:mllama:MllamaForCausalLM": {"text_config": {"num_hidden_layers": 4, "cross_attention_layers": [1]}},
     "hf:wav2vec2:Wav2Vec2ForXVector": {"num_hidden_layers": 2},
     "hf:deepseek_v2:DeepseekV2ForCausalLM": {"num_hidden_layers": 2},
+    "hf:sam:SamModel": {"vision_config": {"num_hidden_layers": 2, "global_attn_indexes": [1]}},
+    "hf:informer:InformerModel": {},
+    "hf:patchtst:PatchTSTModel": {},
+    "hf:tapas:TapasModel": {"num_hidden_layers": 1},
+    "hf:visual_bert:VisualBertModel": {"num_hidden_layers": 1},
+    "hf:xlnet:XLNetLMHeadModel": {"n_layer": 2},
     # Sound becomes a number of vectors that its mask decides.
     "hf:moss_transcribe_diarize:MossTranscribeDiarizeForConditionalGeneration": {
         "text_config": {"model_type": "qwen3", "num_hidden_layers": 2}

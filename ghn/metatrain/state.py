@@ -32,7 +32,8 @@ def save_state(folder: Path, step: int, config: dict[str, Any], learner: Learner
         save_file(
             {name: value.contiguous() for name, value in tensors.items()},
             part,
-            {"step": str(step), "config": json.dumps(config, sort_keys=True)},
+            # One entry: safetensors writes several in any order, and equal runs are to leave equal files.
+            {"run": json.dumps({"step": step, "config": config}, sort_keys=True)},
         )
         part.replace(folder / STATE)
     except (OSError, SafetensorError) as error:
@@ -53,12 +54,12 @@ def load_state(folder: Path, config: dict[str, Any], learner: Learner) -> int:
         return 0
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata()
+            run = json.loads(file.metadata()["run"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged: {error}; delete it to start again") from error
-    if json.loads(metadata["config"]) != json.loads(json.dumps(config)):
-        saved, wanted = json.loads(metadata["config"]), json.loads(json.dumps(config))
+    saved, wanted = run["config"], json.loads(json.dumps(config))
+    if saved != wanted:
         changed = ", ".join(key for key in wanted if wanted[key] != saved.get(key))
         raise ConfigError(
             f"{folder} holds a run with other settings ({changed}); choose another output folder"
@@ -72,7 +73,7 @@ def load_state(folder: Path, config: dict[str, Any], learner: Learner) -> int:
         state.setdefault(int(number), {})[key] = value
     optimizer = learner.optimizer
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(metadata["step"])
+    return int(run["step"])
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -46,7 +46,7 @@ class EvaluateConfig:
     transfer_steps: int = 60
     """The same for transfer data."""
     eval_samples: int = 640
-    """Examples of each evaluation."""
+    """Images of each evaluation; a quarter as many texts, which hold many predictions each."""
     max_parameters: int = 11_300_000
     """Larger architectures of the list are left out."""
     precision: str = "fp32"
@@ -193,7 +193,7 @@ def comparison(config: EvaluateConfig, case: Case, arm: str, folder: str) -> Com
         steps=steps,
         batch_size=config.text_batch if text else config.image_batch,
         eval_every=max(1, steps // 10),
-        eval_samples=config.eval_samples,
+        eval_samples=max(1, config.eval_samples // 4) if text else config.eval_samples,
         precision=config.precision,
         device=config.device,
         output_dir=folder,

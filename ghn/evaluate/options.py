@@ -17,7 +17,7 @@ from ghn.environment import machine, versions
 from ghn.errors import ConfigError
 from ghn.evaluate.config import EvaluateConfig, cases
 from ghn.evaluate.report import write_evaluation
-from ghn.evaluate.run import evaluate_case, outcome_of
+from ghn.evaluate.run import Outcome, evaluate_case, outcome_of
 from ghn.finetune.compare import commit
 from ghn.finetune.options import spread_lists
 from ghn.spaces.held_out import VERSION
@@ -82,8 +82,8 @@ def evaluate_command(
     names = list(dict.fromkeys(case.name for case in chosen))
     for case in (case for case in chosen if names.index(case.name) % count == number - 1):
         evaluate_case(config, case, output)
-        known = (outcome_of(other, output) for other in listed)
-        write_evaluation([outcome for outcome in known if outcome], settings, output)
+        known = [outcome for other in listed if (outcome := outcome_of(other, output))]
+        write_evaluation([outcome for outcome in known if _complete(config, outcome)], settings, output)
     if (output / "table.md").exists():
         Console().print(Markdown((output / "table.md").read_text()))
         Console().print(
@@ -96,6 +96,12 @@ def main(arguments: Sequence[str]) -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(evaluate_command)
     run_app(app, spread_lists(arguments))
+
+
+def _complete(config: EvaluateConfig, outcome: Outcome) -> bool:
+    """Whether an outcome, perhaps of an earlier call, has all the arms of this one."""
+    arms = config.transfer_arms if outcome.case.transfer else config.arms
+    return set(arms) <= outcome.tuned.keys()
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -122,7 +128,7 @@ def _settings(config: EvaluateConfig, preset: str, folder: Path) -> dict[str, An
         "held_out_version": VERSION,
         "config": config.to_dict(),
         "checkpoint_digest": digest,
-        "commit": commit(),
+        "commits": list(dict.fromkeys([*before.get("commits", []), commit()])),
         "versions": versions(),
         "machine": machine(),
         "started": before.get("started", datetime.now(UTC).isoformat(timespec="seconds")),

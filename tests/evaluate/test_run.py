@@ -53,7 +53,7 @@ def test_arms_are_added_to_a_folder_without_doing_runs_again(options: dict, monk
     # No attention: mimetic is random, and costs nothing.
     assert rows["mimetic"]["metric_100"] == rows["random"]["metric_100"]
     results = json.loads((options["output"] / "results.json").read_text())
-    assert results["config"]["checkpoint"] == "net" and results["commit"]
+    assert results["config"]["checkpoint"] == "net" and len(results["commits"]) == 1
     assert {verdict["arm"] for verdict in results["verdicts"]} == {"ghn", "mimetic"}
     for name in ("table.md", "verdicts.csv", "curves.csv", "curves-digits.png"):
         assert (options["output"] / name).stat().st_size > 0

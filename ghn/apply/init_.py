@@ -1,7 +1,9 @@
 """Trace a model, predict its parameters, and write them in place, piece by piece."""
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -57,7 +59,7 @@ def init_(
         def wanted(spec: ParamSpec, grid: Grid) -> tuple[int, int]:
             return places[spec.name].wanted(grid)
 
-        pieces = net.decoder.stream(plan.embeddings, plan.graph, seed, learned, memory, wanted)
+        pieces = net.decoder.stream(plan.embeddings, plan.graph, seed, learned, memory, wanted, plan.factors)
         _write(pieces, places, plan.embeddings.device)
     return Report.of(plan.graph, plan.predicted)
 
@@ -70,6 +72,19 @@ class Plan:
     embeddings: Tensor
     predicted: frozenset[str]
     """First names of the parameters that a rule covers; the others keep the model's own values."""
+    factors: dict[object, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """What ``Decoder.stream`` remembers."""
+
+
+MAX_PLANS = 2
+"""Plans that are kept for the next model of the same architecture, with up to 32 MB of factors each."""
+
+_plans: OrderedDict[object, Plan] = OrderedDict()
+
+
+def forget() -> None:
+    """Drop what is kept from earlier predictions, so that the next one takes as long as a first one."""
+    _plans.clear()
 
 
 @torch.no_grad()
@@ -80,13 +95,28 @@ def plan_prediction(net: GHN, model: nn.Module, inputs: Any = None) -> Plan:
         PredictionError: If there is nothing to predict, a parameter can't be written, or the hypernetwork is damaged.
     """
     graph = trace_once(model, inputs)
+    _check_writable(type(model).__name__, dict(model.named_parameters()))
+    key = (id(graph), _digest(net))
+    if key in _plans:  # which keeps the graph, so that no other gets its id
+        _plans.move_to_end(key)
+        return _plans[key]
     predicted = frozenset(spec.name for spec in graph.params if is_predicted(spec))
     if not predicted:
         raise PredictionError(f"{type(model).__name__} has no parameter to predict: {_why_nothing(graph)}")
-    _check_writable(type(model).__name__, dict(model.named_parameters()))
     embeddings = net.encode(graph)
     _check_finite(net, embeddings, next(spec for spec in graph.params if spec.name in predicted))
-    return Plan(graph, embeddings, predicted)
+    plan = _plans[key] = Plan(graph, embeddings, predicted)
+    if len(_plans) > MAX_PLANS:
+        _plans.popitem(last=False)
+    return plan
+
+
+def _digest(net: GHN) -> bytes:
+    """Digest of a hypernetwork's settings and weights, whichever way they were changed."""
+    digest = hashlib.blake2b(f"{net.config} {net.training} {net.device}".encode(), digest_size=16)
+    for value in net.state_dict().values():
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.digest()
 
 
 def _write(pieces: Iterator[Piece], places: Mapping[str, Place], device: torch.device) -> None:

@@ -28,6 +28,10 @@ SLOW_ROWS = 64
 """Rows of a block whose number of columns can't be tiled: orthogonalizing them takes fifty times as long."""
 
 
+MAX_KERNEL = 64
+"""Entries of a kernel up to which all its axes are filtered by one matrix product."""
+
+
 @dataclass(frozen=True)
 class Draw:
     """The random numbers of one block, of which any bands can be made alone.
@@ -140,14 +144,24 @@ def smooth_kernels(matrix: Tensor, layout: Layout, smoothness: Tensor) -> Tensor
     sizes = layout.column_sizes[len(layout.column_sizes) - layout.spatial :]
     if max(sizes, default=1) == 1:
         return matrix
+    filters = [_filter(size, smoothness).to(matrix) for size in sizes]
+    if math.prod(sizes) <= MAX_KERNEL:
+        joint = filters[0]
+        for other in filters[1:]:
+            joint = torch.kron(joint, other)
+        return (matrix.reshape(-1, len(joint)) @ joint).reshape(matrix.shape)
     kernels = matrix.reshape(-1, *sizes)
-    for axis, size in enumerate(sizes, start=1):
-        cosines = _cosines(size).to(matrix)
-        spectrum = torch.exp(-0.5 * smoothness * torch.arange(size, device=matrix.device) ** 2)
-        spectrum = spectrum * torch.rsqrt(spectrum.square().mean())
-        filters = cosines.mT @ (spectrum[:, None] * cosines)
-        kernels = torch.tensordot(kernels, filters, dims=([axis], [0])).movedim(-1, axis)
+    for axis, one in enumerate(filters, start=1):
+        kernels = torch.tensordot(kernels, one, dims=([axis], [0])).movedim(-1, axis)
     return kernels.reshape(matrix.shape)
+
+
+def _filter(size: int, smoothness: Tensor) -> Tensor:
+    """Symmetric matrix that damps the frequencies along one axis."""
+    cosines = _cosines(size).to(smoothness)
+    spectrum = torch.exp(-0.5 * smoothness * torch.arange(size, device=smoothness.device) ** 2)
+    spectrum = spectrum * torch.rsqrt(spectrum.square().mean())
+    return cosines.mT @ (spectrum[:, None] * cosines)
 
 
 @lru_cache(maxsize=64)

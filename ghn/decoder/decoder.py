@@ -24,6 +24,9 @@ from ghn.graph.ops import MIXING_ROLES
 MEMORY = 2**28
 """Bytes that decoding takes at most beside its results, roughly, unless told otherwise."""
 
+REMEMBERED = 2**25
+"""Bytes of factors that are kept for the next prediction of the same graph."""
+
 LARGE_TABLE = 2**20
 """Elements from which a table of vectors has orthogonal rows too: drawing so many independent numbers is slow."""
 
@@ -121,6 +124,7 @@ class Decoder(nn.Module):
         learned: bool = True,
         memory: int = MEMORY,
         wanted: Callable[[ParamSpec, Grid], Range] | None = None,
+        remembered: dict[object, Factors] | None = None,
     ) -> Iterator[Piece]:
         """Decode the parameters of one graph in pieces that take a bounded amount of memory.
 
@@ -135,6 +139,8 @@ class Decoder(nn.Module):
             memory: Bytes to take beside the results, roughly; at least what one band of the largest tensor needs.
             wanted: Which rows of a parameter (as ``Piece.start`` counts them) are needed, as (start, stop); all of
                 them if None. Pieces may begin before and end after that.
+            remembered: Factors of an earlier call with the same embeddings and weights; empty at first, it takes up to
+                ``REMEMBERED`` bytes.
         """
         if not learned and self.config.base == "none":
             raise ConfigError("base='none' and learned=False leave nothing to fill parameters with")
@@ -143,7 +149,7 @@ class Decoder(nn.Module):
         coefficients = self._coefficients(statistics, recipes, learned)
         sides = (self.rows.embedding(embeddings), self.columns.embedding(embeddings)) if learned else None
         for group in _groups(recipes, self.config, memory // 2):
-            factors = None if sides is None else self._factors(sides, group)
+            factors = None if sides is None else self._recall(sides, group, remembered)
             if not group[0].scale.random:
                 yield from _small(group, factors, coefficients)
                 continue
@@ -199,6 +205,20 @@ class Decoder(nn.Module):
         base, product = shares(trust, random)
         sizes = statistics.gain * spread
         return _Coefficients(statistics.gain, base * sizes, product * sizes, statistics.smoothness)
+
+    def _recall(
+        self, sides: Factors, group: Sequence[_Recipe], remembered: dict[object, Factors] | None
+    ) -> Factors:
+        key = tuple(recipe.number for recipe in group)
+        if remembered is None or key not in remembered:
+            factors = self._factors(sides, group)
+            if remembered is None:
+                return factors
+            taken = sum(factor.nbytes for pair in (*remembered.values(), factors) for factor in pair)
+            if taken > REMEMBERED:
+                return factors
+            remembered[key] = factors
+        return remembered[key]
 
     def _factors(self, sides: tuple[Tensor, Tensor], group: Sequence[_Recipe]) -> Factors:
         """Row factors ``(tensors, rows, rank)`` and column factors ``(tensors, columns, rank)`` of one geometry."""

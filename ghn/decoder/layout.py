@@ -65,11 +65,6 @@ class Layout:
             permuted_shape=tuple(spec.shape[axis] for axis in (*rows, *columns)),
         )
 
-    @property
-    def in_order(self) -> bool:
-        """Whether the rows of the matrix lie one after the other in the parameter's memory."""
-        return self.permutation == tuple(range(len(self.permutation)))
-
     def restore(self, matrix: Tensor) -> Tensor:
         """Turn a ``(rows, columns)`` matrix back into the parameter's own shape."""
         inverse = sorted(range(len(self.permutation)), key=self.permutation.__getitem__)

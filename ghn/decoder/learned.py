@@ -27,19 +27,27 @@ class Arrangement:
         """Look at the axes of a parameter."""
         kernel = spec.shape[len(spec.shape) - layout.spatial :]
         smooth = max(kernel, default=1) > 1 and spec.axes[-layout.spatial :] == ("spatial",) * layout.spatial
-        is_column = [axis in COLUMN_AXES for axis in spec.axes]
+        # Axes of size one are nowhere: a convolution of single points is a matrix in order.
+        long = [axis for axis, size in enumerate(spec.shape) if size > 1]
+        is_column = [spec.axes[axis] in COLUMN_AXES for axis in long]
+        permutation = [axis for axis in layout.permutation if spec.shape[axis] > 1]
         if is_column == sorted(is_column):
-            inner = layout.row_sizes[-1] if len(layout.row_sizes) > 1 else layout.rows
-            grid = Grid(layout.rows // max(inner, 1), inner, layout.columns)
-            return cls(grid, "rows" if layout.in_order else "other", smooth)
+            grid = Grid(layout.rows // _together(spec, layout), _together(spec, layout), layout.columns)
+            return cls(grid, "rows" if permutation == long else "other", smooth)
         start = is_column.index(True)
         stop = is_column.index(False, start)
-        grid = Grid(
-            *(math.prod(part) for part in (spec.shape[:start], spec.shape[start:stop], spec.shape[stop:]))
-        )
-        columns = layout.permutation[len(layout.permutation) - len(layout.column_sizes) :]
-        swapped = columns == tuple(range(start, stop)) and spec.groups == 1
+        parts = (long[:start], long[start:stop], long[stop:])
+        grid = Grid(*(math.prod(spec.shape[axis] for axis in part) for part in parts))
+        columns = [axis for axis in permutation if spec.axes[axis] in COLUMN_AXES]
+        swapped = columns == long[start:stop] and spec.groups == 1
         return cls(grid, "transposed" if swapped else "other", smooth)
+
+
+def _together(spec: ParamSpec, layout: Layout) -> int:
+    """Rows that belong to one matrix: those of a group, or of the last axis that counts rows."""
+    if spec.groups > 1 and layout.row_sizes[:1] == (spec.groups,):
+        return layout.rows // spec.groups
+    return next((size for size in reversed(layout.row_sizes) if size > 1), 1)
 
 
 class Product:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import ghn
+import ghn.apply.init_ as init_module
 from ghn.errors import ConfigError, PredictionError
 from ghn.models import load_model
 
@@ -204,3 +205,43 @@ def test_the_one_liner_takes_the_options(tiny_ghn, tmp_path):
     ghn.init_(model, tmp_path, X, device="cpu", dtype=torch.bfloat16, memory=2**23)
     assert model.weight.dtype == torch.bfloat16
     assert model.weight.device.type == "cpu"
+
+
+def test_what_is_kept_from_one_prediction_changes_no_bit_of_the_next(tiny_ghn):
+    init_module.forget()
+    reference = states(tiny_ghn, Wide(), seed=4)
+    assert len(init_module._plans) == 1
+    assert next(iter(init_module._plans.values())).factors
+    for name, value in states(tiny_ghn, Wide(), seed=4).items():
+        assert torch.equal(value, reference[name]), name
+    bases = states(tiny_ghn, Wide(), seed=4, learned=False)
+    assert not torch.equal(bases["first.weight"], reference["first.weight"])
+
+
+def test_changed_weights_of_the_hypernetwork_are_noticed(tiny_ghn):
+    reference = states(tiny_ghn, Wide())
+    tiny_ghn.decoder.rows.out.weight.data.mul_(
+        torch.linspace(0.5, 2, 4)[:, None]
+    )  # seen by no version counter
+    changed = states(tiny_ghn, Wide())
+    assert not torch.equal(changed["first.weight"], reference["first.weight"])
+    init_module.forget()
+    for name, value in states(tiny_ghn, Wide()).items():
+        assert torch.equal(value, changed[name]), name
+
+
+def test_only_so_many_plans_are_kept(tiny_ghn):
+    for width in range(3, 3 + 2 * init_module.MAX_PLANS):
+        tiny_ghn.init_(nn.Linear(8, width), X)
+    assert len(init_module._plans) == init_module.MAX_PLANS
+
+
+@pytest.mark.parametrize("kernel", [1, 3, (1, 5)])
+def test_convolutions_of_points_are_matrices(tiny_ghn, kernel):
+    model = nn.Conv2d(64, 128, kernel)
+    tiny_ghn.init_(model, torch.ones(1, 64, 8, 8), learned=False)
+    matrix = model.weight.detach().flatten(1)
+    few = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
+    gram = few @ few.mT / few.square().sum(1).mean()
+    loose = 0.1 if kernel != 1 else 1e-4  # smoothing bends larger ones
+    torch.testing.assert_close(gram, torch.eye(len(few)), atol=loose, rtol=0)

@@ -245,3 +245,25 @@ def test_convolutions_of_points_are_matrices(tiny_ghn, kernel):
     gram = few @ few.mT / few.square().sum(1).mean()
     loose = 0.1 if kernel != 1 else 1e-4  # smoothing bends larger ones
     torch.testing.assert_close(gram, torch.eye(len(few)), atol=loose, rtol=0)
+
+
+class Odd(nn.Module):
+    """A scalar, an empty tensor, and a kernel whose memory is not in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 6, 3).to(memory_format=torch.channels_last)
+        self.scale, self.nothing = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(0, 6))
+
+    def forward(self, x):
+        return (self.conv(x) * self.scale).sum((2, 3)) @ torch.cat([self.nothing, torch.eye(6)])
+
+
+def test_odd_shapes_and_strides(tiny_ghn):
+    model, images = Odd(), torch.ones(1, 8, 5, 5)
+    predicted = tiny_ghn.predict(model, images)
+    report = tiny_ghn.init_(model, images)
+    assert report.count("predicted") >= 3
+    assert model.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    for name, value in predicted.items():
+        assert torch.equal(dict(model.named_parameters())[name], value), name

@@ -22,6 +22,9 @@ MAX_GRAPHS = 16
 ATOMS = (bool, int, float, complex, str, bytes, range, Enum, type(None))
 TORCH_ATOMS = (torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format)
 
+BOOKKEEPING = frozenset({"_is_hf_initialized"})
+"""What transformers notes on modules and tensors that have values; no forward pass reads it."""
+
 _graphs: OrderedDict[Any, ComputationGraph] = OrderedDict()
 
 
@@ -100,7 +103,11 @@ class _View:
     def module(self, name: str, module: nn.Module) -> Any:
         """Name, class and everything a module holds; of one that came before, its number."""
         attributes = vars(module)
-        kept = [(key, self.value(value)) for key, value in attributes.items() if value or key not in PRIVATE]
+        kept = [
+            (key, self.value(value))
+            for key, value in attributes.items()
+            if (value or key not in PRIVATE) and key not in BOOKKEEPING
+        ]
         return (name, self._numbers[id(module)], Same(type(module)), tuple(kept))
 
     def value(self, value: Any) -> Any:
@@ -172,5 +179,7 @@ class _View:
             raise _UnknownError
         storage = self._storages.setdefault(tensor.untyped_storage()._cdata, len(self._storages))
         place = (storage, tensor.storage_offset(), tensor.stride())
-        facts = (tensor.dtype, tensor.requires_grad, tensor.is_meta, self.value(vars(tensor)))
+        unknown = tensor.is_meta or isinstance(tensor, nn.Parameter)  # a trace knows no parameter's values
+        attributes = {name: value for name, value in vars(tensor).items() if name not in BOOKKEEPING}
+        facts = (tensor.dtype, tensor.requires_grad, unknown, self.value(attributes))
         return (type(tensor), tensor.shape, place, facts)

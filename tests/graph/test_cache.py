@@ -202,3 +202,11 @@ def test_models_of_every_zoo_are_recognized(spec):
     first, second = (load_model(spec, device="meta") for _ in range(2))
     assert trace_once(first) is trace_once(second)
     assert trace_once(second).fingerprint() == trace(second).fingerprint()
+
+
+@pytest.mark.parametrize("spec", ["timm:test_resnet", "hf:gpt2"])
+def test_models_with_and_without_values_share_a_graph(spec):
+    options = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 50} if spec == "hf:gpt2" else {}
+    real, meta = load_model(spec, **options), load_model(spec, device="meta", **options)
+    assert trace_once(real) is trace_once(meta)
+    assert trace_once(meta).fingerprint() == trace(real).fingerprint()

@@ -10,6 +10,8 @@ from ghn.models.hf_layouts import FUYU_PATCHES, ONE_CHANNEL, PHI_FRAMES, TOKENS_
 
 Arguments = Callable[[Facts], dict[str, Any]]
 
+LINES = ("pp_ocrv5_mobile_rec", "pp_ocrv5_server_rec", "pp_ocrv6_small_rec", "pp_ocrv6_tiny_rec")
+"""Model types that read a line of text in an image."""
 SAMPLES = 19200
 """Values of a waveform that is cut into whole frames of any usual length."""
 
@@ -125,6 +127,7 @@ IMAGES: dict[str, Arguments] = {
     "tvp": lambda facts: {
         "pixel_values": facts.floats(1, facts.config.num_frames, 3, *[facts.config.max_img_size] * 2)
     },
+    **dict.fromkeys(LINES, _floats("pixel_values", None, 3, 48, 320)),
     "depth_pro": _floats("pixel_values", None, 3, 1536, 1536),
     **dict.fromkeys(
         ("rf_detr", "rf_detr_dinov2"), _floats("pixel_values", None, 3, 560, 560)

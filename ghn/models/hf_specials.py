@@ -42,10 +42,23 @@ def _times(facts: Facts, steps: int) -> Tensor:
     return facts.floats(facts.batch, steps, facts.config.num_time_features)
 
 
+def _anything(facts: Facts) -> Tensor | None:
+    """Perceiver without a head reads vectors of whatever; with one, it takes the same argument by another name too."""
+    if facts.kind != "perceiver" or facts.takes("input_ids") or facts.takes("pixel_values"):
+        return None
+    return facts.floats(facts.batch, LENGTH, facts.config.d_model)
+
+
 def _masks(facts: Facts) -> dict[str, Any]:
     """A mask of an object drawn by hand, four times as fine as the image's patches."""
     side = 4 * (facts.image_size(1024)[0] // facts.patch_size()[0])
     return {"input_masks": facts.floats(facts.batch, 1, side, side)}
+
+
+def _known_boxes(facts: Facts) -> dict[str, Any]:
+    """What is where in the images, as (centre, size) in shares of them."""
+    where = {"class_labels": torch.tensor([0, 1]), "boxes": torch.full((2, 4), 0.25)}
+    return {"labels": [dict(where) for _ in range(facts.batch)]}
 
 
 def _boxes(facts: Facts) -> Tensor:
@@ -76,14 +89,16 @@ SPECIAL_RULES: dict[str, Callable[[Facts], Any]] = {
     "visual_pos": lambda facts: facts.floats(facts.batch, VISUAL, facts.config.visual_pos_dim),
     "visual_embeds": lambda facts: facts.floats(facts.batch, VISUAL, facts.config.visual_embedding_dim),
     "query_embeds": lambda facts: facts.floats(facts.batch, VISUAL, facts.config.hidden_size),
+    "speaker_embeddings": lambda facts: facts.floats(
+        facts.batch, facts.find("speaker_embedding_dim", default=512)
+    ),
+    "decoder_input_values": lambda facts: facts.floats(facts.batch, LENGTH, facts.config.num_mel_bins),
     # sound that is cut into frames already; True marks the ones to leave out
     "audio_mel": lambda facts: facts.floats(facts.batch, 64, facts.config.input_feat_size),
     "audio_mel_mask": lambda facts: torch.zeros(facts.batch, 64, dtype=torch.bool),
     "latents": lambda facts: facts.floats(facts.batch, facts.find("latent_dim", "hidden_size"), LENGTH),
     # anything at all
-    "inputs": lambda facts: (
-        facts.floats(facts.batch, LENGTH, facts.config.d_model) if facts.kind == "perceiver" else None
-    ),
+    "inputs": _anything,
     # robots and games
     "state": lambda facts: (
         facts.floats(facts.batch, facts.config.max_state_dim) if facts.find("max_state_dim") else None
@@ -113,6 +128,11 @@ FURTHER: dict[str, tuple[Callable[[Facts], dict[str, Any]], ...]] = {
     "phi4_multimodal": (
         lambda facts: dict.fromkeys(("image_pixel_values", "image_sizes", "image_attention_mask")),
     ),
+    # Documents of small print take a path of their own.
+    "granite_docling": (lambda facts: {"tile_fine_mask": torch.ones(1, dtype=torch.bool)},),
+    "granite_docling_vision": (lambda facts: {"fine": True},),
+    # In training, boxes moved by noise are decoded too.
+    **dict.fromkeys(("rt_detr", "rt_detr_v2", "d_fine", "deimv2", "pp_doclayout_v3"), (_known_boxes,)),
     # A vector stands for the mask that isn't there.
     "input_masks": (_masks,),
 }

@@ -3,7 +3,8 @@
     python scripts/coverage.py timm
     python scripts/coverage.py hf --pattern "hf:gpt*" --output /tmp/gpt.csv
 
-Models are constructed without memory. Rows are appended as they come, and a second call skips what is there.
+Models are constructed without memory. Rows are appended as they come, and a second call skips what is there; models
+whose default configuration had to be changed are marked as repaired, and counted apart.
 """
 
 import csv

@@ -18,6 +18,8 @@ Rule = Callable[[Facts], Any]
 
 CHOICES = 2
 """Alternatives of a multiple-choice question."""
+MENTION = 30
+"""Tokens that may mention an entity."""
 CROSS_ATTENTION = ("encoder_attn", "crossattention", "cross_attn", "encoder_attention", "EncDecAttention")
 """In the names of parameters that read the states of an encoder."""
 GRID = 4
@@ -80,6 +82,13 @@ def _token_types(facts: Facts) -> Tensor | None:
     if facts.kind == "tapas":
         return torch.zeros(*_text_shape(facts), len(facts.config.type_vocab_sizes), dtype=torch.long)
     return torch.zeros(_text_shape(facts), dtype=torch.long) if facts.owns("seg_embed") else None
+
+
+def _mentions(facts: Facts) -> Tensor:
+    """Which tokens mention each of two entities; the rest of a row is -1."""
+    places = torch.full((facts.batch, 2, MENTION), -1)
+    places[..., 0] = 1
+    return places
 
 
 def _boxes(facts: Facts) -> Tensor:
@@ -240,10 +249,7 @@ RULES: dict[str, Rule] = {
     "bbox": _boxes,
     "global_attention_mask": lambda facts: torch.arange(LENGTH).eq(0).long().expand(facts.batch, -1),
     "entity_ids": lambda facts: facts.tokens(facts.batch, 2, vocabulary=facts.config.entity_vocab_size),
-    # Which tokens mention an entity; the rest of its row is -1.
-    "entity_position_ids": lambda facts: torch.tensor([[0, 1] + [-1] * 28, [2] + [-1] * 29]).expand(
-        facts.batch, 2, -1
-    ),
+    "entity_position_ids": _mentions,
     # XLNet: the positions to predict (its second stream of attention).
     "token_type_ids": lambda facts: (
         torch.zeros(_text_shape(facts), dtype=torch.long) if facts.owns("seg_embed") else None

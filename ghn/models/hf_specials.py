@@ -20,8 +20,7 @@ def _past(facts: Facts) -> int:
 
 def _series(facts: Facts, steps: int) -> tuple[int, ...]:
     channels = int(facts.find("num_input_channels", "input_size", default=1))
-    lags = facts.find("lags_sequence") is not None
-    return (facts.batch, steps) if lags and channels == 1 else (facts.batch, steps, channels)
+    return (facts.batch, steps) if _lagged(facts) and channels == 1 else (facts.batch, steps, channels)
 
 
 def _values(facts: Facts) -> Any:
@@ -35,6 +34,7 @@ def _future(facts: Facts) -> Tensor | None:
 
 
 def _lagged(facts: Facts) -> bool:
+    """Whether a forecaster reads its own past values again (Informer), rather than patches of them (PatchTST)."""
     return facts.find("lags_sequence") is not None
 
 

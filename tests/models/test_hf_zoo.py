@@ -1,6 +1,8 @@
 """Hugging Face configurations: which are changed so that a model can run, and how deep ones are made shallow."""
 
 import pytest
+import transformers
+from packaging.version import Version
 
 from ghn.models import load_model
 from ghn.models.hf_repairs import REPAIRS
@@ -22,6 +24,7 @@ def test_a_changed_configuration_is_told_from_the_default(head, repaired):
     assert is_repaired(head) is repaired
 
 
+@pytest.mark.skipif(Version(transformers.__version__) < Version("5.23"), reason="some are of newer types")
 def test_repairs_are_of_model_types_or_heads_that_exist():
     known = {*heads(), *(head.partition(":")[0] for head in heads())}
     assert REPAIRS.keys() <= known

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
+from transformers import CONFIG_MAPPING
 
 from ghn.errors import ModelError
 from ghn.graph.trace import trace
@@ -48,6 +49,9 @@ SAMPLE = {
 
 @pytest.mark.parametrize("spec", SAMPLE)
 def test_every_parameter_is_reached(spec):
+    zoo, kind = spec.split(":")[:2]
+    if zoo == "hf" and kind not in CONFIG_MAPPING:
+        pytest.skip("newer than the transformers installed")
     graph = trace(load_model(spec, device="meta", **SAMPLE[spec]))
     assert [spec.name for spec in graph.params if spec.node is None] == []
 

@@ -131,15 +131,15 @@ def _growth(repeats: int) -> dict[str, Any]:
         points.append((row["parameters"], row["seconds"]))
         print(points[-1], flush=True)
     slope, intercept = statistics.linear_regression(*zip(*points, strict=True))
-    exponent, _ = statistics.linear_regression(
-        [math.log(parameters) for parameters, _ in points],
-        [math.log(max(seconds - intercept, 1e-3)) for _, seconds in points],
-    )
+    large = [
+        (math.log(parameters), math.log(seconds)) for parameters, seconds in points if parameters > 2**25
+    ]
+    exponent, _ = statistics.linear_regression(*zip(*large, strict=True))
     return {
         "seconds_by_parameters": points,
         "nanoseconds_per_parameter": 1e9 * slope,
         "seconds_at_zero": intercept,
-        "exponent_above_that": exponent,
+        "exponent_from_30_m_on": exponent,
         "correlation": statistics.correlation(*zip(*points, strict=True)),
     }
 

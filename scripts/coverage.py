@@ -268,7 +268,7 @@ def _summarize(rows: list[Row]) -> None:
     for row in rows:
         if row.constructible and not row.complete:
             print(f"{row.model}: {row.error or row.note}")
-    Console(width=130).print(table)
+    Console(width=150).print(table)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Each process writes its own part of a distributed model; together they are the model of one process, bit for bit."""
 
 import os
-import socket
 import subprocess
 import sys
 import textwrap
@@ -116,13 +115,10 @@ TWO_WAYS = """
 def run(tmp_path, script, processes):
     file = tmp_path / "job.py"
     file.write_text(textwrap.dedent(COMMON) + textwrap.dedent(script) + "\ndist.destroy_process_group()\n")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [*launch, f"--master-port={port}", str(file)],
+        [*launch, str(file)],
         env=environment,
         capture_output=True,
         text=True,

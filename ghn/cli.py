@@ -160,9 +160,9 @@ def predict(
 
     from ghn.apply.calibrate import batchnorm_layers
     from ghn.apply.export import export_prediction, output_path
-    from ghn.apply.init_ import is_predicted
     from ghn.apply.materialize import check_target
     from ghn.console import bytes_bar
+    from ghn.decoder.decoder import is_predicted
     from ghn.graph.cache import trace_once
     from ghn.hypernetwork import GHN
 

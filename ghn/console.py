@@ -5,11 +5,14 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ghn.errors import ConfigError, GhnError
+
+if TYPE_CHECKING:  # rich takes a while to import, and most commands show no progress
+    from rich.progress import Progress, ProgressColumn
 
 USER_ERROR = 2
 """Exit code of a mistake that the user can mend; argument parsers end with it too."""
@@ -85,16 +88,59 @@ def json_object(text: str | None, option: str) -> dict[str, Any]:
 
 
 @contextmanager
-def working(what: str) -> Iterator[None]:
-    """Show a spinner with the seconds on stderr, if that is a terminal, while the body runs."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+def progress_bar(
+    *columns: "ProgressColumn", shown: bool = True, transient: bool = True
+) -> Iterator["Progress"]:
+    """Show a description and columns of rich while the body runs, on stderr, if that is a terminal.
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    Args:
+        columns: Right of the description.
+        shown: False shows nothing anywhere.
+        transient: Whether the bar goes when it is done.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn
+
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        progress.add_task(what, total=None)
+    with Progress(
+        TextColumn("{task.description}"),
+        *columns,
+        console=console,
+        transient=transient,
+        disable=not (shown and console.is_terminal),
+    ) as bar:
+        yield bar
+
+
+def counted(unit: str) -> tuple["ProgressColumn", ...]:
+    """Columns of ``progress_bar`` for work that is counted: how much of it is done, and the time that is left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    return BarColumn(), MofNCompleteColumn(), TextColumn(f"{unit}, left:"), TimeRemainingColumn()
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show a spinner with the seconds while the body runs."""
+    from rich.progress import SpinnerColumn, TimeElapsedColumn
+
+    with progress_bar(SpinnerColumn(), TimeElapsedColumn()) as bar:
+        bar.add_task(what, total=None)
         yield
+
+
+@contextmanager
+def bytes_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many bytes are written, how fast, and the time that is left.
+
+    Gives a function that takes the number of bytes done and of all bytes.
+    """
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with progress_bar(*columns) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _exhausted_memory(error: Exception) -> str | None:
@@ -109,32 +155,3 @@ def _exhausted_memory(error: Exception) -> str | None:
 def _exit(message: str, code: int, error: BaseException) -> None:
     print("error:", " ".join(message.split()), file=sys.stderr)
     raise SystemExit(code) from error
-
-
-@contextmanager
-def bytes_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many bytes are written, how fast, and the time that is left, on stderr, if that is a terminal.
-
-    Gives a function that takes the number of bytes done and of all bytes.
-    """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

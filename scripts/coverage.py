@@ -24,17 +24,11 @@ from types import FrameType
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from torch import nn
 
+from ghn.console import counted, progress_bar
+from ghn.decoder.decoder import is_predicted
 from ghn.errors import GhnError, ModelError
 from ghn.graph.trace import trace
 from ghn.models import list_models, load_model
@@ -106,7 +100,7 @@ def main(
     if redo:
         done = {spec: row for spec, row in done.items() if row.complete}
     _write(path, [done[spec] for spec in models if spec in done])
-    with _progress() as progress, path.open("a", newline="") as file:
+    with progress_bar(*counted("models"), transient=False) as progress, path.open("a", newline="") as file:
         for spec in progress.track([spec for spec in chosen if spec not in done], description=zoo):
             row = _measure(spec, timeout)
             row.auto = " ".join(models[spec])
@@ -175,7 +169,7 @@ def _trace_into(row: Row, model: nn.Module) -> None:
     row.tensors, row.nodes, row.edges = len(graph.params), len(graph.nodes), len(graph.edges)
     missing = [spec.name for spec in graph.params if spec.node is None]
     row.attached = row.tensors - len(missing)
-    kept = [spec for spec in graph.params if spec.node is None or spec.role == "unknown"]
+    kept = [spec for spec in graph.params if not is_predicted(spec)]
     row.numel = sum(spec.numel for spec in graph.params)
     row.kept, row.kept_numel = len(kept), sum(spec.numel for spec in kept)
     row.note = f"missing: {' '.join(missing[:4])}{' …' if len(missing) > 4 else ''}" if missing else ""
@@ -224,11 +218,6 @@ def _write(path: Path, rows: list[Row]) -> None:
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
     partial.replace(path)
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
 
 
 def _summarize(rows: list[Row]) -> None:

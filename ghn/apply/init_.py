@@ -14,7 +14,7 @@ from ghn.apply.materialize import check_target, materialized, move_
 from ghn.apply.place import Place, Scratch
 from ghn.apply.report import Report
 from ghn.decoder.chunks import Grid
-from ghn.decoder.decoder import MEMORY, Piece
+from ghn.decoder.decoder import MEMORY, Piece, is_predicted
 from ghn.errors import ConfigError, PredictionError
 from ghn.graph.cache import trace_once
 from ghn.graph.graph import ComputationGraph, ParamSpec
@@ -131,11 +131,6 @@ def _write(pieces: Iterator[Piece], places: Mapping[str, Place], device: torch.d
 
 MIN_MEMORY = 2**22
 """Bytes below which no option helps: the largest matrix's factors alone take more."""
-
-
-def is_predicted(spec: ParamSpec) -> bool:
-    """Whether a rule says what the parameter should be; else the model keeps its own values."""
-    return spec.node is not None and spec.role != "unknown" and spec.dtype.is_floating_point
 
 
 def _check_finite(net: GHN, embeddings: Tensor, first: ParamSpec) -> None:

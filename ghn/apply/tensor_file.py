@@ -1,5 +1,6 @@
 """Safetensors files written piece by piece, in any order, without holding a tensor in memory."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -98,12 +99,9 @@ def _reserve(file: int, size: int) -> None:
     try:
         os.posix_fallocate(file, 0, size)
     except (AttributeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         os.truncate(file, size)  # not every file system can
-
-
-_FULL = {28, 122}  # ENOSPC, EDQUOT
 
 
 @contextmanager

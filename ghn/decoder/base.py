@@ -120,13 +120,6 @@ def draw(kind: str, seed: int, name: str, grid: Grid, block: Block, device: torc
     return Draw(block, block.height, numbers.reshape(-1, columns).to(device))
 
 
-def base_matrix(kind: str, seed: int, name: str, grid: Grid, device: torch.device) -> Tensor:
-    """The whole base of a parameter, shape ``(grid.height, grid.columns)``."""
-    one = torch.ones((), device=device)
-    drawn = (draw(kind, seed, name, grid, block, device) for block in base_blocks(kind, grid))
-    return torch.cat([entry.make(0, entry.bands, one) for entry in drawn])
-
-
 def smooth_kernels(matrix: Tensor, layout: Layout, smoothness: Tensor) -> Tensor:
     """Shape the spatial spectrum of convolution kernels: damp high frequencies, keep the total variance.
 

@@ -77,6 +77,11 @@ class _Coefficients:
     smoothness: Tensor
 
 
+def is_predicted(spec: ParamSpec) -> bool:
+    """Whether a rule says what the parameter should be; else the model keeps its own values."""
+    return spec.node is not None and spec.role != "unknown" and spec.dtype.is_floating_point
+
+
 class Decoder(nn.Module):
     """Decodes every parameter of a graph: scale rule x (random base + low-rank learned part)."""
 
@@ -157,30 +162,12 @@ class Decoder(nn.Module):
                 factor = None if factors is None else (factors[0][position], factors[1][position])
                 yield from self._pieces(recipe, factor, coefficients, seed, memory, wanted)
 
-    def factors(self, embeddings: Tensor, specs: Sequence[ParamSpec]) -> list[Factors]:
-        """Generate the factors of every tensor and finish them as ``config.output`` says.
-
-        Returns:
-            Per tensor a row factor ``(rows, rank)`` and a column factor ``(columns, rank)``; their product has unit
-            root mean square if it is normalized.
-        """
-        sides = (self.rows.embedding(embeddings), self.columns.embedding(embeddings))
-        result = []
-        for number, spec in enumerate(specs):
-            layout = Layout.of(spec)
-            recipe = _Recipe(
-                number, spec, layout, Arrangement.of(spec, layout), Scale(0.0, 1.0, True), "normal"
-            )
-            left, right = self._factors(sides, [recipe])
-            result.append((left[0], right[0]))
-        return result
-
     def _recipes(self, graph: ComputationGraph) -> list[_Recipe]:
         surroundings = places(graph)
         recipes = []
         for number, spec in enumerate(spec for spec in graph.params if spec.node is not None):
-            if spec.role == "unknown" or not spec.dtype.is_floating_point:
-                continue  # no rule says what it should be: the model's own values stay
+            if not is_predicted(spec):
+                continue
             layout = Layout.of(spec)
             scale = scale_of(spec, surroundings[spec.name], self.config.fan)
             if scale.random and self.config.output in ("xavier", "kaiming"):

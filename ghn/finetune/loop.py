@@ -19,6 +19,7 @@ from ghn.finetune.config import CompareConfig
 from ghn.finetune.memory import peak_bytes, reset_peak
 from ghn.finetune.results import Point, Run
 from ghn.finetune.task import Task, call, losses
+from ghn.training import make_optimizer, schedule
 
 CALIBRATION_BATCHES = 4
 """Training batches that BatchNorm statistics are averaged over before the first evaluation."""
@@ -28,8 +29,6 @@ EVALUATIONS = 10
 
 _CHECK_EVERY = 10
 """Steps between looks at the loss: each waits for the device."""
-
-_MOMENTUM = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +89,7 @@ def train_run(
     torch.manual_seed(seed + accelerator.process_index)  # for dropout: whatever the arm has drawn
     model.to(device)
     _calibrate(task, model, budget, accelerator, seed)
-    optimizer = make_optimizer(config, model, lr)
+    optimizer = make_optimizer(model, config.optimizer, lr, config.weight_decay)
     model, optimizer = accelerator.prepare(model, optimizer)
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     curve = [evaluate(task, model, budget, accelerator, config.num_workers, 0)]
@@ -162,27 +161,6 @@ def evaluate(
     model.train()
     loss_sum, all_right, all_count = accelerator.reduce(totals, "sum").tolist()
     return Point(step, loss_sum / all_count, task.metric(loss_sum / all_count, all_right / all_count))
-
-
-def make_optimizer(config: CompareConfig, model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """AdamW or SGD; weight decay is for matrices and kernels, not for vectors and scalars."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=_MOMENTUM)
-    return torch.optim.AdamW(groups, lr=lr)
-
-
-def schedule(step: int, steps: int, warmup: float) -> float:
-    """Factor of the peak learning rate at a step (the first is 1): linear rise, then a cosine that ends above 0."""
-    rising = round(steps * warmup)
-    if step <= rising:
-        return step / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising - 1) / max(1, steps - rising)))
 
 
 def make_accelerator(config: CompareConfig) -> Accelerator:

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from ghn.console import counted, progress_bar
 
 
 @contextmanager
@@ -14,16 +13,6 @@ def step_bar(total: int, shown: bool = True) -> Iterator[Callable[[str], None]]:
     Yields:
         What to call after each step, with a label for the run that it was of.
     """
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps, left:"),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not (shown and console.is_terminal)
-    ) as bar:
+    with progress_bar(*counted("steps"), shown=shown) as bar:
         task = bar.add_task("preparing", total=total)
         yield lambda label: bar.update(task, advance=1, description=label)

@@ -45,15 +45,11 @@ def residual_adds(graph: ComputationGraph) -> list[ResidualAdd]:
             ends, passed = branches.ends(second if branches.computed_from(second, first) else first)
             inner |= passed
             found.append(ResidualAdd(index, ends))
+    taken = inner | {add.node for add in found}
     for index, first, second in pairs:
         depths = branches.depth[first], branches.depth[second]
         related = branches.above[first] & branches.above[second]
-        if (
-            index not in inner
-            and related
-            and depths[0] != depths[1]
-            and all(add.node != index for add in found)
-        ):
+        if index not in taken and related and depths[0] != depths[1]:
             ends, _ = branches.ends(first if depths[0] > depths[1] else second)
             found.append(ResidualAdd(index, ends))
     return sorted((add for add in found if add.branch_ends), key=lambda add: add.node)

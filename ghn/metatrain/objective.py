@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.tasks import Task
+from ghn.training import make_optimizer, schedule
 
 SMALLEST_VECTOR = 0.1
 """Root mean square below which displacements of biases and the like are measured in absolute terms."""
@@ -74,7 +75,7 @@ def learn(
     )
     parameters = dict(model.named_parameters())
     start = {name: value.detach().clone() for name, value in parameters.items()}
-    optimizer = _optimizer(model, config.inner_optimizer)
+    optimizer = make_optimizer(model, config.inner_optimizer, rate, WEIGHT_DECAY, betas=(0.9, 0.99))
     summed = {name: torch.zeros_like(value) for name, value in start.items()}
     losses = []
     model.train()
@@ -93,7 +94,7 @@ def learn(
         if step < steps:
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for group in optimizer.param_groups:
-                group["lr"] = rate * _schedule(step, steps)
+                group["lr"] = rate * schedule(step + 1, steps, WARMUP)
             optimizer.step()
     first, last = torch.stack([losses[0], losses[-1]]).tolist()
     if config.objective == "regression":
@@ -126,24 +127,3 @@ def linear_loss(predicted: Parameters, start: Parameters, gradients: Parameters,
     """A loss known at the start by its value and gradients: their first-order continuation."""
     slopes = [((values - start[name]) * gradients[name]).sum() for name, values in predicted.items()]
     return value.detach() + torch.stack(slopes).sum()
-
-
-def _optimizer(model: nn.Module, name: str) -> torch.optim.Optimizer:
-    matrices = [value for value in model.parameters() if value.ndim > 1]
-    vectors = [value for value in model.parameters() if value.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": WEIGHT_DECAY},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if name == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99))
-
-
-def _schedule(step: int, steps: int) -> float:
-    """Factor of the peak learning rate: linear rise, then a cosine that ends above zero."""
-    rising = round(steps * WARMUP)
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))

@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from ghn.console import counted, progress_bar
 from ghn.metatrain.loop import Progress as OnUpdate
 
 _LINES = 100
@@ -19,16 +17,8 @@ def update_bar(total: int) -> Iterator[OnUpdate]:
     Yields:
         What ``metatrain`` calls after each update. Targets and updates lost to losses that were not finite are counted.
     """
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("updates, left:"),
-        TimeRemainingColumn(),
-    )
     lost = {"skipped": 0, "dropped": 0}
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with progress_bar(*counted("updates"), transient=False) as bar:
         task = bar.add_task("preparing", total=total)
 
         def show(done: int, row: dict[str, float]) -> None:
@@ -38,7 +28,7 @@ def update_bar(total: int) -> Iterator[OnUpdate]:
             if any(lost.values()):
                 text += f", not finite: {lost['skipped']} targets, {lost['dropped']} updates"
             bar.update(task, completed=done, description=text)
-            if not console.is_terminal and (done % max(1, total // _LINES) == 0 or done == total):
-                console.print(f"{done}/{total}: {text}", highlight=False)
+            if not bar.console.is_terminal and (done % max(1, total // _LINES) == 0 or done == total):
+                bar.console.print(f"{done}/{total}: {text}", highlight=False)
 
         yield show

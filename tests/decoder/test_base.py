@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ghn.decoder.base import base_blocks, base_matrix, draw, smooth_kernels
+from ghn.decoder.base import base_blocks, draw, smooth_kernels
 from ghn.decoder.chunks import BLOCK_ELEMENTS, Grid, keyed_generator
 from ghn.decoder.layout import Layout
 from ghn.decoder.orthogonal import orthogonalize, tile_width, tiled_factors
@@ -25,6 +25,12 @@ GRIDS = [
     Grid(1, 1280, 1280),
     Grid(1, 300, 131),
 ]
+
+
+def base_matrix(kind, seed, name, grid, device):
+    """The whole base of a parameter, shape ``(grid.height, grid.columns)``."""
+    drawn = (draw(kind, seed, name, grid, block, device) for block in base_blocks(kind, grid))
+    return torch.cat([entry.make(0, entry.bands, ONE) for entry in drawn])
 
 
 def layout(shape: tuple[int, ...], axes: str = "out in", groups: int = 1) -> Layout:

@@ -1,38 +1,20 @@
-"""The loop: schedule, weight decay, equal conditions for all arms, runs that diverge."""
+"""The loop: equal conditions for all arms, runs that diverge."""
 
 import math
 
 import pytest
 import torch
-from torch import nn
 
 from ghn.errors import ConfigError
 from ghn.finetune.choose import batches_of, make_task
 from ghn.finetune.config import CompareConfig
-from ghn.finetune.loop import Budget, make_accelerator, make_optimizer, schedule, train_run
+from ghn.finetune.loop import Budget, make_accelerator, train_run
 
 
 def go(config, init="random", seed=0, lr=None):
     task = make_task(config)
     budget = Budget.of(config, task, *batches_of(config, task))
     return train_run(task, config, budget, make_accelerator(config), init, seed, lr or config.lr[0])
-
-
-def test_schedule_rises_to_the_peak_and_falls_without_reaching_zero():
-    factors = [schedule(step, 100, 0.1) for step in range(1, 101)]
-    assert factors[0] == pytest.approx(0.1)
-    assert max(factors) == factors[9] == factors[10] == 1.0
-    assert factors[10:] == sorted(factors[10:], reverse=True)
-    assert 0 < factors[-1] < 0.01
-    assert schedule(1, 1, 0.1) == schedule(1, 10, 0.0) == 1.0
-
-
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_vectors_are_not_decayed(name):
-    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
-    optimizer = make_optimizer(CompareConfig(optimizer=name, weight_decay=0.3), model, 0.1)
-    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    assert [decay[id(p)] for p in model.parameters()] == [0.3, 0.0, 0.0, 0.0]
 
 
 def test_the_same_run_twice_is_the_same(tiny):

@@ -150,7 +150,7 @@ def predict(
     ] = None,
     model_kwargs: ModelKwargs = None,
     inputs: Inputs = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Same seed, same weights.")] = 0,
     dtype: Annotated[DType, typer.Option(help="Type of the written weights.")] = DType.FLOAT32,
     device: Annotated[str, typer.Option(help="Where weights are predicted: cpu, cuda, cuda:1 …")] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
@@ -216,7 +216,7 @@ def env() -> None:
 def _load(spec: str, kwargs: dict[str, Any], inputs: str | None, device: str) -> tuple["nn.Module", Any]:
     """The model and its example inputs, None where they are found automatically."""
     from ghn.models import load_model
-    from ghn.models.python_zoo import find
+    from ghn.models.python_zoo import call_for_inputs
 
     with working(f"building {spec}"):
         clash = sorted({"spec", "device"} & kwargs.keys())
@@ -227,7 +227,7 @@ def _load(spec: str, kwargs: dict[str, Any], inputs: str | None, device: str) ->
                 f"nobody knows what {spec} takes; pass --inputs FILE.py:FUNCTION, a function that returns example "
                 "inputs (a tensor, a tuple of positional or a dict of keyword arguments)"
             )
-        return load_model(spec, device=device, **kwargs), None if inputs is None else find(inputs)()
+        return load_model(spec, device=device, **kwargs), None if inputs is None else call_for_inputs(inputs)
 
 
 def _print_graph(spec: str, name: str, graph: "ComputationGraph", seconds: float) -> None:

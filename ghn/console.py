@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ def run_app(app: typer.Typer, arguments: Sequence[str]) -> None:
     Raises:
         SystemExit: With the exit code, if that isn't 0.
     """
+    if not sys.warnoptions:  # libraries' advice to those who call them, which our users can't follow
+        warnings.filterwarnings("ignore", category=FutureWarning)
     with one_line_errors():
         try:
             code = app(args=list(arguments), standalone_mode=False)

@@ -207,13 +207,13 @@ class GHN(
             return super().from_pretrained(source, **kwargs)
         except (SafetensorError, RuntimeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise CheckpointError(
-                f"{source} can't be loaded: {_first_line(error)}. It is truncated, corrupted, or not a ghn checkpoint; "
+                f"{source} can't be loaded: {_one_line(error)}. It is truncated, corrupted, or not a ghn checkpoint; "
                 "copy or download it again"
             ) from error
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
             raise CheckpointError(
                 f"no checkpoint at {source!r}: it is neither a folder with config.json and model.safetensors nor "
-                f"reachable on the hub ({_first_line(error)})"
+                f"reachable on the hub ({_one_line(error)})"
             ) from error
 
     @classmethod
@@ -240,5 +240,5 @@ class GHN(
         config.replace(save_directory / "config.json")
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def _one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300].rstrip(".")

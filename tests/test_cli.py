@@ -173,7 +173,12 @@ def test_predict_writes_a_folder_for_transformers(ghn, checkpoint, tmp_path):
             "no checkpoint",
         ),
         (("predict", "timm:test_vit", "--out", "x.safetensors", "--dtype", "float8"), "--dtype"),
+        (("predict", "timm:test_vit", "--out", "x.safetensors", "--seed", 2**70), "--seed"),
         (("predict", "timm:test_vit"), "Missing option '--out'"),
+        (
+            ("graph", "python:torch.nn:Identity", "--inputs", "math:sqrt"),
+            "'math:sqrt' can't make example inputs",
+        ),
         (("list", "--zoo", "tim"), "Unknown zoo 'tim'"),
         (("graph", "timm:test_vit", "--json-file", "x"), "No such option"),
         (("lst",), "No such command 'lst'"),

@@ -1,7 +1,10 @@
+import warnings
+
 import pytest
 import torch
+import typer
 
-from ghn.console import one_line_errors
+from ghn.console import one_line_errors, run_app
 from ghn.errors import ModelError
 
 
@@ -47,3 +50,17 @@ def test_bugs_keep_their_traceback():
 def test_real_allocation_failure_is_recognized():
     with pytest.raises(SystemExit), one_line_errors():
         torch.empty(2**60, dtype=torch.uint8)
+
+
+def test_deprecations_that_libraries_announce_to_their_callers_stay_silent(capsys):
+    app = typer.Typer()
+
+    @app.command()
+    def run() -> None:
+        warnings.warn("old", FutureWarning, stacklevel=1)
+        warnings.warn("look here", UserWarning, stacklevel=1)
+
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("default")
+        run_app(app, [])
+    assert [str(warning.message) for warning in heard] == ["look here"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ghn.apply.materialize import check_target, materialized, move_
 from ghn.apply.place import Place, Scratch
-from ghn.apply.report import Report
+from ghn.apply.report import Report, why_kept
 from ghn.decoder.chunks import Grid
 from ghn.decoder.decoder import MEMORY, Piece, is_predicted
 from ghn.errors import ConfigError, PredictionError
@@ -161,4 +161,4 @@ def _check_writable(model: str, targets: dict[str, nn.Parameter]) -> None:
 def _why_nothing(graph: ComputationGraph) -> str:
     if not graph.params:
         return "it has none at all"
-    return f"{graph.params[0].name!r}, for one, is not used ({graph.params[0].reason})"
+    return f"{graph.params[0].name!r}, for one, is kept: {why_kept(graph.params[0])}"

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ghn.graph.graph import ComputationGraph
+from ghn.graph.graph import ComputationGraph, ParamSpec
 
 FATES = ("predicted", "tied", "kept")
 
@@ -49,10 +49,15 @@ class Report:
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
 
+def why_kept(spec: ParamSpec) -> str:
+    """Why a parameter isn't predicted: nothing uses it, or no rule covers it."""
+    return spec.reason or f"its role is {spec.role!r}: no rule says what it should be"
+
+
 def _entries(graph: ComputationGraph, predicted: frozenset[str]) -> Iterator[ParameterReport]:
     for spec in graph.params:
         done = spec.name in predicted
-        reason = "" if done else spec.reason or f"its role is {spec.role!r}: no rule says what it should be"
+        reason = "" if done else why_kept(spec)
         yield ParameterReport(spec.name, spec.shape, spec.role, "predicted" if done else "kept", reason)
         for alias in spec.names[1:]:
             yield ParameterReport(alias, spec.shape, spec.role, "tied", f"shares the tensor of {spec.name!r}")

@@ -15,7 +15,7 @@ LENGTH = 128
 """Tokens that a model reads at once, unless the user says."""
 
 _CHECKED_LENGTH = 16
-"""Tokens of the example: enough to see that a model runs and looks back only."""
+"""Tokens of the example at most: enough to see that a model runs and looks back only."""
 
 
 class TextTask(Task):
@@ -83,8 +83,11 @@ class TextTask(Task):
 
     def example(self) -> Inputs:
         """Two short pieces of the training text."""
+        return self._named(self._example_ids())
+
+    def _example_ids(self) -> Tensor:
         windows = self.train.__getitems__([0, len(self.train) // 2])[0]
-        return self._named(windows[:, :_CHECKED_LENGTH])
+        return windows[:, :-1][:, :_CHECKED_LENGTH]
 
     def inputs(
         self, batch: tuple[Tensor, ...], device: torch.device, augment: torch.Generator | None = None
@@ -120,14 +123,14 @@ class TextTask(Task):
         return f"{self.model} can't run on token ids ({reason}); choose a causal language model, for example hf:gpt2"
 
     def _check_logits(self, model: nn.Module, logits: Tensor) -> None:
-        expected = (2, _CHECKED_LENGTH)
+        ids = self._example_ids().clone()
+        expected = tuple(ids.shape)
         if logits.ndim != 3 or logits.shape[:2] != expected or logits.shape[2] < self._tokens.vocabulary:
             raise DataError(
                 f"{self.model} gives outputs of shape {tuple(logits.shape)} for token ids of shape {expected}; "
-                f"expected (*{expected}, {self._tokens.vocabulary} or more): choose a model with a language-modelling "
+                f"expected {self._tokens.vocabulary} or more logits for each: choose a model with a language-modelling "
                 "head, for example hf:X:AutoModelForCausalLM"
             )
-        ids = self.train.__getitems__([0, len(self.train) // 2])[0][:, :_CHECKED_LENGTH].clone()
         ids[:, -1] = (ids[:, -1] + 1) % self._tokens.vocabulary
         with torch.no_grad():
             changed = logits_of(call(model, self._named(ids)))

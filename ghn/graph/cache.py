@@ -106,7 +106,7 @@ class _View:
         kept = [
             (key, self.value(value))
             for key, value in attributes.items()
-            if (value or key not in PRIVATE) and key not in BOOKKEEPING
+            if (key not in PRIVATE or value) and key not in BOOKKEEPING
         ]
         return (name, self._numbers[id(module)], Same(type(module)), tuple(kept))
 

@@ -118,7 +118,9 @@ class MetaTrainConfig:
                 f"targets_per_step={self.targets_per_step} can't be filled with {self.bases} bases of each "
                 "architecture; use a multiple"
             )
-        if not 0 < self.inner_lr[0] <= self.inner_lr[1] or self.lr <= 0 or not 0 <= self.ema < 1:
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"seed is {self.seed}; expected 0 or more, and less than 2**31")
+        if not 0 < self.inner_lr[0] <= self.inner_lr[1] or not self.lr > 0 or not 0 <= self.ema < 1:
             raise ConfigError(
                 f"expected positive learning rates and ema in [0, 1); got inner_lr={self.inner_lr}, lr={self.lr}, "
                 f"ema={self.ema}"

@@ -39,6 +39,20 @@ def find(name: str) -> Callable[..., Any]:
     return _factory(_import(where), attribute, where)
 
 
+def call_for_inputs(name: str) -> Any:
+    """Example inputs that the function which ``find`` finds returns.
+
+    Raises:
+        ModelError: If there is no such function, or it fails.
+    """
+    try:
+        return find(name)()
+    except ModelError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise ModelError(f"{name!r} can't make example inputs: {one_line(error)}") from error
+
+
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Nobody knows what your model takes.
 

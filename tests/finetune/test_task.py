@@ -34,6 +34,12 @@ def test_language_models_get_the_vocabulary(tiny_text):
     assert task.build(0).config.use_cache is False
 
 
+@pytest.mark.parametrize("length", [1, 8])
+def test_sequences_may_be_as_short_as_the_model(tiny_text, length):
+    kwargs = {**tiny_text().model_kwargs, "n_positions": length}
+    assert make_task(tiny_text(sequence_length=length, model_kwargs=kwargs)).check() > 0
+
+
 def test_a_factory_of_your_own(tiny, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(

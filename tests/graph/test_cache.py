@@ -93,6 +93,22 @@ def test_whatever_the_graph_depends_on_makes_another_model(other):
     assert not shared(Net(), model, inputs) if inputs is INPUT else trace_once(model, inputs)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: nn.utils.weight_norm(nn.Linear(4, 4)),
+        lambda: nn.utils.spectral_norm(nn.Linear(4, 4)),
+        lambda: torch.jit.script(nn.Sequential(nn.Linear(4, 4))),
+        lambda: torch.jit.trace(nn.Sequential(nn.Linear(4, 4)), INPUT),
+    ],
+    ids="weight_norm spectral_norm script trace".split(),
+)
+def test_modules_that_hold_what_has_no_truth_value_are_traced(build):
+    model = nn.Sequential(build(), nn.Linear(4, 4))
+    assert trace_once(model, INPUT).coverage() == 1.0
+
+
 def tied(model):
     model.second.weight = model.first.weight
     return model

@@ -17,6 +17,8 @@ from ghn.metatrain.config import MetaTrainConfig
         ({"targets_per_step": 3, "bases": 2}, "2 bases"),
         ({"repeats": 2, "objective": "step0"}, "needs objective='regression'"),
         ({"ema": 1.0}, r"ema in \[0, 1\)"),
+        ({"seed": 2**40}, r"less than 2\*\*31"),
+        ({"lr": float("nan")}, "positive learning rates"),
         ({"tokenizers": []}, "needs a tokenizer"),
         ({"stepps": 3}, "Did you mean 'steps'"),
         ({"ghn": {"decoder": {"rnk": 3}}}, "Did you mean 'rank'"),

@@ -144,8 +144,8 @@ def _what_it_takes(model: nn.Module) -> tuple[str | None, int, int]:
         if isinstance(value, Tensor) and value.ndim == 4:
             return None if name == "positional" else name, value.shape[1], value.shape[-1]
     raise ConfigError(
-        f"{type(model).__name__} takes no images; a language model goes with text, for example "
-        "--dataset python-stdlib"
+        f"{type(model).__name__} takes no plain batch of images; choose a classifier, for example --model "
+        "timm:test_resnet, or for a language model text, for example --dataset python-stdlib"
     )
 
 

@@ -122,7 +122,10 @@ def logits_of(output: Any) -> Tensor:
     if isinstance(found, (tuple, list)) and found:
         found = found[0]
     if not isinstance(found, Tensor):
-        raise DataError(f"the model returns {type(output).__name__}; expected a tensor of logits, or .logits")
+        raise DataError(
+            f"the model returns {type(output).__name__}; expected a tensor of logits, or .logits: choose an image "
+            "classifier or a causal language model"
+        )
     return found
 
 

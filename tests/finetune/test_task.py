@@ -83,7 +83,11 @@ def test_the_model_chooses_the_data_and_the_data_the_model(tiny):
             "--image-size has no meaning .* holds text",
         ),
         ({"model": "hf:gpt2"}, "no head for 'image-classification'"),
-        ({"model": "hf:gpt2:AutoModelForCausalLM"}, "takes no images"),
+        ({"model": "hf:gpt2:AutoModelForCausalLM"}, "takes no plain batch of images"),
+        (
+            {"model": "torchvision:ssdlite320_mobilenet_v3_large"},
+            "choose a classifier, for example --model timm",
+        ),
         ({"model": "timm:test_resnett"}, "Did you mean"),
     ],
 )

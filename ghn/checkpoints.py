@@ -28,6 +28,11 @@ def resolve_checkpoint(checkpoint: str | Path | None) -> str:
         CheckpointError: If it can't be a checkpoint: missing, incomplete, or a pickle (never loaded: unpickling runs
             code).
     """
+    if not isinstance(checkpoint, str | Path | None):
+        raise CheckpointError(
+            f"a checkpoint is a folder or 'org/name' on the hub, got {type(checkpoint).__name__}; example inputs go "
+            "into inputs=…"
+        )
     shipped = {folder.name: folder for folder in shipped_folders()}
     name = DEFAULT_CHECKPOINT if checkpoint is None else str(checkpoint)
     path = Path(name)

@@ -18,6 +18,7 @@ from ghn.decoder import MEMORY, Decoder, DecoderConfig
 from ghn.encoder import EncoderConfig, build_encoder
 from ghn.errors import CheckpointError, ConfigError, did_you_mean
 from ghn.graph.graph import ComputationGraph
+from ghn.settings import own_settings
 
 if TYPE_CHECKING:
     from ghn.apply.report import Report
@@ -116,8 +117,9 @@ class GHN(
 
     def encode(self, graph: ComputationGraph) -> Tensor:
         """Embed the attached parameters of a graph, shape ``(tensors, hidden)``, in the order of ``graph.params``."""
-        data = graph.to_pyg().to(self.device)
-        embeddings: Tensor = self.encoder(data)[data.param_index]
+        with own_settings():
+            data = graph.to_pyg().to(self.device)
+            embeddings: Tensor = self.encoder(data)[data.param_index]
         return embeddings
 
     def predict(
@@ -226,8 +228,15 @@ class GHN(
             for key in ("revision", "cache_dir", "force_download", "local_files_only", "token")
         }
         file = folder / WEIGHTS if folder.is_dir() else hf_hub_download(model_id, WEIGHTS, **download)
-        net = cls(config)
+        with own_settings():
+            net = cls(config)
         net.load_state_dict(load_file(file, device=map_location))
+        for name, weight in net.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise CheckpointError(
+                    f"{model_id} holds {name!r}, which is not finite: its training diverged, or it is damaged; load "
+                    "another checkpoint"
+                )
         return net.to(map_location).eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:

@@ -78,3 +78,8 @@ def test_other_files(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(CheckpointError, match="is a file; expected a folder"):
         resolve_checkpoint(tmp_path / "notes.txt")
+
+
+def test_example_inputs_are_no_checkpoint():
+    with pytest.raises(CheckpointError, match="got list; example inputs go into inputs="):
+        resolve_checkpoint([1.0])

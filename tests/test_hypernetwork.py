@@ -80,6 +80,14 @@ def test_truncated_weights_are_refused(saved):
         GHN.from_pretrained(saved)
 
 
+def test_weights_that_are_not_finite_are_refused(saved):
+    weights = load_file(saved / "model.safetensors")
+    weights["encoder.norm.bias"][0] = float("nan")
+    save_file(weights, saved / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"'encoder\.norm\.bias', which is not finite"):
+        GHN.from_pretrained(saved)
+
+
 def test_weights_of_another_network_are_refused(saved):
     weights = load_file(saved / "model.safetensors")
     weights.pop("encoder.norm.bias")

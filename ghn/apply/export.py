@@ -20,6 +20,7 @@ from ghn.apply.tensor_file import Form, TensorFile, open_file, open_folder
 from ghn.decoder import MEMORY
 from ghn.errors import OutputError, PredictionError
 from ghn.hypernetwork import GHN
+from ghn.settings import own_settings
 
 SUFFIX = ".safetensors"
 
@@ -125,7 +126,7 @@ def export_prediction(
     """
     path = output_path(spec, out, overwrite)
     plan = plan_prediction(net, model, inputs)
-    with torch.no_grad(), materialized(model, plan.predicted, None, dtype, seed, whole=False):
+    with torch.no_grad(), materialized(model, plan.predicted, None, dtype, seed, whole=False), own_settings():
         state = _state(model, spec)
         forms = {
             name: Form(tuple(value.shape), dtype if value.is_floating_point() else value.dtype)

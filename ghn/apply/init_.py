@@ -19,19 +19,21 @@ from ghn.errors import ConfigError, PredictionError
 from ghn.graph.cache import trace_once
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.hypernetwork import GHN
+from ghn.settings import own_settings
 
 
 def predict(
     net: GHN, model: nn.Module, inputs: Any = None, seed: int = 0, learned: bool = True
 ) -> dict[str, Tensor]:
     """Predict a model's parameters without touching it; see ``GHN.predict``."""
+    graph = trace_once(model, inputs)
     targets = dict(model.named_parameters())
     return {
         name: values.to(
             device=targets[name].device if targets[name].device.type != "meta" else None,
             dtype=targets[name].dtype,
         )
-        for name, values in net(trace_once(model, inputs), seed, learned).items()
+        for name, values in net(graph, seed, learned).items()
     }
 
 
@@ -119,6 +121,7 @@ def _digest(net: GHN) -> bytes:
     return digest.digest()
 
 
+@own_settings()
 def _write(pieces: Iterator[Piece], places: Mapping[str, Place], device: torch.device) -> None:
     scratch = Scratch(device)
     for name, consecutive in groupby(pieces, lambda piece: piece.spec.name):

@@ -9,6 +9,7 @@ from torch import nn
 
 from ghn.apply.init_ import init_ as apply_init_
 from ghn.apply.report import Report
+from ghn.checkpoints import resolve_checkpoint
 from ghn.decoder import MEMORY
 from ghn.hypernetwork import GHN
 
@@ -37,10 +38,10 @@ def init_(
     Returns:
         Fate of every parameter; see ``GHN.init_`` for it and for the errors.
     """
-    net = _load(None if checkpoint is None else str(checkpoint))
+    net = _load(resolve_checkpoint(checkpoint))
     return apply_init_(net, model, inputs, seed, memory=memory, device=device, dtype=dtype)
 
 
 @lru_cache(maxsize=2)
-def _load(checkpoint: str | None) -> GHN:
+def _load(checkpoint: str) -> GHN:
     return GHN.from_pretrained(checkpoint)

@@ -20,6 +20,7 @@ from ghn.decoder.statistics import Statistics, StatisticsHead
 from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.ops import MIXING_ROLES
+from ghn.settings import own_settings
 
 MEMORY = 2**28
 """Bytes that decoding takes at most beside its results, roughly, unless told otherwise."""
@@ -113,8 +114,9 @@ class Decoder(nn.Module):
             ConfigError: If there is neither a base nor a learned part.
         """
         made: dict[str, list[Tensor]] = {}
-        for piece in self.stream(embeddings, graph, seed, learned):
-            made.setdefault(piece.spec.name, []).append(piece.make(None))
+        with own_settings():
+            for piece in self.stream(embeddings, graph, seed, learned):
+                made.setdefault(piece.spec.name, []).append(piece.make(None))
         return {
             spec.name: torch.cat(made[spec.name]).reshape(spec.shape)
             for spec in graph.params
@@ -134,7 +136,8 @@ class Decoder(nn.Module):
         """Decode the parameters of one graph in pieces that take a bounded amount of memory.
 
         The values don't depend on ``memory`` or ``wanted``, to the last bit on a CPU. The pieces of a parameter come
-        in order and one after the other; parameters come in groups of equal geometry.
+        in order and one after the other; parameters come in groups of equal geometry. Read
+        them under ``own_settings``.
 
         Args:
             embeddings: As ``forward`` takes them, and so are ``graph``, ``seed`` and ``learned``.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ghn.errors import TraceError
+from ghn.errors import ModelError, TraceError
 
 UNCOPIABLE = (TypeError, RuntimeError, AttributeError, NotImplementedError, copy.Error, ValueError)
 """What ``copy.deepcopy`` raises on locks, open files, generators and tensors with a history."""
@@ -35,7 +35,16 @@ ATOMS = frozenset(
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The module inside data-parallel and compilation wrappers."""
+    """The module inside data-parallel and compilation wrappers.
+
+    Raises:
+        ModelError: If it isn't a module.
+    """
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"expected a torch.nn.Module, got {type(model).__name__}; ghn.load_model makes one from a "
+            "specification such as 'timm:resnet18'"
+        )
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ghn.errors import TraceError
+from ghn.errors import ModelError, TraceError
 from ghn.graph.graph import ComputationGraph
 from ghn.graph.trace import trace
 
@@ -235,3 +235,9 @@ def test_garbage_collection_goes_on_after_a_trace():
     with pytest.raises(TraceError):
         trace(nn.Linear(2, 3), torch.randn(1, 5))
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize("model", ["resnet18", None, nn.Linear, torch.ones(2)])
+def test_what_is_no_module_is_refused(model):
+    with pytest.raises(ModelError, match=r"expected a torch\.nn\.Module, got \w+; ghn\.load_model makes one"):
+        trace(model, torch.ones(2))

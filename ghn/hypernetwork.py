@@ -175,7 +175,8 @@ class GHN(
             memory: Bytes to take beside the model and the graph's encoding, roughly.
 
         Returns:
-            Fate of every parameter name: predicted, tied or kept, with the reason.
+            Fate of every parameter name: predicted, tied or kept, with the reason. Names are those inside of
+            data-parallel and compilation wrappers, which change no value.
 
         Raises:
             TraceError: If the model can't be run on the inputs.

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,11 @@ from ghn.apply.materialize import check_target, materialized, move_
 from ghn.apply.place import Place, Scratch
 from ghn.apply.report import Report, why_kept
 from ghn.decoder.chunks import Grid
-from ghn.decoder.decoder import MEMORY, Piece, is_predicted
+from ghn.decoder.decoder import MEMORY, Piece, Remembered, is_predicted
 from ghn.errors import ConfigError, PredictionError
 from ghn.graph.cache import trace_once
 from ghn.graph.graph import ComputationGraph, ParamSpec
+from ghn.graph.skeleton import is_distributed, unwrap
 from ghn.hypernetwork import GHN
 from ghn.settings import own_settings
 
@@ -26,10 +27,12 @@ def predict(
     net: GHN, model: nn.Module, inputs: Any = None, seed: int = 0, learned: bool = True
 ) -> dict[str, Tensor]:
     """Predict a model's parameters without touching it; see ``GHN.predict``."""
-    graph = trace_once(model, inputs)
-    targets = dict(model.named_parameters())
+    inner = unwrap(model)  # a parameter's own name decides its values, not that of a wrapper
+    graph = trace_once(inner, inputs)
+    targets = dict(inner.named_parameters())
+    names = {id(target): name for name, target in model.named_parameters()}
     return {
-        name: values.to(
+        names[id(targets[name])]: values.to(
             device=targets[name].device if targets[name].device.type != "meta" else None,
             dtype=targets[name].dtype,
         )
@@ -52,6 +55,7 @@ def init_(
     target = check_target(device, dtype)
     if memory < MIN_MEMORY:
         raise ConfigError(f"memory={memory} bytes are too few to decode in; give at least {MIN_MEMORY}")
+    model = unwrap(model)
     plan = plan_prediction(net, model, inputs)
     with materialized(model, plan.predicted, target, dtype, seed):
         move_(model, target, dtype)
@@ -61,7 +65,9 @@ def init_(
         def wanted(spec: ParamSpec, grid: Grid) -> tuple[int, int]:
             return places[spec.name].wanted(grid)
 
-        pieces = net.decoder.stream(plan.embeddings, plan.graph, seed, learned, memory, wanted, plan.factors)
+        pieces = net.decoder.stream(
+            plan.embeddings, plan.graph, seed, learned, memory, wanted, plan.remembered
+        )
         _write(pieces, places, plan.embeddings.device)
     return Report.of(plan.graph, plan.predicted)
 
@@ -74,12 +80,11 @@ class Plan:
     embeddings: Tensor
     predicted: frozenset[str]
     """First names of the parameters that a rule covers; the others keep the model's own values."""
-    factors: dict[object, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """What ``Decoder.stream`` remembers."""
+    remembered: Remembered = field(default_factory=Remembered)
 
 
 MAX_PLANS = 2
-"""Plans that are kept for the next model of the same architecture, with up to 32 MB of factors each."""
+"""Plans that are kept for the next model of the same architecture, with up to 64 MB of factors each."""
 
 _plans: OrderedDict[object, Plan] = OrderedDict()
 
@@ -159,6 +164,23 @@ def _check_writable(model: str, targets: dict[str, nn.Parameter]) -> None:
                 f"{model}'s {name!r} is an expanded view whose rows share memory; make it a tensor of its own with "
                 ".clone()"
             )
+        if reason := _unreachable(tensor):
+            raise PredictionError(
+                f"{model}'s {name!r} can't be written ({reason}): its memory was freed, as by sharding wrappers, "
+                "or its device is gone; initialize the model before it is wrapped, or construct it again"
+            )
+
+
+def _unreachable(tensor: Tensor) -> str:
+    """Why the memory of a tensor can't be read, on its device; empty if it can."""
+    local = cast(Any, tensor).to_local() if is_distributed(tensor) else tensor
+    if local.is_meta or not local.numel():
+        return ""
+    try:
+        local.detach()[(-1,) * local.dim()].cpu()
+    except RuntimeError as error:
+        return str(error).splitlines()[0].rstrip(".")
+    return ""
 
 
 def _why_nothing(graph: ComputationGraph) -> str:

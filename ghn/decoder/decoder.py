@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -25,8 +25,8 @@ from ghn.settings import own_settings
 MEMORY = 2**28
 """Bytes that decoding takes at most beside its results, roughly, unless told otherwise."""
 
-REMEMBERED = 2**25
-"""Bytes of factors that are kept for the next prediction of the same graph."""
+REMEMBERED = 2**26
+"""Bytes of factors that are kept at most for the next prediction of the same graph."""
 
 LARGE_TABLE = 2**20
 """Elements from which a table of vectors has orthogonal rows too: drawing so many independent numbers is slow."""
@@ -65,6 +65,21 @@ class _Recipe:
     def geometry(self) -> tuple[object, ...]:
         """Parameters that share it go through the generators together."""
         return (self.layout.row_sizes, self.layout.column_sizes, self.layout.spatial, self.scale.random)
+
+
+@dataclass
+class Remembered:
+    """What one prediction leaves for the next with the same graph, embeddings and weights; empty at first."""
+
+    recipes: list[_Recipe] = field(default_factory=list)
+    factors: dict[tuple[int, ...], Factors] = field(default_factory=dict)
+    """Of parameters that go through the generators together, by their numbers."""
+
+    def keep(self, numbers: tuple[int, ...], factors: Factors, limit: int) -> None:
+        """Keep factors unless all of them together would take more bytes than ``limit``."""
+        taken = sum(factor.nbytes for pair in (*self.factors.values(), factors) for factor in pair)
+        if taken <= limit:
+            self.factors[numbers] = factors
 
 
 @dataclass(frozen=True)
@@ -131,7 +146,7 @@ class Decoder(nn.Module):
         learned: bool = True,
         memory: int = MEMORY,
         wanted: Callable[[ParamSpec, Grid], Range] | None = None,
-        remembered: dict[object, Factors] | None = None,
+        remembered: Remembered | None = None,
     ) -> Iterator[Piece]:
         """Decode the parameters of one graph in pieces that take a bounded amount of memory.
 
@@ -147,17 +162,26 @@ class Decoder(nn.Module):
             memory: Bytes to take beside the results, roughly; at least what one band of the largest tensor needs.
             wanted: Which rows of a parameter (as ``Piece.start`` counts them) are needed, as (start, stop); all of
                 them if None. Pieces may begin before and end after that.
-            remembered: Factors of an earlier call with the same embeddings and weights; empty at first, it takes up to
+            remembered: What an earlier call left, of which this one takes and adds; part of ``memory``, at most
                 ``REMEMBERED`` bytes.
         """
         if not learned and self.config.base == "none":
             raise ConfigError("base='none' and learned=False leave nothing to fill parameters with")
-        recipes = self._recipes(graph)
+        remembered = Remembered() if remembered is None else remembered
+        remembered.recipes = recipes = remembered.recipes or self._recipes(graph)
+        limit = 0 if torch.is_grad_enabled() else min(REMEMBERED, memory // 4)
         statistics = self.statistics(embeddings) if learned else self.statistics.defaults(embeddings)
         coefficients = self._coefficients(statistics, recipes, learned)
         sides = (self.rows.embedding(embeddings), self.columns.embedding(embeddings)) if learned else None
-        for group in _groups(recipes, self.config, memory // 2):
-            factors = None if sides is None else self._recall(sides, group, remembered)
+        for group in _groups(recipes, self.config, memory // 4):
+            factors = None
+            if sides is not None:
+                numbers = tuple(recipe.number for recipe in group)
+                if numbers not in remembered.factors:
+                    factors = self._factors(sides, group)
+                    remembered.keep(numbers, factors, limit)
+                else:
+                    factors = remembered.factors[numbers]
             if not group[0].scale.random:
                 yield from _small(group, factors, coefficients)
                 continue
@@ -187,28 +211,14 @@ class Decoder(nn.Module):
         """Bring what is predicted and what the scale rules say together."""
         trust = statistics.trust if learned else torch.zeros_like(statistics.trust)
         spread, random = torch.zeros_like(trust), torch.zeros_like(trust)
-        for values, field in ((spread, "spread"), (random, "random")):
-            numbers = [recipe.number for recipe in recipes]
-            values[numbers] = trust.new_tensor([float(getattr(recipe.scale, field)) for recipe in recipes])
+        numbers = [recipe.number for recipe in recipes]
+        spread[numbers] = trust.new_tensor([recipe.scale.spread for recipe in recipes])
+        random[numbers] = trust.new_tensor([float(recipe.scale.random) for recipe in recipes])
         if self.config.base == "none":
             trust, random = torch.where(random > 0, 1.0, trust), torch.zeros_like(random)
         base, product = shares(trust, random)
         sizes = statistics.gain * spread
         return _Coefficients(statistics.gain, base * sizes, product * sizes, statistics.smoothness)
-
-    def _recall(
-        self, sides: Factors, group: Sequence[_Recipe], remembered: dict[object, Factors] | None
-    ) -> Factors:
-        key = tuple(recipe.number for recipe in group)
-        if remembered is None or key not in remembered:
-            factors = self._factors(sides, group)
-            if remembered is None:
-                return factors
-            taken = sum(factor.nbytes for pair in (*remembered.values(), factors) for factor in pair)
-            if taken > REMEMBERED:
-                return factors
-            remembered[key] = factors
-        return remembered[key]
 
     def _factors(self, sides: tuple[Tensor, Tensor], group: Sequence[_Recipe]) -> Factors:
         """Row factors ``(tensors, rows, rank)`` and column factors ``(tensors, columns, rank)`` of one geometry."""

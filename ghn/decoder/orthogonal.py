@@ -1,6 +1,7 @@
 """Random matrices with orthogonal rows at the price of a few multiplications per entry."""
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ TILES = range(16, 65)
 """Widths of the small matrices that larger ones are made of; 32 is best."""
 
 
+@lru_cache(maxsize=1024)
 def tile_width(columns: int) -> int | None:
     """The divisor of a number of columns that is nearest to 32, multiples of eight first; None if there is none."""
     divisors = [width for width in TILES if columns % width == 0]
@@ -60,7 +62,7 @@ def tiled_factors(rows: int, columns: int, generator: torch.Generator) -> tuple[
     middle = haar(torch.randn(tiles, band, generator=generator)).mT
     shifts = torch.randint(tiles, (width,), generator=generator)
     signs = torch.randint(2, (band + tiles, width), generator=generator, dtype=torch.float32) * 2 - 1
-    shifted = middle[:, (torch.arange(tiles)[:, None] + shifts) % tiles]
-    left = shifted * signs[:band, None] * signs[band:]
+    shifted = middle.index_select(1, ((torch.arange(tiles)[:, None] + shifts) % tiles).view(-1))
+    left = shifted.view(band, tiles, width).mul_(signs[:band, None]).mul_(signs[band:])
     right = first[:bands, :, None] * (last * math.sqrt(columns))
     return left.reshape(band * tiles, width), right

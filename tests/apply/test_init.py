@@ -104,15 +104,30 @@ def test_unwritable_parameters_are_refused_before_any_is_written(tiny_ghn, make,
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_freed_memory_is_noticed_before_anything_is_written(tiny_ghn):
+    """As a device that is gone would be."""
+    model = _model()
+    before = model[0].weight.clone()
+    model[3].weight.untyped_storage().resize_(0)
+    with pytest.raises(PredictionError, match=r"'3\.weight' can't be written .* construct it again"):
+        tiny_ghn.init_(model, X)
+    assert torch.equal(model[0].weight, before)
+
+
 @pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile], ids=["DataParallel", "compile"])
 def test_wrapped_models(tiny_ghn, wrap):
     model, plain = _model(), _model()
     wrapped = wrap(model)
     report = tiny_ghn.init_(wrapped, X)
-    assert [entry.name for entry in report.parameters] == [name for name, _ in wrapped.named_parameters()]
+    assert [entry.name for entry in report.parameters] == [name for name, _ in model.named_parameters()]
     assert report.count("predicted") == 6
     tiny_ghn.init_(plain, X)
-    torch.testing.assert_close(model[1].weight, plain[1].weight)
+    for value, expected in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(value, expected)
+    predicted = tiny_ghn.predict(wrapped, X)
+    assert list(predicted) == [name for name, _ in wrapped.named_parameters()]
+    for value, expected in zip(predicted.values(), plain.parameters(), strict=True):
+        torch.testing.assert_close(value, expected.detach())
 
 
 def test_half_precision_and_frozen_parameters(tiny_ghn):

@@ -112,13 +112,58 @@ TWO_WAYS = """
 """
 
 
+WITHOUT_GROUP = """
+    model = Net()
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    dist.destroy_process_group()
+    net.init_(model, inputs, seed=5)
+    for name, value in model.named_parameters():
+        assert torch.equal(value.to_local(), expected[name]), name
+    dist.init_process_group("gloo")
+"""
+
+ACCELERATE = """
+    from accelerate import Accelerator
+
+    model = Net()
+    model = Accelerator(cpu=True).prepare(model)
+    assert isinstance(model, nn.parallel.DistributedDataParallel)
+    net.init_(model, inputs, seed=5)
+    for name, value in model.module.named_parameters():
+        assert torch.equal(value, expected[name]), name
+    model(inputs).sum().backward()
+"""
+
+TRAINER = """
+    from transformers import Trainer, TrainingArguments
+    from ghn.models import load_model
+
+    def make():
+        size = dict(n_layer=1, n_embd=32, n_head=2, vocab_size=64, n_positions=16, bos_token_id=0, eos_token_id=0)
+        model = load_model("hf:gpt2:AutoModelForCausalLM", **size)
+        net.init_(model, seed=5)
+        return model
+
+    example = {"input_ids": torch.arange(8), "labels": torch.arange(8)}
+    settings = TrainingArguments(
+        sys.argv[1], max_steps=2, learning_rate=0.0, use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True
+    )
+    trainer = Trainer(model_init=make, args=settings, train_dataset=[example] * 32)
+    trainer.train()
+    assert trainer.accelerator.num_processes == world
+    predicted = dict(make().named_parameters())
+    for name, value in trainer.model.named_parameters():
+        assert torch.equal(value, predicted[name]), name
+"""
+
+
 def run(tmp_path, script, processes):
     file = tmp_path / "job.py"
     file.write_text(textwrap.dedent(COMMON) + textwrap.dedent(script) + "\ndist.destroy_process_group()\n")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [*launch, str(file)],
+        [*launch, str(file), str(tmp_path / "out")],
         env=environment,
         capture_output=True,
         text=True,
@@ -140,3 +185,13 @@ def test_tensor_parallel_models(tmp_path, processes):
 
 def test_models_cut_both_ways(tmp_path):
     run(tmp_path, TWO_WAYS, 4)
+
+
+def test_no_communication_is_needed(tmp_path):
+    """Not even a process group."""
+    run(tmp_path, WITHOUT_GROUP, 1)
+
+
+@pytest.mark.parametrize("script", [ACCELERATE, TRAINER], ids=["accelerate", "Trainer"])
+def test_launchers(tmp_path, script):
+    run(tmp_path, script, 2)

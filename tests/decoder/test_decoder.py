@@ -8,6 +8,7 @@ from torch import nn
 from torch.func import functional_call
 
 from ghn.decoder import DecoderConfig
+from ghn.decoder.decoder import Remembered
 from ghn.decoder.scale import places, scale_of
 from ghn.errors import ConfigError
 from ghn.graph.trace import trace
@@ -28,11 +29,12 @@ class Sequence(nn.Module):
 
 def factors(decoder, embeddings, graph):
     """Row and column factors by number of the parameter."""
-    groups = {}
-    list(decoder.stream(embeddings, graph, remembered=groups))
+    remembered = Remembered()
+    with torch.no_grad():
+        list(decoder.stream(embeddings, graph, remembered=remembered))
     return {
         number: pair
-        for numbers, sides in groups.items()
+        for numbers, sides in remembered.factors.items()
         for number, pair in zip(numbers, zip(*sides, strict=True), strict=True)
     }
 

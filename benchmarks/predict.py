@@ -28,7 +28,7 @@ MODELS = ("timm:resnet50", "timm:vit_base_patch16_224", "timm:convnext_base")
 LLAMA = ("hf:llama:AutoModelForCausalLM", {})
 """Of transformers' default configuration: 6.7 B parameters."""
 
-WIDTHS = (128, 256, 512, 1024, 1536, 2048, 2560)
+WIDTHS = (96, 128, 256, 512, 1024, 1536, 2048, 2560)
 """Of GPT-2-like models with 12 blocks, 1 M to 1 B parameters in the blocks."""
 
 JOB = """

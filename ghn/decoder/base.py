@@ -95,7 +95,8 @@ def draw(kind: str, seed: int, name: str, grid: Grid, block: Block, device: torc
     Numbers are drawn on the CPU, so that they are the same for all devices.
 
     Args:
-        kind: 'orthogonal' (rows, or columns where those are fewer), 'normal' (independent entries) or 'none' (zeros).
+        kind: 'orthogonal' (rows, or columns where those are fewer), 'normal' (independent entries), 'waves' (along each
+            column, see ``waves``) or 'none' (zeros).
         seed: Seed of the whole prediction.
         name: Name of the parameter.
         grid: The parameter as matrices.
@@ -107,6 +108,9 @@ def draw(kind: str, seed: int, name: str, grid: Grid, block: Block, device: torc
     fewer, more = sorted((rows, columns))
     if kind == "none":
         numbers = torch.zeros(matrices, rows, columns)
+    elif kind == "waves" and columns > 1:
+        positions = torch.arange(block.start, block.start + block.height) % grid.rows
+        numbers = waves(positions, grid.rows, columns, keyed_generator(torch.device("cpu"), seed, name))
     elif _is_plain(kind, grid):
         numbers = torch.randn(matrices, rows, columns, generator=generator)
     elif matrices > 1 or fewer * more <= SMALL_ELEMENTS or tile_width(more) is None:
@@ -118,6 +122,30 @@ def draw(kind: str, seed: int, name: str, grid: Grid, block: Block, device: torc
             return Draw(block, band, left.to(device), right.to(device))
         numbers = (left @ right).view(-1, more)[:fewer].mT
     return Draw(block, block.height, numbers.reshape(-1, columns).to(device))
+
+
+def waves(positions: Tensor, count: int, columns: int, generator: torch.Generator) -> Tensor:
+    """Sinusoids along the columns of a position table: near positions have similar rows, whatever the phases.
+
+    Wavelengths are a geometric series from ``4 * count`` positions down to 2; each is there as sine and as cosine, with a
+    random phase.
+
+    Args:
+        positions: Rows that are wanted, shape ``(rows,)``.
+        count: Rows of the whole table.
+        columns: Channels.
+        generator: Draws the phases.
+
+    Returns:
+        Shape ``(rows, columns)``, of unit mean square in each row.
+
+    References:
+        Transformers, https://arxiv.org/abs/1706.03762
+    """
+    pairs = (columns + 1) // 2
+    frequencies = math.pi * (2 * count) ** -torch.linspace(1, 0, pairs)
+    angles = positions[:, None] * frequencies + 2 * math.pi * torch.rand(pairs, generator=generator)
+    return math.sqrt(2) * torch.cat([angles.sin(), angles.cos()], dim=1)[:, :columns]
 
 
 def smooth_kernels(matrix: Tensor, layout: Layout, smoothness: Tensor) -> Tensor:

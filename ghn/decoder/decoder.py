@@ -200,6 +200,8 @@ class Decoder(nn.Module):
             if scale.random and self.config.output in ("xavier", "kaiming"):
                 scale = replace(scale, spread=1.0)
             kind = self.config.base
+            if kind != "none" and spec.role == "position" and surroundings[spec.name].tokens:
+                kind = "waves"  # order is what attention first learns from a text, see scripts/LOG.md
             if kind == "orthogonal" and spec.role not in MIXING_ROLES and spec.numel < LARGE_TABLE:
                 kind = "normal"
             recipes.append(_Recipe(number, spec, layout, Arrangement.of(spec, layout), scale, kind))

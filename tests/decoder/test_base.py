@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ghn.decoder.base import base_blocks, draw, smooth_kernels
+from ghn.decoder.base import base_blocks, draw, smooth_kernels, waves
 from ghn.decoder.chunks import BLOCK_ELEMENTS, Grid, keyed_generator
 from ghn.decoder.layout import Layout
 from ghn.decoder.orthogonal import orthogonalize, tile_width, tiled_factors
@@ -37,7 +37,7 @@ def layout(shape: tuple[int, ...], axes: str = "out in", groups: int = 1) -> Lay
     return Layout.of(ParamSpec(names=("p",), shape=shape, axes=tuple(axes.split()), groups=groups))
 
 
-@pytest.mark.parametrize("kind", ["orthogonal", "normal"])
+@pytest.mark.parametrize("kind", ["orthogonal", "normal", "waves"])
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_blocks_cover_all_rows_once(grid, kind):
     position = 0
@@ -149,3 +149,23 @@ def test_smoothing_keeps_the_variance(smoothness, shape, axes):
 def test_smoothing_leaves_matrices_alone():
     white = torch.randn(4, 6)
     assert smooth_kernels(white, layout((4, 6)), torch.tensor(1.0)) is white
+
+
+@pytest.mark.parametrize("columns", [64, 7, 2])
+def test_waves_differ_at_every_position_and_are_alike_at_near_ones(columns):
+    table = waves(torch.arange(1024), 1024, columns, torch.Generator().manual_seed(0))
+    assert table.shape == (1024, columns)
+    assert len(table.unique(dim=0)) == 1024
+    if columns == 64:
+        torch.testing.assert_close(table.square().mean(1), torch.ones(1024), atol=1e-5, rtol=0)
+        near, far = ((table[:-step] * table[step:]).mean().item() for step in (1, 512))
+        assert near > 0.7 > 0.2 > abs(far)
+
+
+def test_waves_have_the_same_rows_in_whatever_blocks():
+    grid = Grid(1, 3000, 200)
+    table = base_matrix("waves", 0, "p", grid, CPU)
+    assert len(base_blocks("waves", grid)) > 1
+    expected = waves(torch.arange(3000), 3000, 200, keyed_generator(CPU, 0, "p"))
+    torch.testing.assert_close(table, expected)
+    assert not torch.equal(table, base_matrix("waves", 1, "p", grid, CPU))

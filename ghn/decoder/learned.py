@@ -13,34 +13,41 @@ from ghn.graph.graph import ParamSpec
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How the matrix of a parameter (rows are outputs, columns inputs) lies in its memory."""
+    """How the matrix of a parameter (rows are outputs, columns inputs) lies in its memory.
+
+    If columns are the longer steps (GPT-2's maps, transposed convolutions), a memory row belongs to one input and
+    holds the entries of all outputs, perhaps in each of several matrices.
+    """
 
     grid: Grid
-    form: str
-    """'rows': row by row; 'transposed': column by column (GPT-2's maps), perhaps in each of several matrices; 'other':
-    anything else (transposed convolutions)."""
+    transposed: bool
     smooth: bool
     """Whether memory rows end in the spatial axes of a kernel larger than a point."""
+    columns: tuple[int, ...]
+    """The layout's column axes in the order of memory."""
+    inner: tuple[tuple[int, bool], ...] = ()
+    """Size of each axis within a memory row, if transposed, and whether it counts columns."""
 
     @classmethod
     def of(cls, spec: ParamSpec, layout: Layout) -> "Arrangement":
         """Look at the axes of a parameter."""
         kernel = spec.shape[len(spec.shape) - layout.spatial :]
         smooth = max(kernel, default=1) > 1 and spec.axes[-layout.spatial :] == ("spatial",) * layout.spatial
+        axes = layout.permutation[len(layout.permutation) - len(layout.column_sizes) :]
+        columns = tuple(sorted(range(len(axes)), key=axes.__getitem__))
         # Axes of size one are nowhere: a convolution of single points is a matrix in order.
-        long = [axis for axis, size in enumerate(spec.shape) if size > 1]
-        is_column = [spec.axes[axis] in COLUMN_AXES for axis in long]
-        permutation = [axis for axis in layout.permutation if spec.shape[axis] > 1]
+        long = [
+            (size, kind in COLUMN_AXES) for size, kind in zip(spec.shape, spec.axes, strict=True) if size > 1
+        ]
+        is_column = [column for _, column in long]
         if is_column == sorted(is_column):
-            grid = Grid(layout.rows // _together(spec, layout), _together(spec, layout), layout.columns)
-            return cls(grid, "rows" if permutation == long else "other", smooth)
+            together = _together(spec, layout)
+            return cls(Grid(layout.rows // together, together, layout.columns), False, smooth, columns)
         start = is_column.index(True)
         stop = is_column.index(False, start)
         parts = (long[:start], long[start:stop], long[stop:])
-        grid = Grid(*(math.prod(spec.shape[axis] for axis in part) for part in parts))
-        columns = [axis for axis in permutation if spec.axes[axis] in COLUMN_AXES]
-        swapped = columns == long[start:stop] and spec.groups == 1
-        return cls(grid, "transposed" if swapped else "other", smooth)
+        grid = Grid(*(math.prod(size for size, _ in part) for part in parts))
+        return cls(grid, True, smooth, columns, tuple(long[stop:]))
 
 
 def _together(spec: ParamSpec, layout: Layout) -> int:
@@ -54,9 +61,12 @@ class Product:
     """A low-rank product of which any bands of rows can be added to a base."""
 
     def __init__(self, left: Tensor, right: Tensor, layout: Layout, arrangement: Arrangement) -> None:
-        self._left, self._right, self._layout = left, right, layout
-        self._form, self._grid = arrangement.form, arrangement.grid
-        self._whole: Tensor | None = None
+        rank = right.shape[-1]
+        in_memory = right.view(*layout.column_sizes, rank).permute(*arrangement.columns, -1)
+        self._left, self._right = left, in_memory.reshape(-1, rank)
+        self._grid, self._transposed = arrangement.grid, arrangement.transposed
+        self._inner = arrangement.inner
+        self._kernel = math.prod(size for size, is_column in self._inner if is_column)
 
     def add(self, values: Tensor, block: Block, band: int, first: int) -> Tensor:
         """Add the product to rows of a block, in place unless gradients are recorded.
@@ -68,19 +78,36 @@ class Product:
             first: First band within the block.
         """
         start = block.start + first * band
-        if self._form == "rows":
+        if not self._transposed:
             return _add_bands(values, self._left[start : start + len(values)], self._right, band)
-        if self._form == "transposed" and block.matrices == 1:
-            matrix, row = divmod(start, self._grid.rows)
-            columns = self._left.view(self._grid.stack, self._grid.columns, -1)[matrix]
-            return _add_bands(values, self._right[row : row + len(values)], columns, band)
-        if self._whole is None:
-            self._whole = self._all()
-        rows = self._whole[start : start + len(values)]
+        matrix, row = divmod(start, self._grid.rows)
+        outputs = self._left.view(self._grid.stack, -1, self._left.shape[-1])[
+            matrix : matrix + block.matrices
+        ]
+        count = len(values) // block.matrices
+        inputs = self._right[row * self._kernel : (row + count) * self._kernel]
+        if self._kernel == 1:
+            return self._add_matrices(values, inputs, outputs, band)
+        zeros = values.new_zeros(len(values) * self._kernel, outputs.shape[1])
+        made = self._add_matrices(zeros, inputs, outputs, band * self._kernel)
+        rows = self._interleave(made).reshape(values.shape)
         return values + rows if torch.is_grad_enabled() else values.add_(rows)
 
-    def _all(self) -> Tensor:
-        return self._layout.restore(self._left @ self._right.mT).reshape(self._grid.height, -1)
+    def _add_matrices(self, values: Tensor, inputs: Tensor, outputs: Tensor, band: int) -> Tensor:
+        """Add ``inputs @ outputs.mT`` of one matrix by bands, of several small ones, which come whole, at once."""
+        if len(outputs) == 1:
+            return _add_bands(values, inputs, outputs[0], band)
+        base, left = values.view(len(outputs), len(inputs), -1), inputs.expand(len(outputs), -1, -1)
+        if torch.is_grad_enabled():
+            return torch.baddbmm(base, left, outputs.mT).view(values.shape)
+        base.baddbmm_(left, outputs.mT)
+        return values
+
+    def _interleave(self, made: Tensor) -> Tensor:
+        """Bring products of shape ``(rows * kernel, outputs)`` into the order within memory rows."""
+        order = sorted(range(len(self._inner)), key=lambda axis: not self._inner[axis][1])
+        split = made.view(-1, *(self._inner[axis][0] for axis in order))
+        return split.permute(0, *(1 + order.index(axis) for axis in range(len(order))))
 
 
 def _add_bands(values: Tensor, rows: Tensor, columns: Tensor, band: int) -> Tensor:

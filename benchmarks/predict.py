@@ -5,7 +5,7 @@
     python benchmarks/predict.py --only export      # a 7 B Llama in bf16 to a folder of 13.5 GB, deleted afterwards
 
 Every measurement is a process of its own on one core, several are taken in turn, and ratios are those of medians of CPU
-time. Writes benchmarks/results/predict.json.
+time. Writes benchmarks/results/predict.json, and of growth a plot beside it.
 """
 
 import json
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from matplotlib.figure import Figure
 
 from ghn.environment import machine, versions
 
@@ -28,8 +29,8 @@ MODELS = ("timm:resnet50", "timm:vit_base_patch16_224", "timm:convnext_base")
 LLAMA = ("hf:llama:AutoModelForCausalLM", {})
 """Of transformers' default configuration: 6.7 B parameters."""
 
-WIDTHS = (96, 128, 256, 512, 1024, 1536, 2048, 2560)
-"""Of GPT-2-like models with 12 blocks, 1 M to 1 B parameters in the blocks."""
+WIDTHS = (96, 128, 256, 512, 1024, 1536, 2048, 2688)
+"""Of GPT-2-like models with 12 blocks, 1.5 M to 1 B parameters."""
 
 JOB = """
 import json, resource, sys, time, warnings
@@ -130,6 +131,7 @@ def _growth(repeats: int) -> dict[str, Any]:
         points.append((row["parameters"], row["seconds"]))
         print(points[-1], flush=True)
     slope, intercept = statistics.linear_regression(*zip(*points, strict=True))
+    _plot(points, slope, intercept)
     large = [
         (math.log(parameters), math.log(seconds)) for parameters, seconds in points if parameters > 2**25
     ]
@@ -141,6 +143,19 @@ def _growth(repeats: int) -> dict[str, Any]:
         "exponent_from_30_m_on": exponent,
         "correlation": statistics.correlation(*zip(*points, strict=True)),
     }
+
+
+def _plot(points: list[tuple[float, float]], slope: float, intercept: float) -> None:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    first, last = points[0][0], points[-1][0]
+    along = [first * (last / first) ** (step / 99) for step in range(100)]
+    label = f"{intercept:.2f} s + {1e9 * slope:.1f} ns per parameter"
+    axes.loglog(along, [intercept + slope * parameters for parameters in along], label=label)
+    axes.loglog(*zip(*points, strict=True), "o", label="GPT-2 of 12 blocks, meta to float32, one core")
+    axes.set(xlabel="parameters", ylabel="CPU seconds: construct, trace, predict, write")
+    axes.legend()
+    figure.savefig(RESULTS.with_name("predict_growth.png"), dpi=100)
 
 
 def _export(repeats: int) -> dict[str, Any]:

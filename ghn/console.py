@@ -55,19 +55,14 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except GhnError as error:
-        _exit(str(error), USER_ERROR, error)
+        _exit(_out_of_memory(error.__cause__) or str(error), USER_ERROR, error)
     except KeyboardInterrupt as error:
         _exit("interrupted", INTERRUPTED, error)
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        where = _exhausted_memory(error)
-        if where is None:
+        message = _out_of_memory(error)
+        if not message:
             raise
-        _exit(
-            f"out of {where} memory: choose a smaller model, --batch-size, --image-size or --sequence-length, "
-            "a --dtype or --precision of 16 bits, or another --device, as far as the command has them",
-            USER_ERROR,
-            error,
-        )
+        _exit(message, USER_ERROR, error)
 
 
 def json_object(text: str | None, option: str) -> dict[str, Any]:
@@ -146,13 +141,21 @@ def bytes_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _exhausted_memory(error: Exception) -> str | None:
+def _out_of_memory(error: BaseException | None) -> str:
+    """What to reduce, if memory ran out; empty if the error is another one."""
     torch = sys.modules.get("torch")  # whoever raised its error has imported it; we must stay quick
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
-        return "GPU"
-    if isinstance(error, MemoryError) or _CPU_MEMORY.search(str(error)):
-        return "main"
-    return None
+        where = "GPU"
+    elif isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _CPU_MEMORY.search(str(error))
+    ):
+        where = "main"
+    else:
+        return ""
+    return (
+        f"out of {where} memory: choose a smaller model, --batch-size, --image-size or --sequence-length, "
+        "a --dtype or --precision of 16 bits, or another --device, as far as the command has them"
+    )
 
 
 def _exit(message: str, code: int, error: BaseException) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ghn.checkpoints import resolve_checkpoint
 from ghn.decoder import MEMORY, Decoder, DecoderConfig
 from ghn.encoder import EncoderConfig, build_encoder
-from ghn.errors import CheckpointError, ConfigError, did_you_mean
+from ghn.errors import CheckpointError, ConfigError, OutputError, PredictionError, did_you_mean
 from ghn.graph.graph import ComputationGraph
 from ghn.settings import own_settings
 
@@ -117,6 +117,7 @@ class GHN(
 
     def encode(self, graph: ComputationGraph) -> Tensor:
         """Embed the attached parameters of a graph, shape ``(tensors, hidden)``, in the order of ``graph.params``."""
+        self.check_weights()
         with own_settings():
             data = graph.to_pyg().to(self.device)
             embeddings: Tensor = self.encoder(data)[data.param_index]
@@ -143,6 +144,7 @@ class GHN(
 
         Raises:
             TraceError: If the model can't be run on the inputs.
+            ConfigError: If ``seed`` can't be used.
         """
         from ghn.apply.init_ import predict
 
@@ -181,12 +183,30 @@ class GHN(
         Raises:
             TraceError: If the model can't be run on the inputs.
             PredictionError: If there is nothing to predict, a prediction is not finite, or a tensor on the meta device
-                is neither predicted nor computed by its module.
-            ConfigError: If ``device`` or ``dtype`` can't be used, or ``memory`` is too little.
+                is neither predicted nor computed by its module; or, in the middle, memory or a device is gone.
+            ConfigError: If ``device``, ``dtype`` or ``seed`` can't be used, or ``memory`` is too little.
         """
         from ghn.apply.init_ import init_
 
         return init_(self, model, inputs, seed, learned, memory, device, dtype)
+
+    def check_weights(self) -> None:
+        """Check that the hypernetwork can predict; its arithmetic is float32, whatever the target's dtype.
+
+        Raises:
+            PredictionError: If a weight is of another type, or on the meta device.
+        """
+        for name, weight in self.named_parameters():
+            if weight.is_meta:
+                raise PredictionError(
+                    f"the hypernetwork's {name!r} is on the meta device and has no values; load it there where it is "
+                    "to compute: GHN.from_pretrained(…).to(device)"
+                )
+            if weight.dtype != torch.float32:
+                raise PredictionError(
+                    f"the hypernetwork's {name!r} is {weight.dtype}, and it computes in torch.float32; call "
+                    "net.float(). Predictions get the target's dtype, or that of init_(…, dtype=…)"
+                )
 
     @property
     def device(self) -> torch.device:
@@ -240,14 +260,44 @@ class GHN(
                 )
         return net.to(map_location).eval()
 
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:
+        """Write ``config.json`` and ``model.safetensors`` into a folder, which is made if it is missing.
+
+        Args:
+            save_directory: The folder.
+            **kwargs: ``push_to_hub``, ``repo_id`` … of ``PyTorchModelHubMixin.save_pretrained``.
+
+        Returns:
+            The address of the commit, if it was pushed to the hub.
+
+        Raises:
+            OutputError: If the folder can't be written.
+        """
+        folder = Path(save_directory)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"no checkpoint can be written to {folder}: {error.strerror}; pass the name of a folder"
+            ) from error
+        url: str | None = super().save_pretrained(folder, **kwargs)
+        return url
+
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write each file under another name first, so that an interrupted save leaves no half checkpoint."""
-        weights = save_directory / f"{WEIGHTS}.part"
-        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, weights)
-        config = save_directory / "config.json.part"
-        config.write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
-        weights.replace(save_directory / WEIGHTS)
-        config.replace(save_directory / "config.json")
+        weights, config = save_directory / f"{WEIGHTS}.part", save_directory / "config.json.part"
+        try:
+            save_file({name: value.contiguous() for name, value in self.state_dict().items()}, weights)
+            config.write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
+            weights.replace(save_directory / WEIGHTS)
+            config.replace(save_directory / "config.json")
+        except (OSError, SafetensorError) as error:
+            raise OutputError(
+                f"the checkpoint could not be written to {save_directory}: {_one_line(error)}; choose another folder"
+            ) from error
+        finally:
+            weights.unlink(missing_ok=True)
+            config.unlink(missing_ok=True)
 
 
 def _one_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ import torch
 import typer
 
 from ghn.console import one_line_errors, run_app
-from ghn.errors import ModelError
+from ghn.errors import ModelError, PredictionError
 
 
 def _exit_code(error: BaseException) -> int:
@@ -40,6 +40,13 @@ def test_out_of_memory_says_what_to_reduce(capsys, error, where):
     text = capsys.readouterr().err
     assert text.startswith(f"error: out of {where} memory: choose a smaller model")
     assert text.count("\n") == 1
+
+
+def test_out_of_memory_is_recognized_below_an_error_of_ours(capsys):
+    error = PredictionError("failed midway")
+    error.__cause__ = MemoryError()
+    assert _exit_code(error) == 2
+    assert capsys.readouterr().err.startswith("error: out of main memory")
 
 
 def test_bugs_keep_their_traceback():

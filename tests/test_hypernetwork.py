@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.func import functional_call
 
-from ghn.errors import CheckpointError, ConfigError
+from ghn.errors import CheckpointError, ConfigError, OutputError
 from ghn.graph.trace import trace
 from ghn.hypernetwork import FORMAT_VERSION, GHN, GHNConfig
 
@@ -48,6 +49,31 @@ def test_saving_twice_overwrites(tiny_ghn, saved):
     nn.init.ones_(tiny_ghn.decoder.rows.out.bias)
     tiny_ghn.save_pretrained(saved)
     assert GHN.from_pretrained(saved).decoder.rows.out.bias.eq(1).all()
+
+
+def test_a_file_in_the_way_of_a_checkpoint_is_named(tiny_ghn, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for path in (file, file / "net"):
+        with pytest.raises(
+            OutputError, match=r"no checkpoint can be written to .*file.*: .*; pass the name of"
+        ):
+            tiny_ghn.save_pretrained(path)
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left")])
+def test_a_full_disk_leaves_no_half_checkpoint(tiny_ghn, tmp_path, monkeypatch, error):
+    def full(weights, path):
+        path.write_text("half")
+        raise error
+
+    monkeypatch.setattr("ghn.hypernetwork.save_file", full)
+    with pytest.raises(
+        OutputError, match=r"could not be written to .*No space left.*; choose another folder"
+    ):
+        tiny_ghn.save_pretrained(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_newer_version_is_refused_before_its_settings_are_read(saved):

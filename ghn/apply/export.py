@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghn.apply.init_ import plan_prediction
+from ghn.apply.init_ import check_numbers, plan_prediction
 from ghn.apply.materialize import materialized
 from ghn.apply.report import Report
 from ghn.apply.tensor_file import Form, TensorFile, open_file, open_folder
@@ -121,9 +121,11 @@ def export_prediction(
 
     Raises:
         OutputError: As ``export``.
+        ConfigError: If ``seed`` or ``memory`` is no number, or out of range.
         PredictionError: As ``GHN.init_``.
         TraceError: If the model can't be run on the inputs.
     """
+    check_numbers(seed, memory)
     path = output_path(spec, out, overwrite)
     plan = plan_prediction(net, model, inputs)
     with torch.no_grad(), materialized(model, plan.predicted, None, dtype, seed, whole=False), own_settings():

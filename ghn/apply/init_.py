@@ -3,6 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, cast
@@ -27,6 +28,7 @@ def predict(
     net: GHN, model: nn.Module, inputs: Any = None, seed: int = 0, learned: bool = True
 ) -> dict[str, Tensor]:
     """Predict a model's parameters without touching it; see ``GHN.predict``."""
+    check_numbers(seed)
     inner = unwrap(model)  # a parameter's own name decides its values, not that of a wrapper
     graph = trace_once(inner, inputs)
     targets = dict(inner.named_parameters())
@@ -53,11 +55,10 @@ def init_(
 ) -> Report:
     """Write predicted parameters into a model; see ``GHN.init_``."""
     target = check_target(device, dtype)
-    if memory < MIN_MEMORY:
-        raise ConfigError(f"memory={memory} bytes are too few to decode in; give at least {MIN_MEMORY}")
+    check_numbers(seed, memory)
     model = unwrap(model)
     plan = plan_prediction(net, model, inputs)
-    with materialized(model, plan.predicted, target, dtype, seed):
+    with _told_if_half_done(model), materialized(model, plan.predicted, target, dtype, seed):
         move_(model, target, dtype)
         targets = dict(model.named_parameters())
         places = {name: Place.of(name, targets[name]) for name in plan.predicted}
@@ -70,6 +71,43 @@ def init_(
         )
         _write(pieces, places, plan.embeddings.device)
     return Report.of(plan.graph, plan.predicted)
+
+
+MIN_MEMORY = 2**22
+"""Bytes below which no option helps: the largest matrix's factors alone take more."""
+
+SEEDS = range(-(2**63), 2**64)
+"""What PyTorch's generators take."""
+
+
+def check_numbers(seed: int, memory: int = MIN_MEMORY) -> None:
+    """Check what every prediction takes.
+
+    Raises:
+        ConfigError: If the seed or the memory is no whole number, or out of range.
+    """
+    if type(seed) is not int or seed not in SEEDS:
+        raise ConfigError(f"seed={seed!r} is no seed; pass a whole number (int) of at most 64 bits")
+    if type(memory) is not int:
+        raise ConfigError(f"memory={memory!r} is no number of bytes; pass a whole number (int) such as 2**28")
+    if memory < MIN_MEMORY:
+        raise ConfigError(f"memory={memory} bytes are too few to decode in; give at least {MIN_MEMORY}")
+
+
+@contextmanager
+def _told_if_half_done(model: nn.Module) -> Iterator[None]:
+    """Say after a failure that a model with values is in between; one on the meta device is put back."""
+    real = any(not parameter.is_meta for parameter in model.parameters())
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # out of memory, a device that is gone
+        if not real:
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise PredictionError(
+            f"writing {type(model).__name__} failed midway ({reason}): some of its parameters may be predicted by now "
+            "and others not; construct it again, or on the meta device, where a failure changes nothing"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -99,8 +137,10 @@ def plan_prediction(net: GHN, model: nn.Module, inputs: Any = None) -> Plan:
     """Trace and encode a model.
 
     Raises:
-        PredictionError: If there is nothing to predict, a parameter can't be written, or the hypernetwork is damaged.
+        PredictionError: If there is nothing to predict, a parameter can't be written, or the hypernetwork is damaged or
+            can't predict.
     """
+    net.check_weights()
     graph = trace_once(model, inputs)
     _check_writable(type(model).__name__, dict(model.named_parameters()))
     key = (id(graph), _digest(net))
@@ -135,10 +175,6 @@ def _write(pieces: Iterator[Piece], places: Mapping[str, Place], device: torch.d
         else:
             for piece in consecutive:
                 places[name].write([piece], scratch)
-
-
-MIN_MEMORY = 2**22
-"""Bytes below which no option helps: the largest matrix's factors alone take more."""
 
 
 def _check_finite(net: GHN, embeddings: Tensor, first: ParamSpec) -> None:

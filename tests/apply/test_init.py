@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import ghn
-from ghn.errors import PredictionError, TraceError
+from ghn.apply.place import Place
+from ghn.errors import ConfigError, PredictionError, TraceError
 from ghn.models import load_model
 
 X = torch.ones(4, 8)
@@ -80,6 +81,27 @@ def test_nothing_to_predict(tiny_ghn):
         tiny_ghn.init_(nn.ReLU(), X)
 
 
+@pytest.mark.parametrize("seed", ["a", 1.5, 2**64])
+def test_predict_takes_the_seeds_that_init_takes(tiny_ghn, seed):
+    with pytest.raises(ConfigError, match="is no seed"):
+        tiny_ghn.predict(_model(), X, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda net: net.half(), r"is torch.float16, and it computes in torch.float32; call net.float\(\)"),
+        (lambda net: net.double(), "is torch.float64"),
+        (lambda net: net.to("meta"), "is on the meta device and has no values"),
+    ],
+    ids=["half", "double", "meta"],
+)
+@pytest.mark.parametrize("method", ["init_", "predict"])
+def test_a_hypernetwork_that_cannot_compute_says_so(tiny_ghn, change, message, method):
+    with pytest.raises(PredictionError, match=message):
+        getattr(change(tiny_ghn), method)(_model(), X)
+
+
 def _expanded() -> nn.Module:
     model = _model()
     model[3].weight = nn.Parameter(torch.ones(1, 16).expand(3, 16))
@@ -112,6 +134,28 @@ def test_freed_memory_is_noticed_before_anything_is_written(tiny_ghn):
     with pytest.raises(PredictionError, match=r"'3\.weight' can't be written .* construct it again"):
         tiny_ghn.init_(model, X)
     assert torch.equal(model[0].weight, before)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the device was lost"), MemoryError()], ids=type)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_failure_midway_is_told(tiny_ghn, monkeypatch, error, device):
+    model, write = _model().to(device), Place.write
+
+    def fail_at_the_last(place, *rest):
+        if place.name == "3.bias":
+            raise error
+        write(place, *rest)
+
+    monkeypatch.setattr(Place, "write", fail_at_the_last)
+    if device == "meta":
+        with pytest.raises(type(error)):
+            tiny_ghn.init_(model, X)
+        assert all(parameter.is_meta for parameter in model.parameters())
+        return
+    reason = str(error) or "MemoryError"
+    with pytest.raises(PredictionError, match=rf"failed midway \({reason}\).*construct it again") as caught:
+        tiny_ghn.init_(model, X)
+    assert caught.value.__cause__ is error
 
 
 @pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile], ids=["DataParallel", "compile"])

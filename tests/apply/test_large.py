@@ -180,7 +180,15 @@ def test_parameters_that_are_not_predicted_get_their_modules_own_values(tiny_ghn
         ({"device": "cuda:99"}, "device='cuda:99' can't be used here"),
         ({"device": "meta"}, "device='meta' holds no values"),
         ({"dtype": torch.int8}, "dtype=torch.int8 can't hold weights"),
+        ({"device": 3.5}, "device=3.5 can't be used here"),
+        ({"dtype": "float16"}, "dtype='float16' can't hold weights; pass one of torch.float32"),
         ({"memory": 10}, "memory=10 bytes are too few"),
+        ({"memory": "1GB"}, "memory='1GB' is no number of bytes; pass a whole number"),
+        ({"memory": 1e9}, "memory=1000000000.0 is no number of bytes"),
+        ({"seed": "a"}, "seed='a' is no seed; pass a whole number"),
+        ({"seed": 1.5}, "seed=1.5 is no seed"),
+        ({"seed": True}, "seed=True is no seed"),
+        ({"seed": 2**64}, "of at most 64 bits"),
     ],
 )
 def test_bad_options_change_nothing(tiny_ghn, options, message):
@@ -197,6 +205,14 @@ def test_failing_halfway_leaves_a_meta_model_on_meta(tiny_ghn, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         tiny_ghn.init_(model, torch.ones(2, 160))
     assert all(p.is_meta for p in model.parameters())
+
+
+@pytest.mark.parametrize("seed", [-(2**63), 2**64 - 1])
+def test_all_seeds_of_64_bits_can_be_used(tiny_ghn, seed):
+    models = nn.Linear(8, 8), nn.Linear(8, 8, device="meta")
+    for model in models:
+        tiny_ghn.init_(model, X, seed=seed)
+    assert torch.equal(models[0].weight, models[1].weight)
 
 
 def test_the_one_liner_takes_the_options(tiny_ghn, tmp_path):

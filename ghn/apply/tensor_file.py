@@ -100,7 +100,7 @@ def _reserve(file: int, size: int) -> None:
         os.posix_fallocate(file, 0, size)
     except (AttributeError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
+            raise OSError(error.errno, f"{error.strerror}, and {size / 1e9:.3g} GB are needed") from error
         os.truncate(file, size)  # not every file system can
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -276,28 +277,33 @@ class GHN(
         folder = Path(save_directory)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+            self._write_parts(folder)
+        except (OSError, SafetensorError) as error:
             raise OutputError(
-                f"no checkpoint can be written to {folder}: {error.strerror}; pass the name of a folder"
+                f"no checkpoint can be written to {folder}: {_one_line(error)}; pass another folder"
             ) from error
         url: str | None = super().save_pretrained(folder, **kwargs)
         return url
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """Write each file under another name first, so that an interrupted save leaves no half checkpoint."""
-        weights, config = save_directory / f"{WEIGHTS}.part", save_directory / "config.json.part"
-        try:
+    def _write_parts(self, folder: Path) -> None:
+        """Write complete files beside those of an earlier checkpoint, or nothing."""
+        weights, config = _parts(folder)
+        with ExitStack() as undo:
+            for part in (weights, config):
+                undo.callback(part.unlink, missing_ok=True)
             save_file({name: value.contiguous() for name, value in self.state_dict().items()}, weights)
             config.write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
-            weights.replace(save_directory / WEIGHTS)
-            config.replace(save_directory / "config.json")
-        except (OSError, SafetensorError) as error:
-            raise OutputError(
-                f"the checkpoint could not be written to {save_directory}: {_one_line(error)}; choose another folder"
-            ) from error
-        finally:
-            weights.unlink(missing_ok=True)
-            config.unlink(missing_ok=True)
+            undo.pop_all()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Give the files of ``_write_parts`` their names; the mixin has just deleted the earlier configuration."""
+        for part in _parts(save_directory):
+            part.replace(part.with_suffix(""))
+
+
+def _parts(folder: Path) -> tuple[Path, Path]:
+    """Temporary names, which are ``with_suffix("")`` the right ones."""
+    return folder / f"{WEIGHTS}.part", folder / "config.json.part"
 
 
 def _one_line(error: Exception) -> str:

@@ -56,24 +56,27 @@ def test_a_file_in_the_way_of_a_checkpoint_is_named(tiny_ghn, tmp_path):
     file.write_text("mine")
     for path in (file, file / "net"):
         with pytest.raises(
-            OutputError, match=r"no checkpoint can be written to .*file.*: .*; pass the name of"
+            OutputError, match=r"no checkpoint can be written to .*file.*: .*; pass another folder"
         ):
             tiny_ghn.save_pretrained(path)
     assert file.read_text() == "mine"
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left")])
-def test_a_full_disk_leaves_no_half_checkpoint(tiny_ghn, tmp_path, monkeypatch, error):
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_full_disk_leaves_the_earlier_checkpoint_or_none(tiny_ghn, tmp_path, monkeypatch, error, existing):
     def full(weights, path):
         path.write_text("half")
         raise error
 
-    monkeypatch.setattr("ghn.hypernetwork.save_file", full)
-    with pytest.raises(
-        OutputError, match=r"could not be written to .*No space left.*; choose another folder"
-    ):
+    earlier = {}
+    if existing:
         tiny_ghn.save_pretrained(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        earlier = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.setattr("ghn.hypernetwork.save_file", full)
+    with pytest.raises(OutputError, match=r"no checkpoint can be written to .*No space left.*; pass another"):
+        tiny_ghn.save_pretrained(tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == earlier
 
 
 def test_a_newer_version_is_refused_before_its_settings_are_read(saved):

@@ -127,8 +127,8 @@ def draw(kind: str, seed: int, name: str, grid: Grid, block: Block, device: torc
 def waves(positions: Tensor, count: int, columns: int, generator: torch.Generator) -> Tensor:
     """Sinusoids along the columns of a position table: near positions have similar rows, whatever the phases.
 
-    Wavelengths are a geometric series from ``4 * count`` positions down to 2; each is there as sine and as cosine, with a
-    random phase.
+    Wavelengths are a geometric series from ``4 * count`` positions down to 2; each is there as sine and as cosine, with
+    a random phase.
 
     Args:
         positions: Rows that are wanted, shape ``(rows,)``.

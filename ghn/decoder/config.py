@@ -25,21 +25,35 @@ class DecoderConfig:
     """What becomes of the factors: 'normalized' (centred, orthonormalized, a product of unit size), or multiplied as
     they are, with heads initialized by the rule 'hyperfan' (to unit size times the scale rule's), 'xavier' or 'kaiming'
     (sizes are what comes out, as in earlier graph hypernetworks; only with ``base='none'``)."""
+    scope: str = "edges"
+    """Matrices that have a learned part beside their random one: 'edges' (those that the model's inputs or outputs
+    touch, see ``Place.edge``) or 'all'. Vectors always have one."""
     max_trust: float = 0.7
     """Largest share (as a standard deviation) of the learned part."""
     max_gain: float = 1.0
     """Predicted gains stay within this factor of the scale rule; 1 fixes sizes, or short horizons game them."""
+    max_smoothing: float = 1.0
+    """The smoothness of kernels stays within this factor of its default; 1 fixes it, for the same reason."""
 
     def __post_init__(self) -> None:
         if self.base not in BASES or self.fan not in FANS:
             raise ConfigError(
                 f"base must be one of {BASES} and fan one of {FANS}; got {self.base!r}, {self.fan!r}"
             )
+        if self.scope not in ("edges", "all"):
+            raise ConfigError(f"scope must be 'edges' or 'all'; got {self.scope!r}")
         if self.output not in ("normalized", *HEAD_RULES):
             raise ConfigError(f"output must be 'normalized' or one of {HEAD_RULES}; got {self.output!r}")
         if self.output in ("xavier", "kaiming") and self.base != "none":
             raise ConfigError(
                 f"output={self.output!r} has no scale for a base; set base='none' or use 'hyperfan'"
             )
-        if min(self.hidden, self.rank) < 1 or not 0 < self.max_trust < 1 or self.max_gain < 1:
-            raise ConfigError("decoder needs hidden >= 1, rank >= 1, 0 < max_trust < 1 and max_gain >= 1")
+        if (
+            min(self.hidden, self.rank) < 1
+            or not 0 < self.max_trust < 1
+            or self.max_gain < 1
+            or self.max_smoothing < 1
+        ):
+            raise ConfigError(
+                "decoder needs hidden >= 1, rank >= 1, 0 < max_trust < 1, max_gain >= 1 and max_smoothing >= 1"
+            )

@@ -60,11 +60,14 @@ class _Recipe:
     scale: Scale
     kind: str
     """Of the base, if the scale is random."""
+    learned: bool
+    """Whether there is a learned part."""
 
     @property
     def geometry(self) -> tuple[object, ...]:
         """Parameters that share it go through the generators together."""
-        return (self.layout.row_sizes, self.layout.column_sizes, self.layout.spatial, self.scale.random)
+        layout = self.layout
+        return (layout.row_sizes, layout.column_sizes, layout.spatial, self.scale.random, self.learned)
 
 
 @dataclass
@@ -175,7 +178,7 @@ class Decoder(nn.Module):
         sides = (self.rows.embedding(embeddings), self.columns.embedding(embeddings)) if learned else None
         for group in _groups(recipes, self.config, memory // 4):
             factors = None
-            if sides is not None:
+            if sides is not None and group[0].learned:
                 numbers = tuple(recipe.number for recipe in group)
                 if numbers not in remembered.factors:
                     factors = self._factors(sides, group)
@@ -195,27 +198,29 @@ class Decoder(nn.Module):
         for number, spec in enumerate(spec for spec in graph.params if spec.node is not None):
             if not is_predicted(spec):
                 continue
-            layout = Layout.of(spec)
-            scale = scale_of(spec, surroundings[spec.name], self.config.fan)
+            layout, place = Layout.of(spec), surroundings[spec.name]
+            scale = scale_of(spec, place, self.config.fan)
             if scale.random and self.config.output in ("xavier", "kaiming"):
                 scale = replace(scale, spread=1.0)
             kind = self.config.base
-            if kind != "none" and spec.role == "position" and surroundings[spec.name].tokens:
+            if kind != "none" and spec.role == "position" and place.tokens:
                 kind = "waves"  # order is what attention first learns from a text, see scripts/LOG.md
             if kind == "orthogonal" and spec.role not in MIXING_ROLES and spec.numel < LARGE_TABLE:
                 kind = "normal"
-            recipes.append(_Recipe(number, spec, layout, Arrangement.of(spec, layout), scale, kind))
+            learned = not scale.random or place.edge or self.config.scope == "all" or kind == "none"
+            recipes.append(_Recipe(number, spec, layout, Arrangement.of(spec, layout), scale, kind, learned))
         return recipes
 
     def _coefficients(
         self, statistics: Statistics, recipes: Sequence[_Recipe], learned: bool
     ) -> _Coefficients:
         """Bring what is predicted and what the scale rules say together."""
-        trust = statistics.trust if learned else torch.zeros_like(statistics.trust)
-        spread, random = torch.zeros_like(trust), torch.zeros_like(trust)
         numbers = [recipe.number for recipe in recipes]
-        spread[numbers] = trust.new_tensor([recipe.scale.spread for recipe in recipes])
-        random[numbers] = trust.new_tensor([float(recipe.scale.random) for recipe in recipes])
+        spread, random, shown = torch.zeros(3, *statistics.trust.shape, device=statistics.trust.device)
+        spread[numbers] = spread.new_tensor([recipe.scale.spread for recipe in recipes])
+        random[numbers] = random.new_tensor([float(recipe.scale.random) for recipe in recipes])
+        shown[numbers] = shown.new_tensor([float(learned and recipe.learned) for recipe in recipes])
+        trust = statistics.trust * shown
         if self.config.base == "none":
             trust, random = torch.where(random > 0, 1.0, trust), torch.zeros_like(random)
         base, product = shares(trust, random)

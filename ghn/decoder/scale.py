@@ -65,6 +65,10 @@ class Place:
     """The graph has a normalization somewhere."""
     tokens: bool = False
     """The graph looks tokens up, whose vectors start small."""
+    edge: bool = False
+    """The parameter's rows or columns are those of the model's inputs or outputs: pixels, tokens, classes. Between
+    them, rows and columns are hidden units, which have no identity under a random base: nothing can be known of them
+    before training."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     consumers: dict[int, list[int]] = defaultdict(list)
     for edge in graph.edges:
         consumers[edge.source].append(edge.target)
+    inputs = [node.index for node in graph.nodes if node.kind == "input"]
+    first = {operation for index in inputs for operation in consumers[index]}
     adds = residual_adds(graph)
     ends = {name for add in adds for name in add.branch_ends}
     kinds = {node.kind for node in graph.nodes}
@@ -91,14 +97,16 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
         if spec.node is None:
             continue
         operations = consumers[spec.node]
+        readers = frozenset(
+            graph.nodes[reader].kind for operation in operations for reader in consumers[operation]
+        )
         result[spec.name] = Place(
             branches=len(adds) if spec.name in ends else 0,
-            readers=frozenset(
-                graph.nodes[reader].kind for operation in operations for reader in consumers[operation]
-            ),
+            readers=readers,
             attention="attention" in kinds,
             norms=bool(kinds & NORMS),
             tokens=tokens,
+            edge="output" in readers or not first.isdisjoint(operations),
         )
     return result
 

@@ -51,5 +51,5 @@ class StatisticsHead(nn.Module):
         return Statistics(
             gain=config.max_gain ** torch.tanh(gain),
             trust=config.max_trust * torch.sigmoid(trust + start),
-            smoothness=START_SMOOTHNESS * torch.exp(3 * torch.tanh(smoothness / 3)),
+            smoothness=START_SMOOTHNESS * config.max_smoothing ** torch.tanh(smoothness),
         )

@@ -31,7 +31,7 @@ class EvaluateConfig:
     transfer_arms: tuple[str, ...] = ("random", "ghn")
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each seeds construction, initialization and data order of one run per arm; the first also tunes."""
-    lr: tuple[float, ...] = (1e-3, 3e-3)
+    lr: tuple[float, ...] = (6e-4, 2e-3, 6e-3)
     """Grid of peak learning rates: each arm runs all with the first seed, and the others with its best."""
     image_size: int = 16
     """Side of the images, in pixels."""

@@ -80,6 +80,8 @@ class MetaTrainConfig:
     """'adamw' or 'sgd' (momentum 0.9)."""
     trust_penalty: float = 1e-3
     """Pull of every trust towards zero: nothing is changed without evidence."""
+    image_trust_penalty: float = 10.0
+    """The same for networks that see images: what these learn in short trainings costs accuracy in longer ones."""
     parameter_penalty: float = 0.0
     """Pull of predicted parameters towards zero (mean square per tensor), as GHN-3 has it."""
     balance: bool = True

@@ -208,7 +208,8 @@ def _loss(
     """What to differentiate for a target, and its loss as reported: without weight and penalties."""
     loss = lesson.loss(predicted)
     weight = 1 / learner.means.get(target.task, 1.0) if config.balance else 1.0
-    penalty = config.trust_penalty * trust.square().mean()
+    pull = config.image_trust_penalty if target.task == "images" else config.trust_penalty
+    penalty = pull * trust.square().mean()
     if config.parameter_penalty:
         squares = torch.stack([values.square().mean() for values in predicted.values()])
         penalty = penalty + config.parameter_penalty * squares.mean()

@@ -38,6 +38,7 @@ SMALL = MetaTrainConfig(
     warmup_steps=10,
     inner_batch_size=32,
     trust_penalty=0.0,
+    image_trust_penalty=0.0,
     ema=0.9,
     save_every=10_000,
     ghn=GHNConfig(decoder=DecoderConfig(base="none")),

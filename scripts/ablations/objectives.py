@@ -31,14 +31,14 @@ from ghn.spaces import Architecture, Space
 PREDICTION = 4
 
 _DEFAULT = replace(SMALL, inner_batch_size=16, ghn=GHNConfig())
-_REGRESSION = replace(_DEFAULT, objective="regression", trust_penalty=1e-3)
+_REGRESSION = replace(_DEFAULT, objective="regression", trust_penalty=1e-3, image_trust_penalty=1e-3)
 
 VARIANTS = {
     "step0": _DEFAULT,
     "after_k, 8 to 32": replace(_REGRESSION, objective="after_k", inner_steps=(8, 32)),
     "trajectory, 8 to 32": replace(_REGRESSION, objective="trajectory", inner_steps=(8, 32)),
     "trajectory, penalized trust": replace(
-        _REGRESSION, objective="trajectory", inner_steps=(8, 32), trust_penalty=0.3
+        _REGRESSION, objective="trajectory", inner_steps=(8, 32), trust_penalty=0.3, image_trust_penalty=0.3
     ),
     "regression, 8 to 32": replace(_REGRESSION, inner_steps=(8, 32)),
     "regression, 64 to 128": replace(_REGRESSION, inner_steps=(64, 128)),

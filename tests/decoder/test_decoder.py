@@ -12,7 +12,7 @@ from ghn.decoder.decoder import Remembered
 from ghn.decoder.scale import places, scale_of
 from ghn.errors import ConfigError
 from ghn.graph.trace import trace
-from ghn.hypernetwork import GHN
+from ghn.hypernetwork import GHN, GHNConfig
 from ghn.models import load_model
 
 
@@ -107,6 +107,25 @@ def test_positions_of_texts_are_waves_those_of_patches_are_not(tiny_ghn):
     patches = tiny_ghn(trace(*TARGETS["vit"]()), learned=False)["pos_embed"][0, 1:]
     alike = [torch.cosine_similarity(table[:-1], table[1:]).mean() for table in (text, patches)]
     assert alike[0] > 0.5 > 0.2 > alike[1].abs()
+
+
+@pytest.mark.parametrize(
+    ("target", "edges"),
+    [
+        ("gpt2", {"transformer.wte.weight"}),
+        ("vit", {"patch_embed.proj.weight", "head.weight"}),
+        ("cnn", {"conv1.0.weight", "fc.weight"}),
+    ],
+)
+def test_matrices_have_a_learned_part_where_inputs_or_outputs_touch_them(target, edges):
+    graph = trace(*TARGETS[target]())
+    matrices = {spec.name for spec in graph.params if scale_of(spec, places(graph)[spec.name], "zoo").random}
+    for scope, expected in (("edges", edges), ("all", matrices)):
+        net = GHN(GHNConfig(decoder=DecoderConfig(hidden=16, rank=4, scope=scope)))
+        made = factors(net.decoder, net.encode(graph), graph)
+        learned = {graph.params[number].name for number in made}
+        assert learned & matrices == expected
+        assert learned - matrices == {spec.name for spec in graph.params} - matrices
 
 
 def test_seeds_key_the_random_part(tiny_ghn):

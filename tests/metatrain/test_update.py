@@ -66,9 +66,14 @@ def test_predictions_of_several_graphs_are_those_of_each_alone() -> None:
 
 def test_penalty_lowers_trust(tmp_path: Path) -> None:
     config = replace(TINY, objective="step0", lr=1e-2)
-    free = rows(replace(config, trust_penalty=0.0), tmp_path / "free")[-1]["trust"]
-    pulled = rows(replace(config, trust_penalty=1e3), tmp_path / "pulled")[-1]["trust"]
+    free, pulled, other = (
+        rows(replace(config, image_trust_penalty=images, trust_penalty=text), tmp_path / f"{images} {text}")[
+            -1
+        ]["trust"]
+        for images, text in ((0.0, 0.0), (1e3, 0.0), (0.0, 1e3))
+    )
     assert pulled < 0.8 * free
+    assert other == free  # of images, all that is seen here
 
 
 def test_parameter_penalty_reaches_the_gradient(tmp_path: Path) -> None:

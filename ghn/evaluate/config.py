@@ -107,7 +107,8 @@ PRESETS = {
         precision="bf16",
     ),
 }
-"""'cpu' takes a bit over four hours on two free cores, in two processes; 'gpu' has whole images and longer budgets."""
+"""'cpu' takes about five hours on two free cores, in two processes (estimated from the time of a step); 'gpu' has whole
+images and longer budgets."""
 
 
 @dataclass(frozen=True)

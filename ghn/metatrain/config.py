@@ -50,9 +50,9 @@ class MetaTrainConfig:
     """Sizes of the architectures: see ``ghn.spaces.SCALES``."""
     networks: int = 2000
     """Numbers of a space that are drawn from, per kind of data; each network is traced once."""
-    objective: str = "regression"
+    objective: str = "trajectory"
     """One of ``OBJECTIVES``."""
-    steps: int = 300
+    steps: int = 130
     """Updates of the hypernetwork."""
     targets_per_step: int = 2
     """Targets whose losses are averaged in one update, shared by all processes."""
@@ -60,7 +60,7 @@ class MetaTrainConfig:
     """Consecutive targets that are one architecture, each with a random base, data order and rate of its own."""
     held_parameters: int = 2**26
     """Predicted numbers that a process holds at once: more targets are learned from one group after another."""
-    lr: float = 2e-3
+    lr: float = 4e-3
     """Peak learning rate of the hypernetwork (AdamW, cosine)."""
     warmup_steps: int = 20
     """Updates over which the learning rate rises."""
@@ -70,7 +70,7 @@ class MetaTrainConfig:
     """Decay per update of the averaged weights, which are what is saved."""
     repeats: int = 1
     """Updates on the same adapted targets, each predicted anew; for 'regression' alone."""
-    inner_steps: tuple[int, int] = (8, 48)
+    inner_steps: tuple[int, int] = (16, 64)
     """Range of the number of training steps given to a target; drawn log-uniformly."""
     inner_lr: tuple[float, float] = (1e-3, 4e-3)
     """Range of a target's peak learning rate; drawn log-uniformly."""
@@ -80,7 +80,7 @@ class MetaTrainConfig:
     """'adamw' or 'sgd' (momentum 0.9)."""
     trust_penalty: float = 1e-3
     """Pull of every trust towards zero: nothing is changed without evidence."""
-    image_trust_penalty: float = 10.0
+    image_trust_penalty: float = 0.3
     """The same for networks that see images: what these learn in short trainings costs accuracy in longer ones."""
     parameter_penalty: float = 0.0
     """Pull of predicted parameters towards zero (mean square per tensor), as GHN-3 has it."""

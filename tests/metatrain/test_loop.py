@@ -149,7 +149,11 @@ def test_losses_that_are_not_finite_are_skipped_and_counted(
 
 
 def test_bfloat16_and_repeated_updates_learn(tmp_path: Path) -> None:
-    metatrain(replace(TINY, precision="bf16", repeats=2, trust_penalty=0.1), tmp_path, device="cpu")
+    metatrain(
+        replace(TINY, objective="regression", precision="bf16", repeats=2, trust_penalty=0.1),
+        tmp_path,
+        device="cpu",
+    )
     assert all(row["gradient_norm"] > 0 and row["dropped"] == 0 for row in rows(tmp_path))
 
 
@@ -177,3 +181,13 @@ def test_unknown_devices_and_trackers_are_refused(tmp_path: Path) -> None:
         metatrain(TINY, tmp_path, device="tpu")
     with pytest.raises(ConfigError, match="tracker"):
         metatrain(TINY, tmp_path, device="cpu", trackers=("no-such-tracker",))
+
+
+def test_tensorboard_shows_the_rows_of_the_log(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    metatrain(TINY, tmp_path, device="cpu", trackers=("tensorboard",))
+    events = EventAccumulator(str(tmp_path / "ghn")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [0, 1, 2]
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx(losses(tmp_path), rel=1e-6)

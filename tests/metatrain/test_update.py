@@ -78,7 +78,9 @@ def test_penalty_lowers_trust(tmp_path: Path) -> None:
 
 def test_parameter_penalty_reaches_the_gradient(tmp_path: Path) -> None:
     norms = [
-        rows(replace(TINY, steps=1, parameter_penalty=penalty), tmp_path / str(penalty))[0]["gradient_norm"]
+        rows(
+            replace(TINY, objective="regression", steps=1, parameter_penalty=penalty), tmp_path / str(penalty)
+        )[0]["gradient_norm"]
         for penalty in (0.0, 1.0)
     ]
     assert norms[0] != pytest.approx(norms[1], rel=1e-3)

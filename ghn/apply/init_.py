@@ -20,6 +20,7 @@ from ghn.errors import ConfigError, PredictionError
 from ghn.graph.cache import trace_once
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.skeleton import is_distributed, unwrap
+from ghn.graph.trace import paused_collection
 from ghn.hypernetwork import GHN
 from ghn.settings import own_settings
 
@@ -58,7 +59,11 @@ def init_(
     check_numbers(seed, memory)
     model = unwrap(model)
     plan = plan_prediction(net, model, inputs)
-    with _told_if_half_done(model), materialized(model, plan.predicted, target, dtype, seed):
+    with (
+        paused_collection(),
+        _told_if_half_done(model),
+        materialized(model, plan.predicted, target, dtype, seed),
+    ):
         move_(model, target, dtype)
         targets = dict(model.named_parameters())
         places = {name: Place.of(name, targets[name]) for name in plan.predicted}
@@ -122,7 +127,7 @@ class Plan:
 
 
 MAX_PLANS = 2
-"""Plans that are kept for the next model of the same architecture, with up to 64 MB of factors each."""
+"""Plans that are kept for the next model of the same architecture, with up to 64 MB each."""
 
 _plans: OrderedDict[object, Plan] = OrderedDict()
 

@@ -122,6 +122,8 @@ def materialized(
 
 def move_(model: nn.Module, device: torch.device | None, dtype: torch.dtype | None) -> None:
     """Move a model with values; buffers outside of the state dictionary (rotary frequencies) keep their precision."""
+    if device is None and dtype is None:
+        return
     for entry in _entries(model):
         tensor = entry.tensor
         if not tensor.is_meta:

@@ -49,6 +49,11 @@ class Draw:
     """Shape ``(bands, width, width)``."""
 
     @property
+    def nbytes(self) -> int:
+        """Memory that the numbers take."""
+        return self.left.nbytes + (0 if self.right is None else self.right.nbytes)
+
+    @property
     def bands(self) -> int:
         """Number of bands; one if the rows themselves were drawn."""
         return -(-self.block.height // self.band)
@@ -179,6 +184,17 @@ def smooth_kernels(matrix: Tensor, layout: Layout, smoothness: Tensor) -> Tensor
 
 def _filter(size: int, smoothness: Tensor) -> Tensor:
     """Symmetric matrix that damps the frequencies along one axis."""
+    if smoothness.device.type == "cpu" and not smoothness.requires_grad:
+        return _known_filter(size, smoothness.item())
+    return _make_filter(size, smoothness)
+
+
+@lru_cache(maxsize=64)
+def _known_filter(size: int, smoothness: float) -> Tensor:
+    return _make_filter(size, torch.tensor(smoothness))
+
+
+def _make_filter(size: int, smoothness: Tensor) -> Tensor:
     cosines = _cosines(size).to(smoothness)
     spectrum = torch.exp(-0.5 * smoothness * torch.arange(size, device=smoothness.device) ** 2)
     spectrum = spectrum * torch.rsqrt(spectrum.square().mean())

@@ -26,7 +26,7 @@ MEMORY = 2**28
 """Bytes that decoding takes at most beside its results, roughly, unless told otherwise."""
 
 REMEMBERED = 2**26
-"""Bytes of factors that are kept at most for the next prediction of the same graph."""
+"""Bytes that are kept at most for the next prediction of the same graph."""
 
 LARGE_TABLE = 2**20
 """Elements from which a table of vectors has orthogonal rows too: drawing so many independent numbers is slow."""
@@ -77,12 +77,25 @@ class Remembered:
     recipes: list[_Recipe] = field(default_factory=list)
     factors: dict[tuple[int, ...], Factors] = field(default_factory=dict)
     """Of parameters that go through the generators together, by their numbers."""
+    draws: dict[tuple[int, int], Draw] = field(default_factory=dict)
+    """Random numbers of the latest seed, by number of the parameter and first row of the block."""
+    seed: int | None = None
+    room: int = REMEMBERED
+    """Bytes that may still be kept."""
 
-    def keep(self, numbers: tuple[int, ...], factors: Factors, limit: int) -> None:
-        """Keep factors unless all of them together would take more bytes than ``limit``."""
-        taken = sum(factor.nbytes for pair in (*self.factors.values(), factors) for factor in pair)
-        if taken <= limit:
-            self.factors[numbers] = factors
+    def begin(self, seed: int) -> None:
+        """Forget the random numbers of another seed."""
+        if self.seed != seed:
+            self.room += sum(drawn.nbytes for drawn in self.draws.values())
+            self.draws.clear()
+            self.seed = seed
+
+    def has_room(self, nbytes: int, memory: int) -> bool:
+        """Take room for something, if there is any within a quarter of ``memory``; gradients are never kept."""
+        if torch.is_grad_enabled() or REMEMBERED - self.room + nbytes > min(REMEMBERED, memory // 4):
+            return False
+        self.room -= nbytes
+        return True
 
 
 @dataclass(frozen=True)
@@ -172,7 +185,7 @@ class Decoder(nn.Module):
             raise ConfigError("base='none' and learned=False leave nothing to fill parameters with")
         remembered = Remembered() if remembered is None else remembered
         remembered.recipes = recipes = remembered.recipes or self._recipes(graph)
-        limit = 0 if torch.is_grad_enabled() else min(REMEMBERED, memory // 4)
+        remembered.begin(seed)
         statistics = self.statistics(embeddings) if learned else self.statistics.defaults(embeddings)
         coefficients = self._coefficients(statistics, recipes, learned)
         sides = (self.rows.embedding(embeddings), self.columns.embedding(embeddings)) if learned else None
@@ -180,17 +193,18 @@ class Decoder(nn.Module):
             factors = None
             if sides is not None and group[0].learned:
                 numbers = tuple(recipe.number for recipe in group)
-                if numbers not in remembered.factors:
-                    factors = self._factors(sides, group)
-                    remembered.keep(numbers, factors, limit)
-                else:
+                if numbers in remembered.factors:
                     factors = remembered.factors[numbers]
+                else:
+                    factors = self._factors(sides, group)
+                    if remembered.has_room(sum(factor.nbytes for factor in factors), memory):
+                        remembered.factors[numbers] = factors
             if not group[0].scale.random:
                 yield from _small(group, factors, coefficients)
                 continue
             for position, recipe in enumerate(group):
                 factor = None if factors is None else (factors[0][position], factors[1][position])
-                yield from self._pieces(recipe, factor, coefficients, seed, memory, wanted)
+                yield from self._pieces(recipe, factor, coefficients, seed, memory, wanted, remembered)
 
     def _recipes(self, graph: ComputationGraph) -> list[_Recipe]:
         surroundings = places(graph)
@@ -245,6 +259,7 @@ class Decoder(nn.Module):
         seed: int,
         memory: int,
         wanted: Callable[[ParamSpec, Grid], Range] | None,
+        remembered: Remembered,
     ) -> Iterator[Piece]:
         """The pieces of a parameter with a base."""
         grid, number, device = recipe.arrangement.grid, recipe.number, coefficients.base.device
@@ -256,7 +271,13 @@ class Decoder(nn.Module):
         for block in base_blocks(recipe.kind, grid):
             if block.start >= end or block.start + block.height <= begin:
                 continue
-            drawn = draw(recipe.kind, seed, recipe.spec.name, grid, block, device)
+            key = number, block.start
+            if key in remembered.draws:
+                drawn = remembered.draws[key]
+            else:
+                drawn = draw(recipe.kind, seed, recipe.spec.name, grid, block, device)
+                if remembered.has_room(drawn.nbytes, memory):
+                    remembered.draws[key] = drawn
             first = max(0, begin - block.start) // drawn.band
             last = min(drawn.bands, -(-(end - block.start) // drawn.band))
             step = max(1, memory // 16 // (4 * drawn.band * block.columns))

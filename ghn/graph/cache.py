@@ -66,10 +66,11 @@ def forget() -> None:
 def fingerprint(model: nn.Module, inputs: Any) -> Any:
     """What ``trace_once`` compares; hashable, and equal only for models that give the same graph."""
     inner = unwrap(model)
-    view = _View(inner)
+    named = list(inner.named_modules(remove_duplicate=False))
+    view = _View([module for _, module in named])
     names = tuple(model.named_parameters(remove_duplicate=False)) if inner is not model else ()
     wrapped = tuple((name, view.value(tensor)) for name, tensor in names)
-    modules = tuple(view.module(name, module) for name, module in inner.named_modules(remove_duplicate=False))
+    modules = tuple(view.module(name, module) for name, module in named)
     classes = frozenset(view.classes)
     state = (torch.get_default_dtype(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda"))
     key = (code_of(classes), state, wrapped, modules, _inputs(view, inputs))
@@ -91,13 +92,13 @@ def _inputs(view: "_View", inputs: Any) -> Any:
 class _View:
     """One model, seen as values that can be compared with those of another."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, modules: list[nn.Module]) -> None:
         self.classes: set[Any] = set()
         self._numbers: dict[int, int] = {}
         self._storages: dict[int, int] = {}
         self._alive: list[Any] = []
-        for module in model.modules():
-            self._numbers[id(module)] = len(self._numbers)
+        for module in modules:
+            self._numbers.setdefault(id(module), len(self._numbers))
             self.classes.add(type(module))
 
     def module(self, name: str, module: nn.Module) -> Any:

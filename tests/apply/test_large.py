@@ -227,7 +227,12 @@ def test_what_is_kept_from_one_prediction_changes_no_bit_of_the_next(tiny_ghn):
     init_module.forget()
     reference = states(tiny_ghn, Wide(), seed=4)
     assert len(init_module._plans) == 1
-    assert next(iter(init_module._plans.values())).remembered.factors
+    remembered = next(iter(init_module._plans.values())).remembered
+    assert remembered.factors and remembered.draws
+    for name, value in states(tiny_ghn, Wide(), seed=4).items():
+        assert torch.equal(value, reference[name]), name
+    other = states(tiny_ghn, Wide(), seed=5)
+    assert not torch.equal(other["first.weight"], reference["first.weight"])
     for name, value in states(tiny_ghn, Wide(), seed=4).items():
         assert torch.equal(value, reference[name]), name
     bases = states(tiny_ghn, Wide(), seed=4, learned=False)

@@ -27,7 +27,7 @@ class DecoderConfig:
     (sizes are what comes out, as in earlier graph hypernetworks; only with ``base='none'``)."""
     scope: str = "edges"
     """Matrices that have a learned part beside their random one: 'edges' (those that the model's inputs or outputs
-    touch, see ``Place.edge``) or 'all'. Vectors always have one."""
+    touch, see ``Place.edge``), 'tokens' (the same, in models that look tokens up) or 'all'. Vectors always have one."""
     max_trust: float = 0.7
     """Largest share (as a standard deviation) of the learned part."""
     max_gain: float = 1.0
@@ -40,8 +40,8 @@ class DecoderConfig:
             raise ConfigError(
                 f"base must be one of {BASES} and fan one of {FANS}; got {self.base!r}, {self.fan!r}"
             )
-        if self.scope not in ("edges", "all"):
-            raise ConfigError(f"scope must be 'edges' or 'all'; got {self.scope!r}")
+        if self.scope not in ("tokens", "edges", "all"):
+            raise ConfigError(f"scope must be 'tokens', 'edges' or 'all'; got {self.scope!r}")
         if self.output not in ("normalized", *HEAD_RULES):
             raise ConfigError(f"output must be 'normalized' or one of {HEAD_RULES}; got {self.output!r}")
         if self.output in ("xavier", "kaiming") and self.base != "none":

@@ -221,7 +221,8 @@ class Decoder(nn.Module):
                 kind = "waves"  # order is what attention first learns from a text, see scripts/LOG.md
             if kind == "orthogonal" and spec.role not in MIXING_ROLES and spec.numel < LARGE_TABLE:
                 kind = "normal"
-            learned = not scale.random or place.edge or self.config.scope == "all" or kind == "none"
+            edge = place.edge and (place.tokens or self.config.scope != "tokens")
+            learned = not scale.random or edge or self.config.scope == "all" or kind == "none"
             recipes.append(_Recipe(number, spec, layout, Arrangement.of(spec, layout), scale, kind, learned))
         return recipes
 

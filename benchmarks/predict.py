@@ -48,15 +48,11 @@ def construct():
 
 def ours():
     model = load_model(SPEC, device="meta", **KWARGS)
-    net.init_(model, inputs())
+    net.init_(model)
     return model
 
-def inputs():
-    return None
-
-spec, kwargs, net = SPEC, KWARGS, GHN.from_pretrained()
-import_module = __import__("timm" if spec.startswith("timm") else "transformers")
-small = ("timm:test_vit", {}) if spec.startswith("timm") else ("hf:gpt2", {"n_embd": 64, "n_layer": 1, "n_head": 1})
+net = GHN.from_pretrained()
+small = ("timm:test_vit", {}) if SPEC.startswith("timm") else ("hf:gpt2", {"n_embd": 64, "n_layer": 1, "n_head": 1})
 net.init_(load_model(small[0], **small[1]))  # both ways import what they need when they first need it
 before, row = peak_bytes(), {}
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,8 @@ REMEMBERED = 2**26
 LARGE_TABLE = 2**20
 """Elements from which a table of vectors has orthogonal rows too: drawing so many independent numbers is slow."""
 
+Key = TypeVar("Key")
+Kept = TypeVar("Kept")
 Factors = tuple[Tensor, Tensor]
 Range = tuple[int, int]
 
@@ -90,12 +93,26 @@ class Remembered:
             self.draws.clear()
             self.seed = seed
 
-    def has_room(self, nbytes: int, memory: int) -> bool:
-        """Take room for something, if there is any within a quarter of ``memory``; gradients are never kept."""
-        if torch.is_grad_enabled() or REMEMBERED - self.room + nbytes > min(REMEMBERED, memory // 4):
-            return False
-        self.room -= nbytes
-        return True
+    def recall(
+        self,
+        kept: dict[Key, Kept],
+        key: Key,
+        make: Callable[[], Kept],
+        size: Callable[[Kept], int],
+        memory: int,
+    ) -> Kept:
+        """What a table holds under a key, or something new; that is kept if all of it fits a quarter of ``memory``.
+
+        Gradients are never kept.
+        """
+        if key in kept:
+            return kept[key]
+        made = make()
+        nbytes = size(made)
+        if not torch.is_grad_enabled() and REMEMBERED - self.room + nbytes <= min(REMEMBERED, memory // 4):
+            self.room -= nbytes
+            kept[key] = made
+        return made
 
 
 @dataclass(frozen=True)
@@ -167,8 +184,7 @@ class Decoder(nn.Module):
         """Decode the parameters of one graph in pieces that take a bounded amount of memory.
 
         The values don't depend on ``memory`` or ``wanted``, to the last bit on a CPU. The pieces of a parameter come
-        in order and one after the other; parameters come in groups of equal geometry. Read
-        them under ``own_settings``.
+        in order and one after the other; parameters come in groups of equal geometry. Read them under ``own_settings``.
 
         Args:
             embeddings: As ``forward`` takes them, and so are ``graph``, ``seed`` and ``learned``.
@@ -183,7 +199,7 @@ class Decoder(nn.Module):
         """
         if not learned and self.config.base == "none":
             raise ConfigError("base='none' and learned=False leave nothing to fill parameters with")
-        remembered = Remembered() if remembered is None else remembered
+        remembered = Remembered(room=0) if remembered is None else remembered  # there is no next call
         remembered.recipes = recipes = remembered.recipes or self._recipes(graph)
         remembered.begin(seed)
         statistics = self.statistics(embeddings) if learned else self.statistics.defaults(embeddings)
@@ -193,12 +209,8 @@ class Decoder(nn.Module):
             factors = None
             if sides is not None and group[0].learned:
                 numbers = tuple(recipe.number for recipe in group)
-                if numbers in remembered.factors:
-                    factors = remembered.factors[numbers]
-                else:
-                    factors = self._factors(sides, group)
-                    if remembered.has_room(sum(factor.nbytes for factor in factors), memory):
-                        remembered.factors[numbers] = factors
+                make = partial(self._factors, sides, group)
+                factors = remembered.recall(remembered.factors, numbers, make, _factors_bytes, memory)
             if not group[0].scale.random:
                 yield from _small(group, factors, coefficients)
                 continue
@@ -221,8 +233,8 @@ class Decoder(nn.Module):
                 kind = "waves"  # order is what attention first learns from a text, see scripts/LOG.md
             if kind == "orthogonal" and spec.role not in MIXING_ROLES and spec.numel < LARGE_TABLE:
                 kind = "normal"
-            edge = place.edge and (place.tokens or self.config.scope != "tokens")
-            learned = not scale.random or edge or self.config.scope == "all" or kind == "none"
+            learned = not scale.random or place.edge or self.config.scope == "all"
+            learned = learned and (place.tokens or self.config.scope != "tokens") or kind == "none"
             recipes.append(_Recipe(number, spec, layout, Arrangement.of(spec, layout), scale, kind, learned))
         return recipes
 
@@ -272,13 +284,9 @@ class Decoder(nn.Module):
         for block in base_blocks(recipe.kind, grid):
             if block.start >= end or block.start + block.height <= begin:
                 continue
+            make = partial(draw, recipe.kind, seed, recipe.spec.name, grid, block, device)
             key = number, block.start
-            if key in remembered.draws:
-                drawn = remembered.draws[key]
-            else:
-                drawn = draw(recipe.kind, seed, recipe.spec.name, grid, block, device)
-                if remembered.has_room(drawn.nbytes, memory):
-                    remembered.draws[key] = drawn
+            drawn = remembered.recall(remembered.draws, key, make, lambda drawn: drawn.nbytes, memory)
             first = max(0, begin - block.start) // drawn.band
             last = min(drawn.bands, -(-(end - block.start) // drawn.band))
             step = max(1, memory // 16 // (4 * drawn.band * block.columns))
@@ -303,6 +311,10 @@ def _piece(
         return values if out is None or values.data_ptr() == out.data_ptr() else out.copy_(values)
 
     return Piece(recipe.spec, block.start + start, stop - start, block.columns, make)
+
+
+def _factors_bytes(factors: Factors) -> int:
+    return factors[0].nbytes + factors[1].nbytes
 
 
 def _small(group: Sequence[_Recipe], factors: Factors | None, coefficients: _Coefficients) -> Iterator[Piece]:

@@ -250,10 +250,8 @@ RULES: dict[str, Rule] = {
     "global_attention_mask": lambda facts: torch.arange(LENGTH).eq(0).long().expand(facts.batch, -1),
     "entity_ids": lambda facts: facts.tokens(facts.batch, 2, vocabulary=facts.config.entity_vocab_size),
     "entity_position_ids": _mentions,
+    "token_type_ids": _token_types,
     # XLNet: the positions to predict (its second stream of attention).
-    "token_type_ids": lambda facts: (
-        torch.zeros(_text_shape(facts), dtype=torch.long) if facts.owns("seg_embed") else None
-    ),
     "target_mapping": lambda facts: torch.eye(LENGTH).expand(math.prod(_text_shape(facts)[:-1]), -1, -1),
     "encoder_hidden_states": _encoder_states,
     "encoder_outputs": _encoder_outputs,

@@ -29,7 +29,7 @@ def make_optimizer(
     groups = [group for group in groups if group["params"]]
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=MOMENTUM)
-    return torch.optim.AdamW(groups, lr=lr, betas=betas)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:

@@ -26,8 +26,8 @@ class DecoderConfig:
     they are, with heads initialized by the rule 'hyperfan' (to unit size times the scale rule's), 'xavier' or 'kaiming'
     (sizes are what comes out, as in earlier graph hypernetworks; only with ``base='none'``)."""
     scope: str = "edges"
-    """Matrices that have a learned part beside their random one: 'edges' (those that the model's inputs or outputs
-    touch, see ``Place.edge``), 'tokens' (the same, in models that look tokens up) or 'all'. Vectors always have one."""
+    """What has a learned part beside its random one: 'edges' (matrices that the model's inputs or outputs touch, see
+    ``Place.edge``, and vectors), 'tokens' (the same in models that look tokens up, and in others nothing) or 'all'."""
     max_trust: float = 0.7
     """Largest share (as a standard deviation) of the learned part."""
     max_gain: float = 1.0

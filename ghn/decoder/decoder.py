@@ -16,7 +16,7 @@ from ghn.decoder.layout import Layout
 from ghn.decoder.learned import Arrangement, Product
 from ghn.decoder.low_rank import FactorGenerator, generation_bytes, init_head_, product_norm, whiten
 from ghn.decoder.mip import shares
-from ghn.decoder.scale import Scale, centre_tensor, places, scale_of
+from ghn.decoder.scale import Place, Scale, centre_tensor, places, scale_of
 from ghn.decoder.statistics import Statistics, StatisticsHead
 from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph, ParamSpec
@@ -233,10 +233,14 @@ class Decoder(nn.Module):
                 kind = "waves"  # order is what attention first learns from a text, see scripts/LOG.md
             if kind == "orthogonal" and spec.role not in MIXING_ROLES and spec.numel < LARGE_TABLE:
                 kind = "normal"
-            learned = not scale.random or place.edge or self.config.scope == "all"
-            learned = learned and (place.tokens or self.config.scope != "tokens") or kind == "none"
+            learned = kind == "none" or self._has_learned_part(place, scale)
             recipes.append(_Recipe(number, spec, layout, Arrangement.of(spec, layout), scale, kind, learned))
         return recipes
+
+    def _has_learned_part(self, place: Place, scale: Scale) -> bool:
+        if self.config.scope == "tokens" and not place.tokens:
+            return False
+        return not scale.random or place.edge or self.config.scope == "all"
 
     def _coefficients(
         self, statistics: Statistics, recipes: Sequence[_Recipe], learned: bool

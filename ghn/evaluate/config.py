@@ -31,8 +31,9 @@ class EvaluateConfig:
     transfer_arms: tuple[str, ...] = ("random", "ghn")
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each seeds construction, initialization and data order of one run per arm; the first also tunes."""
-    lr: tuple[float, ...] = (6e-4, 2e-3, 6e-3)
-    """Grid of peak learning rates: each arm runs all with the first seed, and the others with its best."""
+    lr: tuple[float, ...] = (2e-4, 6e-4, 2e-3, 6e-3, 2e-2)
+    """Grid of peak learning rates: with the first seed, each arm runs the three in the middle, then the next one while
+    the best is an outermost one; the other seeds run at the best."""
     image_size: int = 16
     """Side of the images, in pixels."""
     sequence_length: int = 64
@@ -41,11 +42,11 @@ class EvaluateConfig:
     """Images per step."""
     text_batch: int = 8
     """Texts per step."""
-    steps: int = 240
+    steps: int = 480
     """Training steps of a run; evaluated at every tenth part."""
     transfer_steps: int = 60
     """The same for transfer data."""
-    eval_samples: int = 640
+    eval_samples: int = 2000
     """Images of each evaluation; a quarter as many texts, which hold many predictions each."""
     max_parameters: int = 11_300_000
     """Larger architectures of the list are left out."""
@@ -95,7 +96,7 @@ def short_name(source: str | None) -> str | None:
 PRESETS = {
     "cpu": EvaluateConfig(),
     "gpu": EvaluateConfig(
-        lr=(3e-4, 1e-3, 3e-3, 1e-2),
+        lr=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
         image_size=32,
         sequence_length=128,
         image_batch=128,

@@ -1,12 +1,12 @@
 """Train every arm of every case; finished runs are kept, so that an evaluation can be stopped at any time."""
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 
 from ghn.apply.baselines import ARMS
@@ -35,11 +35,11 @@ class Outcome:
     tuned: dict[str, list[Run]]
     """Runs of every seed at the arm's best rate, by arm, in the order of the seeds."""
     tuning: dict[str, list[Run]]
-    """Runs of the first seed at every rate, by arm."""
+    """Runs of the first seed at every rate that was tried, by arm."""
 
 
 def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
-    """Train all arms of one case: every rate with the first seed, the other seeds at the best rate.
+    """Train all arms of one case: the first seed finds the best rate, the others run at it.
 
     Args:
         config: Settings.
@@ -62,14 +62,12 @@ def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
         )
     task = make_task(plans["random"])
     parameters, rates = task.check(), record.get("rates", {})
-    random = Runs(plans["random"], task, accelerator, case.name)
+    known: dict[str, Runs] = {}
     for arm, plan in plans.items():
-        runs = random
-        if arm != "random":
-            same = random if _changes_nothing(arm, task, plan) else None
-            runs = Runs(plan, task, accelerator, case.name, same)
-        tuning = runs.get([(config.seeds[0], rate) for rate in config.lr])
-        rates[arm] = best_runs(tuning, arm)[0].lr
+        start = _start(arm, task, plan)
+        runs = Runs(plan, task, accelerator, case.name, known.get(start))
+        known.setdefault(start, runs)
+        rates[arm] = _best_rate(runs, config.seeds[0], sorted(config.lr))
         runs.get([(seed, rates[arm]) for seed in config.seeds])
     record = {"parameters": parameters, "metric": task.metric_name, "rates": rates}
     part = _place(folder, case) / f"{RECORD}.part"
@@ -166,9 +164,25 @@ class Runs:
         self._done[run.init, run.seed, run.lr] = run
 
 
-def _changes_nothing(arm: str, task: Task, plan: CompareConfig) -> bool:
-    """Whether an arm starts from the zoo's own weights, as 'mimetic' does where there is no attention."""
-    before, after = task.build(0), task.build(0)
-    ARMS[arm](after, 0, task.example(), plan.checkpoint)
-    values = zip(before.parameters(), after.parameters(), strict=True)
-    return all(torch.equal(old, new) for old, new in values)
+def _best_rate(runs: Runs, seed: int, grid: list[float]) -> float:
+    """The best of the three rates in the middle of the grid; while that is an outermost one, the next is tried too."""
+    low, high = (max(0, len(grid) // 2 - 1), min(len(grid), len(grid) // 2 + 2))
+    while True:
+        tried = runs.get([(seed, rate) for rate in grid[low:high]])
+        best = best_runs(tried, tried[0].init)[0].lr
+        if best == grid[low] and low > 0:
+            low -= 1
+        elif best == grid[high - 1] and high < len(grid):
+            high += 1
+        else:
+            return best
+
+
+def _start(arm: str, task: Task, plan: CompareConfig) -> str:
+    """Digest of the weights that an arm starts from: 'mimetic' starts from random's where there is no attention."""
+    model = task.build(0)
+    ARMS[arm](model, 0, task.example(), plan.checkpoint)
+    digest = hashlib.sha256()
+    for parameter in model.parameters():
+        digest.update(parameter.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()

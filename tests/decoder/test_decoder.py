@@ -117,16 +117,17 @@ def test_positions_of_texts_are_waves_those_of_patches_are_not(tiny_ghn):
         ("cnn", {"conv1.0.weight", "fc.weight"}),
     ],
 )
-def test_matrices_have_a_learned_part_where_inputs_or_outputs_touch_them(target, edges):
+def test_what_has_a_learned_part(target, edges):
     graph = trace(*TARGETS[target]())
     matrices = {spec.name for spec in graph.params if scale_of(spec, places(graph)[spec.name], "zoo").random}
-    tokens = edges if target == "gpt2" else set()
-    for scope, expected in (("tokens", tokens), ("edges", edges), ("all", matrices)):
+    vectors = {spec.name for spec in graph.params} - matrices
+    tokens = edges | vectors if target == "gpt2" else set()
+    for scope, expected in (("tokens", tokens), ("edges", edges | vectors), ("all", matrices | vectors)):
         net = GHN(GHNConfig(decoder=DecoderConfig(hidden=16, rank=4, scope=scope)))
         made = factors(net.decoder, net.encode(graph), graph)
-        learned = {graph.params[number].name for number in made}
-        assert learned & matrices == expected
-        assert learned - matrices == {spec.name for spec in graph.params} - matrices
+        assert {graph.params[number].name for number in made} == expected
+        base, predicted = net(graph, learned=False), net(graph)
+        assert {name for name in base if not torch.equal(base[name], predicted[name])} == expected
 
 
 def test_seeds_key_the_random_part(tiny_ghn):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from ghn.evaluate import run as running
 from ghn.evaluate.config import EvaluateConfig, cases
 from ghn.evaluate.options import evaluate_command, main
 from ghn.evaluate.run import outcome_of
+from ghn.finetune.results import Point, Run
 from ghn.hypernetwork import GHN, GHNConfig
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +84,30 @@ def test_incomplete_cases_are_not_reported(options: dict, monkeypatch) -> None:
     assert outcome is not None
     assert [run.seed for run in outcome.tuned["random"]] == [0, 1]
     assert len(outcome.tuning["random"]) == 2
+
+
+def test_rates_are_tried_until_a_better_one_is_inside(options: dict, monkeypatch) -> None:
+    trained = []
+
+    def pretend(task, config, budget, accelerator, arm, seed, lr, *_):
+        trained.append((seed, lr))
+        metric = -abs(math.log10(lr) + 1)
+        return Run(
+            init=arm,
+            seed=seed,
+            lr=lr,
+            init_seconds=0,
+            train_seconds=0,
+            peak_bytes=0,
+            curve=(Point(10, 1.0, metric),),
+        )
+
+    monkeypatch.setattr(running, "train_run", pretend)
+    grid = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
+    evaluate_command(**{**options, "lr": grid[::-1]}, inits=["random"])
+    assert trained == [(0, 1e-3), (0, 1e-2), (0, 1e-1), (0, 1.0), (1, 1e-1)]
+    rows = list(csv.DictReader((options["output"] / "models.csv").open()))
+    assert [float(row["lr"]) for row in rows] == [1e-1]
 
 
 def test_another_checkpoint_is_refused(options: dict, tmp_path: Path) -> None:

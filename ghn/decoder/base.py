@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,7 +15,6 @@ from ghn.decoder.chunks import (
     blocks,
     keyed_generator,
 )
-from ghn.decoder.layout import Layout
 from ghn.decoder.orthogonal import orthogonalize, tile_width, tiled_factors
 
 BASES = ("orthogonal", "normal", "none")
@@ -26,10 +24,6 @@ SMALL_ELEMENTS = 2**14
 
 SLOW_ROWS = 64
 """Rows of a block whose number of columns can't be tiled: orthogonalizing them takes fifty times as long."""
-
-
-MAX_KERNEL = 64
-"""Entries of a kernel up to which all its axes are filtered by one matrix product."""
 
 
 @dataclass(frozen=True)
@@ -151,58 +145,3 @@ def waves(positions: Tensor, count: int, columns: int, generator: torch.Generato
     frequencies = math.pi * (2 * count) ** -torch.linspace(1, 0, pairs)
     angles = positions[:, None] * frequencies + 2 * math.pi * torch.rand(pairs, generator=generator)
     return math.sqrt(2) * torch.cat([angles.sin(), angles.cos()], dim=1)[:, :columns]
-
-
-def smooth_kernels(matrix: Tensor, layout: Layout, smoothness: Tensor) -> Tensor:
-    """Shape the spatial spectrum of convolution kernels: damp high frequencies, keep the total variance.
-
-    Trained kernels are smooth, large ones most of all (https://arxiv.org/abs/2210.03651).
-
-    Args:
-        matrix: White kernels, shape ``(rows, columns)``; columns end in the spatial axes.
-        layout: Of the parameter.
-        smoothness: Non-negative scalar; frequency ``f`` (half waves per kernel) is scaled by
-            ``exp(-smoothness * f**2 / 2)``; 0 leaves the matrix as it is.
-
-    Returns:
-        Same shape and variance.
-    """
-    sizes = layout.column_sizes[len(layout.column_sizes) - layout.spatial :]
-    if max(sizes, default=1) == 1:
-        return matrix
-    filters = [_filter(size, smoothness).to(matrix) for size in sizes]
-    if math.prod(sizes) <= MAX_KERNEL:
-        joint = filters[0]
-        for other in filters[1:]:
-            joint = torch.kron(joint, other)
-        return (matrix.reshape(-1, len(joint)) @ joint).reshape(matrix.shape)
-    kernels = matrix.reshape(-1, *sizes)
-    for axis, one in enumerate(filters, start=1):
-        kernels = torch.tensordot(kernels, one, dims=([axis], [0])).movedim(-1, axis)
-    return kernels.reshape(matrix.shape)
-
-
-def _filter(size: int, smoothness: Tensor) -> Tensor:
-    """Symmetric matrix that damps the frequencies along one axis."""
-    if smoothness.device.type == "cpu" and not smoothness.requires_grad:
-        return _known_filter(size, smoothness.item())
-    return _make_filter(size, smoothness)
-
-
-@lru_cache(maxsize=64)
-def _known_filter(size: int, smoothness: float) -> Tensor:
-    return _make_filter(size, torch.tensor(smoothness))
-
-
-def _make_filter(size: int, smoothness: Tensor) -> Tensor:
-    cosines = _cosines(size).to(smoothness)
-    spectrum = torch.exp(-0.5 * smoothness * torch.arange(size, device=smoothness.device) ** 2)
-    spectrum = spectrum * torch.rsqrt(spectrum.square().mean())
-    return cosines.mT @ (spectrum[:, None] * cosines)
-
-
-@lru_cache(maxsize=64)
-def _cosines(size: int) -> Tensor:
-    """Orthonormal cosine basis (DCT-II), shape ``(size, size)``, rows by frequency."""
-    waves = torch.cos(math.pi / size * (torch.arange(size) + 0.5) * torch.arange(size)[:, None])
-    return waves / waves.norm(dim=1, keepdim=True)

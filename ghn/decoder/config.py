@@ -32,8 +32,6 @@ class DecoderConfig:
     """Largest share (as a standard deviation) of the learned part."""
     max_gain: float = 1.0
     """Predicted gains stay within this factor of the scale rule; 1 fixes sizes, or short horizons game them."""
-    max_smoothing: float = 1.0
-    """The smoothness of kernels stays within this factor of its default; 1 fixes it, for the same reason."""
 
     def __post_init__(self) -> None:
         if self.base not in BASES or self.fan not in FANS:
@@ -48,12 +46,5 @@ class DecoderConfig:
             raise ConfigError(
                 f"output={self.output!r} has no scale for a base; set base='none' or use 'hyperfan'"
             )
-        if (
-            min(self.hidden, self.rank) < 1
-            or not 0 < self.max_trust < 1
-            or self.max_gain < 1
-            or self.max_smoothing < 1
-        ):
-            raise ConfigError(
-                "decoder needs hidden >= 1, rank >= 1, 0 < max_trust < 1, max_gain >= 1 and max_smoothing >= 1"
-            )
+        if min(self.hidden, self.rank) < 1 or not 0 < self.max_trust < 1 or self.max_gain < 1:
+            raise ConfigError("decoder needs hidden >= 1, rank >= 1, 0 < max_trust < 1 and max_gain >= 1")

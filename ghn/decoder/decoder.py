@@ -9,13 +9,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ghn.decoder.base import Draw, base_blocks, draw, smooth_kernels
-from ghn.decoder.chunks import Grid
+from ghn.decoder.base import Draw, base_blocks, draw
+from ghn.decoder.chunks import Block, Grid
 from ghn.decoder.config import DecoderConfig
 from ghn.decoder.layout import Layout
 from ghn.decoder.learned import Arrangement, Product
 from ghn.decoder.low_rank import FactorGenerator, generation_bytes, init_head_, product_norm, whiten
 from ghn.decoder.mip import shares
+from ghn.decoder.pixels import whiten_pixels
 from ghn.decoder.scale import Place, Scale, centre_tensor, places, scale_of
 from ghn.decoder.statistics import Statistics, StatisticsHead
 from ghn.errors import ConfigError
@@ -63,6 +64,8 @@ class _Recipe:
     scale: Scale
     kind: str
     """Of the base, if the scale is random."""
+    pixels: bool
+    """Whether the base is to suit natural images."""
     learned: bool
     """Whether there is a learned part."""
 
@@ -123,7 +126,6 @@ class _Coefficients:
     """On the centre."""
     base: Tensor
     product: Tensor
-    smoothness: Tensor
 
 
 def is_predicted(spec: ParamSpec) -> bool:
@@ -234,7 +236,9 @@ class Decoder(nn.Module):
             if kind == "orthogonal" and spec.role not in MIXING_ROLES and spec.numel < LARGE_TABLE:
                 kind = "normal"
             learned = kind == "none" or self._has_learned_part(place, scale)
-            recipes.append(_Recipe(number, spec, layout, Arrangement.of(spec, layout), scale, kind, learned))
+            pixels = place.pixels and kind != "none"
+            arrangement = Arrangement.of(spec, layout)
+            recipes.append(_Recipe(number, spec, layout, arrangement, scale, kind, pixels, learned))
         return recipes
 
     def _has_learned_part(self, place: Place, scale: Scale) -> bool:
@@ -256,7 +260,7 @@ class Decoder(nn.Module):
             trust, random = torch.where(random > 0, 1.0, trust), torch.zeros_like(random)
         base, product = shares(trust, random)
         sizes = statistics.gain * spread
-        return _Coefficients(statistics.gain, base * sizes, product * sizes, statistics.smoothness)
+        return _Coefficients(statistics.gain, base * sizes, product * sizes)
 
     def _factors(self, sides: tuple[Tensor, Tensor], group: Sequence[_Recipe]) -> Factors:
         """Row factors ``(tensors, rows, rank)`` and column factors ``(tensors, columns, rank)`` of one geometry."""
@@ -288,16 +292,22 @@ class Decoder(nn.Module):
         for block in base_blocks(recipe.kind, grid):
             if block.start >= end or block.start + block.height <= begin:
                 continue
-            make = partial(draw, recipe.kind, seed, recipe.spec.name, grid, block, device)
+            make = partial(_draw, recipe, seed, block, device)
             key = number, block.start
             drawn = remembered.recall(remembered.draws, key, make, lambda drawn: drawn.nbytes, memory)
             first = max(0, begin - block.start) // drawn.band
             last = min(drawn.bands, -(-(end - block.start) // drawn.band))
             step = max(1, memory // 16 // (4 * drawn.band * block.columns))
-            if recipe.arrangement.smooth:  # one product filters the whole block
-                first, last, step = 0, drawn.bands, drawn.bands
             for band in range(first, last, step):
                 yield _piece(recipe, drawn, (band, min(band + step, last)), coefficients, product)
+
+
+def _draw(recipe: _Recipe, seed: int, block: Block, device: torch.device) -> Draw:
+    drawn = draw(recipe.kind, seed, recipe.spec.name, recipe.arrangement.grid, block, device)
+    if not recipe.pixels:
+        return drawn
+    rows = drawn.make(0, drawn.bands, torch.ones((), device=device))
+    return Draw(block, block.height, whiten_pixels(rows, recipe.spec.shape[1:]))
 
 
 def _piece(
@@ -308,8 +318,6 @@ def _piece(
 
     def make(out: Tensor | None) -> Tensor:
         values = drawn.make(first, last, coefficients.base[recipe.number], out)
-        if recipe.arrangement.smooth:
-            values = smooth_kernels(values, recipe.layout, coefficients.smoothness[recipe.number])
         if product is not None:
             values = product.add(values, block, drawn.band, first)
         return values if out is None or values.data_ptr() == out.data_ptr() else out.copy_(values)

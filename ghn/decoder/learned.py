@@ -21,8 +21,6 @@ class Arrangement:
 
     grid: Grid
     transposed: bool
-    smooth: bool
-    """Whether memory rows end in the spatial axes of a kernel larger than a point."""
     columns: tuple[int, ...]
     """The layout's column axes in the order of memory."""
     inner: tuple[tuple[int, bool], ...] = ()
@@ -31,8 +29,6 @@ class Arrangement:
     @classmethod
     def of(cls, spec: ParamSpec, layout: Layout) -> "Arrangement":
         """Look at the axes of a parameter."""
-        kernel = spec.shape[len(spec.shape) - layout.spatial :]
-        smooth = max(kernel, default=1) > 1 and spec.axes[-layout.spatial :] == ("spatial",) * layout.spatial
         axes = layout.permutation[len(layout.permutation) - len(layout.column_sizes) :]
         columns = tuple(sorted(range(len(axes)), key=axes.__getitem__))
         # Axes of size one are nowhere: a convolution of single points is a matrix in order.
@@ -42,12 +38,12 @@ class Arrangement:
         is_column = [column for _, column in long]
         if is_column == sorted(is_column):
             together = _together(spec, layout)
-            return cls(Grid(layout.rows // together, together, layout.columns), False, smooth, columns)
+            return cls(Grid(layout.rows // together, together, layout.columns), False, columns)
         start = is_column.index(True)
         stop = is_column.index(False, start)
         parts = (long[:start], long[start:stop], long[stop:])
         grid = Grid(*(math.prod(size for size, _ in part) for part in parts))
-        return cls(grid, True, smooth, columns, tuple(long[stop:]))
+        return cls(grid, True, columns, tuple(long[stop:]))
 
 
 def _together(spec: ParamSpec, layout: Layout) -> int:

@@ -47,6 +47,13 @@ RELU_GAIN = math.sqrt(2)
 """He et al., https://arxiv.org/abs/1502.01852"""
 
 
+LAST_NORM = 1.75
+"""Of the normalization before the logits of language models, for the same reason as the next one."""
+
+HEAD_GAIN = 2.0
+"""Of classifiers of patches, whose inputs are normalized: logits differ from the start. With torch's default, small
+vision transformers and mixers end two to three points lower; convolutional networks lose by it (scripts/LOG.md)."""
+
 BATCH_STATISTICS = frozenset({"batch_norm", "group_norm", "instance_norm"})
 RECTIFIERS = ACTIVATIONS - {"sigmoid", "tanh", "hardsigmoid", "hardtanh"}
 
@@ -65,10 +72,16 @@ class Place:
     """The graph has a normalization somewhere."""
     tokens: bool = False
     """The graph looks tokens up, whose vectors start small."""
+    patches: bool = False
+    """The graph cuts images into patches, and has no other convolution over pixels or space."""
     edge: bool = False
     """The parameter's rows or columns are those of the model's inputs or outputs: pixels, tokens, classes. Between
     them, rows and columns are hidden units, which have no identity under a random base: nothing can be known of them
     before training."""
+    last: bool = False
+    """What the parameter's operation makes is read by the one that makes the model's output."""
+    pixels: bool = False
+    """The columns are the colours and pixels of an image, and normalizations alone read what is made of them."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +105,19 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     ends = {name for add in adds for name in add.branch_ends}
     kinds = {node.kind for node in graph.nodes}
     tokens = any(spec.role == "embedding" for spec in graph.params)
+    stems = {
+        spec.name
+        for spec in graph.params
+        if spec.node is not None and _fits_images(spec) and not first.isdisjoint(consumers[spec.node])
+    }
+    spatial = {spec.name for spec in graph.params if spec.role == "conv" and _kernel(spec) > 1}
     result = {}
     for spec in graph.params:
         if spec.node is None:
             continue
         operations = consumers[spec.node]
-        readers = frozenset(
-            graph.nodes[reader].kind for operation in operations for reader in consumers[operation]
-        )
+        after = {reader for operation in operations for reader in consumers[operation]}
+        readers = frozenset(graph.nodes[reader].kind for reader in after)
         result[spec.name] = Place(
             branches=len(adds) if spec.name in ends else 0,
             readers=readers,
@@ -107,8 +125,22 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             norms=bool(kinds & NORMS),
             tokens=tokens,
             edge="output" in readers or not first.isdisjoint(operations),
+            patches=bool(stems) and spatial <= stems and not tokens,
+            last=any(graph.nodes[end].kind == "output" for reader in after for end in consumers[reader]),
+            pixels=spec.name in stems and bool(readers) and readers <= NORMS,
         )
     return result
+
+
+def _fits_images(spec: ParamSpec) -> bool:
+    """Whether the columns of a parameter can be grey or coloured images, or videos."""
+    spatial = spec.axes.count("spatial")
+    return spec.role == "conv" and spec.groups == 1 and spatial > 1 and spec.shape[-spatial - 1] in (1, 3)
+
+
+def _kernel(spec: ParamSpec) -> int:
+    """Points of a convolution's kernel."""
+    return math.prod(size for size, axis in zip(spec.shape, spec.axes, strict=True) if axis == "spatial")
 
 
 def fans(spec: ParamSpec) -> tuple[float, float]:
@@ -153,6 +185,8 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
         channels = spec.shape[-1] if spec.shape else 1
         return Scale(0.0, DEFAULT_GAIN / math.sqrt(channels), random=True)
     centre = CENTRES.get(spec.role, 0.0) * (damping if spec.role in ("norm_weight", "layer_scale") else 1.0)
+    if spec.role == "norm_weight" and place.tokens and place.last:
+        centre *= LAST_NORM
     return Scale(centre, VECTOR_SPREAD * abs(centre) if centre else BIAS_SPREAD, random=False)
 
 
@@ -165,6 +199,10 @@ def _mixing_spread(spec: ParamSpec, place: Place, fan: str, damping: float) -> f
         return damping * RELU_GAIN / math.sqrt(fan_out)  # He et al. in the backward direction, as ResNets do
     if not place.norms and place.readers & RECTIFIERS:
         return damping * RELU_GAIN / math.sqrt(fan_in)  # nothing else keeps the size of activations
+    if spec.role == "linear" and place.tokens and place.readers & RECTIFIERS:
+        return 1 / math.sqrt(fan_in)  # zoos start language models with half of that, and end higher
+    if spec.role == "linear" and place.patches and "output" in place.readers:
+        return HEAD_GAIN / math.sqrt(fan_in)
     if spec.role == "linear" and not place.attention and "output" not in place.readers:
         return math.sqrt(2 / (fan_in + fan_out))  # Glorot, undamped, as MLP-Mixers do
     return damping * DEFAULT_GAIN / math.sqrt(fan_in)

@@ -16,12 +16,10 @@ class Statistics:
     """Factor on the spread (and on the centre) given by the scale rule."""
     trust: Tensor
     """Standard-deviation share of the learned part, in (0, max_trust)."""
-    smoothness: Tensor
-    """Damping of high spatial frequencies, see ``smooth_kernels``."""
 
 
-START_TRUST, START_SMOOTHNESS = 0.1, 0.05
-"""Statistics of the untrained hypernetwork."""
+START_TRUST = 0.1
+"""Of the untrained hypernetwork."""
 
 
 class StatisticsHead(nn.Module):
@@ -30,7 +28,7 @@ class StatisticsHead(nn.Module):
     def __init__(self, embedding: int, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.net = nn.Sequential(nn.Linear(embedding, config.hidden), nn.GELU(), nn.Linear(config.hidden, 3))
+        self.net = nn.Sequential(nn.Linear(embedding, config.hidden), nn.GELU(), nn.Linear(config.hidden, 2))
         last = self.net[-1]
         assert isinstance(last, nn.Linear)
         nn.init.normal_(last.weight, std=1e-3)
@@ -42,14 +40,13 @@ class StatisticsHead(nn.Module):
 
     def defaults(self, like: Tensor) -> Statistics:
         """What an untrained head predicts, for as many tensors as ``like`` has rows."""
-        return self._bounded(like.new_zeros(like.shape[0], 3))
+        return self._bounded(like.new_zeros(like.shape[0], 2))
 
     def _bounded(self, raw: Tensor) -> Statistics:
         config = self.config
-        gain, trust, smoothness = raw.unbind(-1)
+        gain, trust = raw.unbind(-1)
         start = torch.logit(torch.tensor(START_TRUST / config.max_trust)).item()
         return Statistics(
             gain=config.max_gain ** torch.tanh(gain),
             trust=config.max_trust * torch.sigmoid(trust + start),
-            smoothness=START_SMOOTHNESS * config.max_smoothing ** torch.tanh(smoothness),
         )

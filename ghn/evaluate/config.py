@@ -46,7 +46,7 @@ class EvaluateConfig:
     """Training steps of a run; evaluated at every tenth part."""
     transfer_steps: int = 60
     """The same for transfer data."""
-    eval_samples: int = 2000
+    eval_samples: int = 1000
     """Images of each evaluation; a quarter as many texts, which hold many predictions each."""
     max_parameters: int = 11_300_000
     """Larger architectures of the list are left out."""

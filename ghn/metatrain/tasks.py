@@ -77,7 +77,7 @@ class ImageTask:
         return {"num_classes": self.data.classes}
 
     def example(self, batch: tuple[Tensor, ...]) -> Tensor:
-        """Images ``(batch, 3, side, side)``."""
+        """Images ``(batch, 3, side, side)``; convolutions run faster with channels last."""
         return self._normalized(batch[0].cpu())
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
@@ -86,7 +86,7 @@ class ImageTask:
 
     def _normalized(self, pixels: Tensor) -> Tensor:
         mean, std = (values.to(pixels.device)[:, None, None] for values in (self.data.mean, self.data.std))
-        return (pixels - mean) / std
+        return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass

@@ -184,7 +184,7 @@ def _train(
     config: MetaTrainConfig,
     accelerator: Accelerator,
 ) -> Lesson:
-    model = target.model.to(accelerator.device)
+    model = target.model.to(accelerator.device).to(memory_format=torch.channels_last)
     with torch.no_grad():
         parameters = dict(model.named_parameters())
         for name, values in predicted.items():

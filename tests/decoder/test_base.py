@@ -1,11 +1,11 @@
-"""Random bases: keyed, orthogonal by block, the same bits for every part, smooth without losing variance."""
+"""Random bases: keyed, orthogonal by block, the same bits for every part."""
 
 import math
 
 import pytest
 import torch
 
-from ghn.decoder.base import base_blocks, draw, smooth_kernels, waves
+from ghn.decoder.base import base_blocks, draw, waves
 from ghn.decoder.chunks import BLOCK_ELEMENTS, Grid, keyed_generator
 from ghn.decoder.layout import Layout
 from ghn.decoder.orthogonal import orthogonalize, tile_width, tiled_factors
@@ -129,26 +129,6 @@ def test_orthogonal_blocks_have_unit_root_mean_square(shape):
     gram = block @ block.mT if shape[-2] < shape[-1] else block.mT @ block
     eye = torch.eye(min(shape[-2:])) * max(shape[-2:])
     torch.testing.assert_close(gram, eye.expand_as(gram), atol=1e-3, rtol=0)
-
-
-@pytest.mark.parametrize("smoothness", [0.0, 0.05, 0.5])
-@pytest.mark.parametrize(
-    ("shape", "axes"), [((64, 16, 7, 7), "out in spatial spatial"), ((256, 1, 9), "out one spatial")]
-)
-def test_smoothing_keeps_the_variance(smoothness, shape, axes):
-    form = layout(shape, axes)
-    white = base_matrix("normal", 0, "p", Grid(1, form.rows, form.columns), CPU)
-    smooth = smooth_kernels(white, form, torch.tensor(smoothness))
-    assert smooth.std().item() == pytest.approx(white.std().item(), rel=0.1)
-    kernels = smooth.reshape(-1, *shape[2:])
-    neighbours = (kernels[..., 1:] * kernels[..., :-1]).mean() / kernels.square().mean()
-    expected = pytest.approx(0, abs=0.05) if smoothness == 0 else pytest.approx(0.5, abs=0.48)
-    assert neighbours.item() == expected
-
-
-def test_smoothing_leaves_matrices_alone():
-    white = torch.randn(4, 6)
-    assert smooth_kernels(white, layout((4, 6)), torch.tensor(1.0)) is white
 
 
 @pytest.mark.parametrize("columns", [64, 7, 2])

@@ -116,7 +116,8 @@ def _settings(config: EvaluateConfig, preset: str, folder: Path) -> dict[str, An
     path = folder / SETTINGS
     before = json.loads(path.read_text()) if path.exists() else {}
     digest = before.get("checkpoint_digest")
-    if {*config.arms, *config.transfer_arms} & {*NEEDS_CHECKPOINT}:
+    transfer = config.transfer_images or config.transfer_text
+    if {*config.arms, *(config.transfer_arms if transfer else ())} & {*NEEDS_CHECKPOINT}:
         weights = load_hypernetwork(config.checkpoint).state_dict()
         content = b"".join(value.numpy().tobytes() for value in weights.values())
         found = hashlib.sha256(content).hexdigest()[:16]

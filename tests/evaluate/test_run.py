@@ -111,6 +111,7 @@ def test_rates_are_tried_until_a_better_one_is_inside(options: dict, monkeypatch
 
 
 def test_another_checkpoint_is_refused(options: dict, tmp_path: Path) -> None:
+    evaluate_command(**{**options, "checkpoint": "never/read"}, inits=["random"])
     evaluate_command(**options, inits=["random", "ghn"])
     torch.manual_seed(1)
     GHN(GHNConfig(encoder=EncoderConfig(hidden=16, layers=1, heads=2))).save_pretrained(tmp_path / "net2")

@@ -54,6 +54,9 @@ HEAD_GAIN = 2.0
 """Of classifiers of patches, whose inputs are normalized: logits differ from the start. With torch's default, small
 vision transformers and mixers end two to three points lower; convolutional networks lose by it (scripts/LOG.md)."""
 
+LEAST_PIXELS = 16
+"""Of a kernel whose spectrum is shaped: filters of 3×3 gain nothing by it, or lose."""
+
 BATCH_STATISTICS = frozenset({"batch_norm", "group_norm", "instance_norm"})
 RECTIFIERS = ACTIVATIONS - {"sigmoid", "tanh", "hardsigmoid", "hardtanh"}
 
@@ -81,7 +84,7 @@ class Place:
     last: bool = False
     """What the parameter's operation makes is read by the one that makes the model's output."""
     pixels: bool = False
-    """The columns are the colours and pixels of an image, and normalizations alone read what is made of them."""
+    """The columns are the colours and many pixels of an image, and norms alone read what is made of them."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,10 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             edge="output" in readers or not first.isdisjoint(operations),
             patches=bool(stems) and spatial <= stems and not tokens,
             last=any(graph.nodes[end].kind == "output" for reader in after for end in consumers[reader]),
-            pixels=spec.name in stems and bool(readers) and readers <= NORMS,
+            pixels=spec.name in stems
+            and _kernel(spec) >= LEAST_PIXELS
+            and bool(readers)
+            and readers <= NORMS,
         )
     return result
 

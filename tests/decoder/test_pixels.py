@@ -55,9 +55,9 @@ def test_one_channel_and_volumes_have_no_colours_and_kernels_of_points_no_freque
     ("model", "expected"),
     [
         ("timm:test_vit", set()),  # no normalization reads it
-        ("timm:test_resnet", {"conv1.0.weight"}),
+        ("timm:test_resnet", set()),  # kernels of 3×3
         ("timm:test_convnext", {"stem.0.weight"}),
-        ("torchvision:mobilenet_v3_small", {"features.0.0.weight"}),
+        ("torchvision:resnet18", {"conv1.weight"}),
         ("torchvision:r3d_18", {"stem.0.weight"}),
         ("timm:swin_tiny_patch4_window7_224", {"patch_embed.proj.weight"}),
         ("hf:bert", set()),

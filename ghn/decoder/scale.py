@@ -54,6 +54,10 @@ HEAD_GAIN = 2.0
 """Of classifiers of patches, whose inputs are normalized: logits differ from the start. With torch's default, small
 vision transformers and mixers end two to three points lower; convolutional networks lose by it (scripts/LOG.md)."""
 
+HEAD_WIDTH = 128
+"""Inputs from which classifiers of other images start smaller than torch's default, as 1/fan_in: each step of an
+optimizer such as Adam changes their logits in proportion to fan_in (https://arxiv.org/abs/2203.03466)."""
+
 LEAST_PIXELS = 16
 """Of a kernel whose spectrum is shaped: filters of 3×3 gain nothing by it, or lose."""
 
@@ -207,8 +211,9 @@ def _mixing_spread(spec: ParamSpec, place: Place, fan: str, damping: float) -> f
         return damping * RELU_GAIN / math.sqrt(fan_in)  # nothing else keeps the size of activations
     if spec.role == "linear" and place.tokens and place.readers & RECTIFIERS:
         return 1 / math.sqrt(fan_in)  # zoos start language models with half of that, and end higher
-    if spec.role == "linear" and place.patches and "output" in place.readers:
-        return HEAD_GAIN / math.sqrt(fan_in)
+    if spec.role == "linear" and not place.tokens and "output" in place.readers:
+        gain = HEAD_GAIN if place.patches else DEFAULT_GAIN * min(1, math.sqrt(HEAD_WIDTH / fan_in))
+        return gain / math.sqrt(fan_in)
     if spec.role == "linear" and not place.attention and "output" not in place.readers:
         return math.sqrt(2 / (fan_in + fan_out))  # Glorot, undamped, as MLP-Mixers do
     return damping * DEFAULT_GAIN / math.sqrt(fan_in)

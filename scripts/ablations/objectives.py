@@ -5,12 +5,11 @@
 
 Compute is counted in forward and backward passes of targets; a prediction, with the hypernetwork's own gradient, costs
 about as much as ``PREDICTION`` of them (benchmarks/metatrain.py). Each hypernetwork is then judged by what users do:
-training architectures that it never saw, from its predictions, at two rates, beside its own base and the zoo's weights.
+training held-out architectures from its predictions, at two rates, beside its own base and the zoo's weights.
 """
 
 import math
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -20,15 +19,19 @@ import typer
 from common import RESULTS, SMALL, plot_lines, train_variant, write_rows
 from rich.console import Console
 
+from ghn.evaluate.config import EvaluateConfig, cases, comparison
+from ghn.evaluate.statistics import at_share, sem
 from ghn.finetune.choose import batches_of, make_task
 from ghn.finetune.config import CompareConfig
 from ghn.finetune.loop import Budget, make_accelerator, train_run
 from ghn.finetune.results import Run, best_runs, mean_curve
 from ghn.hypernetwork import GHN, GHNConfig
 from ghn.metatrain.config import MetaTrainConfig
-from ghn.spaces import Architecture, Space
 
 PREDICTION = 4
+
+HELD_OUT = ("mobilenetv3-11x48", "swin-6x192", "opt-6x256", "gpt_neox-6x256")
+"""Two of images and two of text, of families that are not trained on."""
 
 _DEFAULT = replace(SMALL, inner_batch_size=16, ghn=GHNConfig())
 _REGRESSION = replace(_DEFAULT, objective="regression", trust_penalty=1e-3, image_trust_penalty=1e-3)
@@ -48,20 +51,21 @@ VARIANTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """One start on one unseen architecture, at its best rate."""
+    """One start on one held-out architecture, at its best rate; means over the seeds."""
 
     start: str
     updates: int
     seconds: float
     """Of meta-training."""
     architecture: str
-    task: str
     lr: float
     first: float
     """Metric before training: accuracy, or negative bits per byte."""
     early: float
     """After a fifth of the steps."""
     final: float
+    final_sem: float
+    """Standard error over the seeds."""
 
 
 def updates_for(config: MetaTrainConfig, passes: int) -> int:
@@ -72,61 +76,51 @@ def updates_for(config: MetaTrainConfig, passes: int) -> int:
     return max(2, round(passes / cost))
 
 
-def unseen(config: MetaTrainConfig, count: int) -> Iterator[Architecture]:
-    """Architectures under another seed, as many of images as of text."""
-    space = Space(
-        scale=config.scale,
-        image_size=config.image_size,
-        sequence_length=config.sequence_length,
-        vocabulary=384,
-    )
-    for number in range(count):
-        for task in ("images", "text"):
-            yield space.draw(task, number, seed=1000)
-
-
 def judge(
     start: str,
     arm: str,
     config: MetaTrainConfig,
     checkpoint: str,
-    count: int,
     steps: int,
     trained: tuple[int, float],
 ) -> tuple[list[Judged], list[list[Run]]]:
-    """Train unseen architectures from one start, each at two rates."""
+    """Train the held-out architectures from one start, each at two rates with three seeds."""
+    held = EvaluateConfig(
+        images=config.images,
+        text=config.text,
+        transfer_images="",
+        transfer_text="",
+        image_size=config.image_size,
+        sequence_length=config.sequence_length,
+        checkpoint=checkpoint or None,
+        lr=CompareConfig().lr,
+        steps=steps,
+        eval_samples=500,
+        device="cpu",
+    )
     found, chosen = [], []
-    for architecture in unseen(config, count):
-        text = architecture.task == "text"
-        plan = CompareConfig(
-            model=architecture.spec,
-            model_kwargs=architecture.kwargs,
-            dataset=config.text if text else config.images,
-            image_size=None if text else config.image_size,
-            sequence_length=config.sequence_length if text else None,
-            checkpoint=checkpoint or None,
-            inits=(arm,),
-            steps=steps,
-            batch_size=8 if text else 32,
-            eval_samples=64 if text else 320,
-            device="cpu",
-        )
+    for case in (case for name in HELD_OUT for case in cases(held, name)):
+        plan = comparison(held, case, arm, "")
         accelerator, task = make_accelerator(plan), make_task(plan)
         budget = Budget.of(plan, task, *batches_of(plan, task))
-        runs = [train_run(task, plan, budget, accelerator, arm, 0, rate) for rate in plan.lr]
+        runs = [
+            train_run(task, plan, budget, accelerator, arm, seed, rate)
+            for seed in plan.seeds
+            for rate in plan.lr
+        ]
         best = best_runs(runs, arm)
         metrics = [metric for _, metric, _ in mean_curve(best, "metric")]
-        name = f"{architecture.family}-{architecture.depth}x{architecture.width}"
-        figures = {"first": metrics[0], "early": metrics[len(metrics) // 5], "final": metrics[-1]}
         found.append(
             Judged(
                 start=start,
                 updates=trained[0],
                 seconds=trained[1],
-                architecture=name,
-                task=architecture.task,
+                architecture=case.name,
                 lr=best[0].lr,
-                **figures,
+                first=metrics[0],
+                early=metrics[len(metrics) // 5],
+                final=metrics[-1],
+                final_sem=sem(at_share(best, 1.0)) or 0.0,
             )
         )
         chosen.append(best)
@@ -135,8 +129,7 @@ def judge(
 
 def main(
     passes: Annotated[int, typer.Option(help="Compute of each variant.")] = 4000,
-    architectures: Annotated[int, typer.Option(help="Unseen ones to judge by, of each kind of data.")] = 3,
-    steps: Annotated[int, typer.Option(help="Training steps of those.")] = 100,
+    steps: Annotated[int, typer.Option(help="Training steps of the architectures to judge by.")] = 100,
     images: str = SMALL.images,
     text: str = SMALL.text,
     output: Path = RESULTS,
@@ -162,20 +155,21 @@ def main(
                 arm,
                 replace(SMALL, **data),
                 checkpoint,
-                architectures,
                 steps,
                 trained.get(name, (0, 0.0)),
             )
             rows += judged
             write_rows("objectives", rows, output)
-    for task, offset in (("images", 0), ("text", 1)):
+    for task, mine in (("images", slice(0, 2)), ("text", slice(2, 4))):
         lines = {}
         for name, groups in curves.items():
-            each = [mean_curve(runs, "metric") for runs in groups[offset::2]]
+            each = [mean_curve(runs, "metric") for runs in groups[mine]]
             means = [fmean(curve[point][1] for curve in each) for point in range(len(each[0]))]
             lines[name] = ([step for step, *_ in each[0]], means)
         label = "accuracy" if task == "images" else "−bits per byte"
-        plot_lines(f"objectives-{task}", lines, output, "step", f"{label}, mean of unseen architectures")
+        plot_lines(
+            f"objectives-{task}", lines, output, "step", f"{label}, mean of two held-out architectures"
+        )
 
 
 if __name__ == "__main__":

@@ -65,6 +65,13 @@ def test_positions_match_patches_and_stay_below_tokens():
         assert rule.random and rule.spread == pytest.approx(expected)
 
 
+def test_wide_classifiers_of_convolutional_networks_start_smaller():
+    place = Place(readers=frozenset({"output"}), norms=True)
+    narrow, wide = (scale_of(spec("linear", (10, width), "out in"), place, "zoo") for width in (128, 512))
+    assert narrow.spread == pytest.approx(math.sqrt(1 / 3 / 128))
+    assert wide.spread == pytest.approx(narrow.spread / 4)
+
+
 def test_vectors_start_at_their_neutral_value():
     assert scale_of(spec("norm_weight", (8,), "channel"), Place(), "zoo").centre == 1
     assert scale_of(spec("bias", (8,), "channel"), Place(), "zoo").centre == 0

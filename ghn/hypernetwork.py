@@ -272,9 +272,13 @@ class GHN(
             The address of the commit, if it was pushed to the hub.
 
         Raises:
-            OutputError: If the folder can't be written.
+            OutputError: If the folder can't be written, or the hypernetwork has no values: on the meta device.
         """
         folder = Path(save_directory)
+        if self.device.type == "meta":
+            raise OutputError(
+                "a hypernetwork on the meta device has no values to save; load or train it first"
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._write_parts(folder)

@@ -1,5 +1,6 @@
 """The hypernetwork as its users meet it: predictions, files, and refusals."""
 
+import copy
 import json
 
 import pytest
@@ -166,3 +167,9 @@ def test_models_on_the_meta_device_get_real_predictions(tiny_ghn):
 def test_a_mapping_configures(tiny_ghn):
     assert GHN(tiny_ghn.config.to_dict()).config == tiny_ghn.config
     assert GHN().config == GHNConfig()
+
+
+def test_a_hypernetwork_without_values_is_not_saved(tiny_ghn, tmp_path):
+    with pytest.raises(OutputError, match="meta device has no values"):
+        copy.deepcopy(tiny_ghn).to("meta").save_pretrained(tmp_path / "net")
+    assert not (tmp_path / "net").exists()

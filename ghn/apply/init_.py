@@ -103,15 +103,22 @@ def check_numbers(seed: int, memory: int = MIN_MEMORY) -> None:
 def _told_if_half_done(model: nn.Module) -> Iterator[None]:
     """Say after a failure that a model with values is in between; one on the meta device is put back."""
     real = any(not parameter.is_meta for parameter in model.parameters())
+    half_done = (
+        "some of its parameters may be predicted by now and others not; construct it again, or on the meta device, "
+        "where a failure changes nothing"
+    )
     try:
         yield
+    except KeyboardInterrupt as interrupt:
+        if real:
+            interrupt.add_note(f"Writing {type(model).__name__} was interrupted: {half_done}.")
+        raise
     except (MemoryError, RuntimeError) as error:  # out of memory, a device that is gone
         if not real:
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise PredictionError(
-            f"writing {type(model).__name__} failed midway ({reason}): some of its parameters may be predicted by now "
-            "and others not; construct it again, or on the meta device, where a failure changes nothing"
+            f"writing {type(model).__name__} failed midway ({reason}): {half_done}"
         ) from error
 
 

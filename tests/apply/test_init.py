@@ -158,6 +158,16 @@ def test_a_failure_midway_is_told(tiny_ghn, monkeypatch, error, device):
     assert caught.value.__cause__ is error
 
 
+def test_an_interruption_midway_is_told(tiny_ghn, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Place, "write", interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        tiny_ghn.init_(_model(), X)
+    assert "some of its parameters may be predicted" in caught.value.__notes__[0]
+
+
 @pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile], ids=["DataParallel", "compile"])
 def test_wrapped_models(tiny_ghn, wrap):
     model, plain = _model(), _model()

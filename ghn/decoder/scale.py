@@ -27,6 +27,11 @@ CENTRES = {
 }
 """Value around which a vector is predicted; 0 for roles not listed."""
 
+OPEN_BIAS = 1.0
+"""Of a batch normalization that activations alone read, in standard deviations of what they read: five in six pass
+instead of half, and the network is closer to a linear one. Convolutional networks end one to nine points higher; behind
+other normalizations, which keep the mean of the next layer, it costs as much (scripts/LOG.md)."""
+
 VECTOR_SPREAD = 0.25
 """Spread of a vector around its centre at full trust, relative to the centre."""
 
@@ -55,8 +60,8 @@ HEAD_GAIN = 2.0
 vision transformers and mixers end two to three points lower; convolutional networks lose by it (scripts/LOG.md)."""
 
 HEAD_WIDTH = 128
-"""Inputs from which classifiers of other images start smaller than torch's default, as 1/fan_in: each step of an
-optimizer such as Adam changes their logits in proportion to fan_in (https://arxiv.org/abs/2203.03466)."""
+"""Inputs from which classifiers of networks with batch normalization start smaller than torch's default, as 1/fan_in:
+each step of an optimizer such as Adam changes their logits in proportion to fan_in (https://arxiv.org/abs/2203.03466)."""
 
 LEAST_PIXELS = 16
 """Of a kernel whose spectrum is shaped: filters of 3×3 gain nothing by it, or lose."""
@@ -70,13 +75,15 @@ class Place:
     """What the graph says about one parameter's surroundings."""
 
     branches: int = 0
-    """Residual additions in the whole graph if this tensor ends a residual branch, else 0."""
+    """Residual additions in the whole graph if this tensor or the norm that it shifts ends a residual branch, or 0."""
     readers: frozenset[str] = frozenset()
     """Kinds of the operations that read the result of the parameter's own operation."""
     attention: bool = False
     """The graph has attention: a transformer."""
-    norms: bool = False
-    """The graph has a normalization somewhere."""
+    batch: bool = False
+    """The parameter belongs to a batch normalization."""
+    norms: frozenset[str] = frozenset()
+    """Kinds of normalization that the graph has anywhere."""
     tokens: bool = False
     """The graph looks tokens up, whose vectors start small."""
     patches: bool = False
@@ -110,6 +117,12 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     first = {operation for index in inputs for operation in consumers[index]}
     adds = residual_adds(graph)
     ends = {name for add in adds for name in add.branch_ends}
+    ending = {
+        operation
+        for spec in graph.params
+        if spec.name in ends and spec.node is not None
+        for operation in consumers[spec.node]
+    }
     kinds = {node.kind for node in graph.nodes}
     tokens = any(spec.role == "embedding" for spec in graph.params)
     stems = {
@@ -125,11 +138,14 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
         operations = consumers[spec.node]
         after = {reader for operation in operations for reader in consumers[operation]}
         readers = frozenset(graph.nodes[reader].kind for reader in after)
+        shifts_end = spec.role == "norm_bias" and not ending.isdisjoint(operations)
+        ends_branch = spec.name in ends or shifts_end
         result[spec.name] = Place(
-            branches=len(adds) if spec.name in ends else 0,
+            branches=len(adds) if ends_branch else 0,
             readers=readers,
+            batch=all(graph.nodes[operation].kind == "batch_norm" for operation in operations),
             attention="attention" in kinds,
-            norms=bool(kinds & NORMS),
+            norms=frozenset(kinds & NORMS),
             tokens=tokens,
             edge="output" in readers or not first.isdisjoint(operations),
             patches=bool(stems) and spatial <= stems and not tokens,
@@ -194,7 +210,11 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
     if spec.role in TABLE_ROLES:
         channels = spec.shape[-1] if spec.shape else 1
         return Scale(0.0, DEFAULT_GAIN / math.sqrt(channels), random=True)
-    centre = CENTRES.get(spec.role, 0.0) * (damping if spec.role in ("norm_weight", "layer_scale") else 1.0)
+    centre = CENTRES.get(spec.role, 0.0)
+    if spec.role == "norm_bias" and place.batch and place.readers and place.readers <= RECTIFIERS:
+        centre = OPEN_BIAS
+    if spec.role in ("norm_weight", "norm_bias", "layer_scale"):
+        centre *= damping
     if spec.role == "norm_weight" and place.tokens and place.last:
         centre *= LAST_NORM
     return Scale(centre, VECTOR_SPREAD * abs(centre) if centre else BIAS_SPREAD, random=False)
@@ -212,7 +232,9 @@ def _mixing_spread(spec: ParamSpec, place: Place, fan: str, damping: float) -> f
     if spec.role == "linear" and place.tokens and place.readers & RECTIFIERS:
         return 1 / math.sqrt(fan_in)  # zoos start language models with half of that, and end higher
     if spec.role == "linear" and not place.tokens and "output" in place.readers:
-        gain = HEAD_GAIN if place.patches else DEFAULT_GAIN * min(1, math.sqrt(HEAD_WIDTH / fan_in))
+        gain = HEAD_GAIN if place.patches else DEFAULT_GAIN
+        if "batch_norm" in place.norms:
+            gain *= min(1, math.sqrt(HEAD_WIDTH / fan_in))
         return gain / math.sqrt(fan_in)
     if spec.role == "linear" and not place.attention and "output" not in place.readers:
         return math.sqrt(2 / (fan_in + fan_out))  # Glorot, undamped, as MLP-Mixers do

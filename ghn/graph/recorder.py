@@ -249,10 +249,11 @@ class Recorder(TorchDispatchMode):
             if call.schema.kind in MOVES:
                 placed = map_tensors(lambda tensor: operands.get(id(tensor)), (call.args, call.kwargs))
                 replay = (call.func, *placed)
+            kind = call.schema.kind
+            if kind == "hardtanh" and arguments.get("min_val") == 0:
+                kind = "relu6"  # as torch itself runs it
             node = self._add(
-                RawNode(
-                    call.schema.kind, name, self._module, inputs, shape, arguments, taken=taken, call=replay
-                )
+                RawNode(kind, name, self._module, inputs, shape, arguments, taken=taken, call=replay)
             )
         for number, tensor in enumerate(outputs):
             self._remember(tensor, node, number)

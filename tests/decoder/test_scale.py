@@ -66,10 +66,36 @@ def test_positions_match_patches_and_stay_below_tokens():
 
 
 def test_wide_classifiers_of_convolutional_networks_start_smaller():
-    place = Place(readers=frozenset({"output"}), norms=True)
+    place = Place(readers=frozenset({"output"}), norms=frozenset({"batch_norm"}))
     narrow, wide = (scale_of(spec("linear", (10, width), "out in"), place, "zoo") for width in (128, 512))
     assert narrow.spread == pytest.approx(math.sqrt(1 / 3 / 128))
     assert wide.spread == pytest.approx(narrow.spread / 4)
+
+
+def test_batch_normalizations_before_activations_let_most_pass():
+    body = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)
+    )
+    body.extend([nn.Conv2d(8, 8, 1), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 3)])
+    graph = trace(body, torch.zeros(2, 3, 8, 8))
+    surroundings = places(graph)
+    centres = {
+        entry.name: scale_of(entry, surroundings[entry.name], "zoo").centre
+        for entry in graph.params
+        if entry.role == "norm_bias"
+    }
+    assert centres == {"1.bias": 1.0, "4.bias": 0.0, "6.bias": 0.0}
+
+
+def test_the_shift_at_the_end_of_a_branch_is_damped_with_its_weight():
+    graph = trace(load_model("timm:cspdarknet53", device="meta"))
+    surroundings = places(graph)
+    weight, bias = (
+        next(entry for entry in graph.params if entry.name == f"stages.1.blocks.0.conv2.bn.{kind}")
+        for kind in ("weight", "bias")
+    )
+    rules = [scale_of(entry, surroundings[entry.name], "zoo") for entry in (weight, bias)]
+    assert rules[0].centre == rules[1].centre < 0.5
 
 
 def test_vectors_start_at_their_neutral_value():

@@ -113,35 +113,29 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     consumers: dict[int, list[int]] = defaultdict(list)
     for edge in graph.edges:
         consumers[edge.source].append(edge.target)
+    attached = [(spec, consumers[spec.node]) for spec in graph.params if spec.node is not None]
     inputs = [node.index for node in graph.nodes if node.kind == "input"]
     first = {operation for index in inputs for operation in consumers[index]}
     adds = residual_adds(graph)
     ends = {name for add in adds for name in add.branch_ends}
-    ending = {
-        operation
-        for spec in graph.params
-        if spec.name in ends and spec.node is not None
-        for operation in consumers[spec.node]
+    ending = {operation for spec, operations in attached if spec.name in ends for operation in operations}
+    ends |= {
+        spec.name
+        for spec, operations in attached
+        if spec.role == "norm_bias" and not ending.isdisjoint(operations)
     }
     kinds = {node.kind for node in graph.nodes}
     tokens = any(spec.role == "embedding" for spec in graph.params)
     stems = {
-        spec.name
-        for spec in graph.params
-        if spec.node is not None and _fits_images(spec) and not first.isdisjoint(consumers[spec.node])
+        spec.name for spec, operations in attached if _fits_images(spec) and not first.isdisjoint(operations)
     }
     spatial = {spec.name for spec in graph.params if spec.role == "conv" and _kernel(spec) > 1}
     result = {}
-    for spec in graph.params:
-        if spec.node is None:
-            continue
-        operations = consumers[spec.node]
+    for spec, operations in attached:
         after = {reader for operation in operations for reader in consumers[operation]}
         readers = frozenset(graph.nodes[reader].kind for reader in after)
-        shifts_end = spec.role == "norm_bias" and not ending.isdisjoint(operations)
-        ends_branch = spec.name in ends or shifts_end
         result[spec.name] = Place(
-            branches=len(adds) if ends_branch else 0,
+            branches=len(adds) if spec.name in ends else 0,
             readers=readers,
             batch=all(graph.nodes[operation].kind == "batch_norm" for operation in operations),
             attention="attention" in kinds,

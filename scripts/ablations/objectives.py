@@ -30,8 +30,11 @@ from ghn.metatrain.config import MetaTrainConfig
 
 PREDICTION = 4
 
-HELD_OUT = ("mobilenetv3-11x48", "swin-6x192", "opt-6x256", "gpt_neox-6x256")
-"""Two of images and two of text, of families that are not trained on."""
+HELD_OUT = {
+    "images": ("mobilenetv3-11x48", "swin-6x192"),
+    "text": ("opt-6x256", "gpt_neox-6x256"),
+}
+"""Architectures to judge by, of families that are not trained on."""
 
 _DEFAULT = replace(SMALL, inner_batch_size=16, ghn=GHNConfig())
 _REGRESSION = replace(_DEFAULT, objective="regression", trust_penalty=1e-3, image_trust_penalty=1e-3)
@@ -83,8 +86,12 @@ def judge(
     checkpoint: str,
     steps: int,
     trained: tuple[int, float],
-) -> tuple[list[Judged], list[list[Run]]]:
-    """Train the held-out architectures from one start, each at two rates with three seeds."""
+) -> tuple[list[Judged], dict[str, list[Run]]]:
+    """Train the held-out architectures from one start, each at two rates with three seeds.
+
+    Returns:
+        A row for each, and by architecture the runs of its best rate.
+    """
     held = EvaluateConfig(
         images=config.images,
         text=config.text,
@@ -98,8 +105,9 @@ def judge(
         eval_samples=500,
         device="cpu",
     )
-    found, chosen = [], []
-    for case in (case for name in HELD_OUT for case in cases(held, name)):
+    found, chosen = [], {}
+    for name in (name for names in HELD_OUT.values() for name in names):
+        (case,) = cases(held, name)
         plan = comparison(held, case, arm, "")
         accelerator, task = make_accelerator(plan), make_task(plan)
         budget = Budget.of(plan, task, *batches_of(plan, task))
@@ -115,7 +123,7 @@ def judge(
                 start=start,
                 updates=trained[0],
                 seconds=trained[1],
-                architecture=case.name,
+                architecture=name,
                 lr=best[0].lr,
                 first=metrics[0],
                 early=metrics[len(metrics) // 5],
@@ -123,7 +131,7 @@ def judge(
                 final_sem=sem(at_share(best, 1.0)) or 0.0,
             )
         )
-        chosen.append(best)
+        chosen[name] = best
     return found, chosen
 
 
@@ -136,7 +144,7 @@ def main(
 ) -> None:
     """Meta-train the variants and judge them."""
     rows: list[Judged] = []
-    curves: dict[str, list[list[Run]]] = {}
+    curves: dict[str, dict[str, list[Run]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         untrained = Path(folder) / "untrained"
         GHN(_DEFAULT.ghn).save_pretrained(untrained)
@@ -160,16 +168,14 @@ def main(
             )
             rows += judged
             write_rows("objectives", rows, output)
-    for task, mine in (("images", slice(0, 2)), ("text", slice(2, 4))):
+    for task, architectures in HELD_OUT.items():
         lines = {}
-        for name, groups in curves.items():
-            each = [mean_curve(runs, "metric") for runs in groups[mine]]
+        for name, chosen in curves.items():
+            each = [mean_curve(chosen[architecture], "metric") for architecture in architectures]
             means = [fmean(curve[point][1] for curve in each) for point in range(len(each[0]))]
             lines[name] = ([step for step, *_ in each[0]], means)
         label = "accuracy" if task == "images" else "−bits per byte"
-        plot_lines(
-            f"objectives-{task}", lines, output, "step", f"{label}, mean of two held-out architectures"
-        )
+        plot_lines(f"objectives-{task}", lines, output, "step", f"{label}, mean of held-out architectures")
 
 
 if __name__ == "__main__":

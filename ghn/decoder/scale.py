@@ -42,6 +42,11 @@ POSITION_SPREAD = 0.5
 """Of position tables that are added to patches, of unit variance or less. The zoos' 0.02 leaves a vision transformer
 without positions until it has learned them: 41 against 45 % after 400 steps, see scripts/LOG.md."""
 
+STEM_BIAS_SPREAD = 0.5
+"""Of the biases of a first convolution in networks with layer normalizations alone, as large as what it makes of an
+image. Without them the first normalization takes away how bright a patch is and how much contrast it has, and leaves
+the direction alone: an MLP-Mixer ends three points lower, see scripts/LOG.md."""
+
 RELATIVE_BIAS_SPREAD = 0.02
 """Of Swin's and BEiT's tables."""
 
@@ -67,6 +72,8 @@ LEAST_PIXELS = 16
 """Of a kernel whose spectrum is shaped: filters of 3×3 gain nothing by it, or lose."""
 
 BATCH_STATISTICS = frozenset({"batch_norm", "group_norm", "instance_norm"})
+PLACE_NORMS = frozenset({"layer_norm", "rms_norm"})
+"""Over the channels of one place alone."""
 RECTIFIERS = ACTIVATIONS - {"sigmoid", "tanh", "hardsigmoid", "hardtanh"}
 
 
@@ -94,6 +101,8 @@ class Place:
     before training."""
     last: bool = False
     """What the parameter's operation makes is read by the one that makes the model's output."""
+    stem: bool = False
+    """The parameter's operation is a convolution that reads images."""
     pixels: bool = False
     """The columns are the colours and many pixels of an image, and norms alone read what is made of them."""
 
@@ -129,6 +138,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     stems = {
         spec.name for spec, operations in attached if _fits_images(spec) and not first.isdisjoint(operations)
     }
+    stem = {operation for spec, operations in attached if spec.name in stems for operation in operations}
     spatial = {spec.name for spec in graph.params if spec.role == "conv" and _kernel(spec) > 1}
     result = {}
     for spec, operations in attached:
@@ -144,6 +154,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             edge="output" in readers or not first.isdisjoint(operations),
             patches=bool(stems) and spatial <= stems and not tokens,
             last=any(graph.nodes[end].kind == "output" for reader in after for end in consumers[reader]),
+            stem=not stem.isdisjoint(operations),
             pixels=spec.name in stems
             and _kernel(spec) >= LEAST_PIXELS
             and bool(readers)
@@ -201,6 +212,8 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
         return Scale(0.0, RELATIVE_BIAS_SPREAD, random=True)
     if spec.role == "position" and not place.tokens:
         return Scale(0.0, POSITION_SPREAD, random=True)
+    if spec.role == "bias" and place.stem and place.norms and place.norms <= PLACE_NORMS:
+        return Scale(0.0, STEM_BIAS_SPREAD, random=True)
     if spec.role in TABLE_ROLES:
         channels = spec.shape[-1] if spec.shape else 1
         return Scale(0.0, DEFAULT_GAIN / math.sqrt(channels), random=True)

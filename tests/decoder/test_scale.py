@@ -65,6 +65,28 @@ def test_positions_match_patches_and_stay_below_tokens():
         assert rule.random and rule.spread == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("timm:test_vit", {"patch_embed.proj.bias"}),
+        ("timm:test_convnext", {"stem.0.bias"}),
+        ("timm:poolformer_s12", set()),  # normalized over places together, which keeps how bright each is
+        ("torchvision:vgg11", set()),
+    ],
+)
+def test_stems_before_layer_normalizations_have_a_random_bias(model, expected):
+    """A normalization over channels forgets the length of what a patch becomes, unless a constant is added."""
+    graph = trace(load_model(model, device="meta"))
+    surroundings = places(graph)
+    rules = {
+        entry.name: scale_of(entry, surroundings[entry.name], "zoo")
+        for entry in graph.params
+        if entry.role == "bias"
+    }
+    assert {name for name, rule in rules.items() if rule.random} == expected
+    assert all(rules[name].spread == 0.5 for name in expected)
+
+
 def test_wide_classifiers_of_convolutional_networks_start_smaller():
     place = Place(readers=frozenset({"output"}), norms=frozenset({"batch_norm"}))
     narrow, wide = (scale_of(spec("linear", (10, width), "out in"), place, "zoo") for width in (128, 512))

@@ -30,7 +30,8 @@ CENTRES = {
 OPEN_BIAS = 1.0
 """Of a batch normalization that activations alone read, in standard deviations of what they read: five in six pass
 instead of half, and the network is closer to a linear one. Convolutional networks end one to nine points higher; behind
-other normalizations, which keep the mean of the next layer, it costs as much (scripts/LOG.md)."""
+other normalizations, which keep the mean of the next layer, it costs as much, and StarNet loses by it behind the stem
+(scripts/LOG.md)."""
 
 VECTOR_SPREAD = 0.25
 """Spread of a vector around its centre at full trust, relative to the centre."""
@@ -102,7 +103,7 @@ class Place:
     last: bool = False
     """What the parameter's operation makes is read by the one that makes the model's output."""
     stem: bool = False
-    """The parameter's operation is a convolution that reads images."""
+    """The parameter's operation is a convolution that reads images, or the normalization right behind it."""
     pixels: bool = False
     """The columns are the colours and many pixels of an image, and norms alone read what is made of them."""
 
@@ -139,6 +140,9 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
         spec.name for spec, operations in attached if _fits_images(spec) and not first.isdisjoint(operations)
     }
     stem = {operation for spec, operations in attached if spec.name in stems for operation in operations}
+    stem |= {
+        reader for operation in stem for reader in consumers[operation] if graph.nodes[reader].kind in NORMS
+    }
     spatial = {spec.name for spec in graph.params if spec.role == "conv" and _kernel(spec) > 1}
     result = {}
     for spec, operations in attached:
@@ -165,8 +169,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
 
 def _fits_images(spec: ParamSpec) -> bool:
     """Whether the columns of a parameter can be grey or coloured images, or videos."""
-    spatial = spec.axes.count("spatial")
-    return spec.role == "conv" and spec.groups == 1 and spatial > 1 and spec.shape[-spatial - 1] in (1, 3)
+    return spec.role == "conv" and spec.groups == 1 and len(spec.shape) > 3 and spec.shape[1] in (1, 3)
 
 
 def _kernel(spec: ParamSpec) -> int:
@@ -218,7 +221,8 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
         channels = spec.shape[-1] if spec.shape else 1
         return Scale(0.0, DEFAULT_GAIN / math.sqrt(channels), random=True)
     centre = CENTRES.get(spec.role, 0.0)
-    if spec.role == "norm_bias" and place.batch and place.readers and place.readers <= RECTIFIERS:
+    opens = place.batch and not place.stem and place.readers and place.readers <= RECTIFIERS
+    if spec.role == "norm_bias" and opens:
         centre = OPEN_BIAS
     if spec.role in ("norm_weight", "norm_bias", "layer_scale"):
         centre *= damping

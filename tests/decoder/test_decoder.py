@@ -114,7 +114,7 @@ def test_positions_of_texts_are_waves_those_of_patches_are_not(tiny_ghn):
     ("target", "edges"),
     [
         ("gpt2", {"transformer.wte.weight"}),
-        ("vit", {"patch_embed.proj.weight", "head.weight"}),
+        ("vit", {"patch_embed.proj.weight", "patch_embed.proj.bias", "head.weight"}),
         ("cnn", {"conv1.0.weight", "fc.weight"}),
     ],
 )

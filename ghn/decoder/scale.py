@@ -139,10 +139,11 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     stems = {
         spec.name for spec, operations in attached if _fits_images(spec) and not first.isdisjoint(operations)
     }
-    stem = {operation for spec, operations in attached if spec.name in stems for operation in operations}
-    stem |= {
-        reader for operation in stem for reader in consumers[operation] if graph.nodes[reader].kind in NORMS
+    image_readers = {
+        operation for spec, operations in attached if spec.name in stems for operation in operations
     }
+    behind = {reader for operation in image_readers for reader in consumers[operation]}
+    stem_operations = image_readers | {reader for reader in behind if graph.nodes[reader].kind in NORMS}
     spatial = {spec.name for spec in graph.params if spec.role == "conv" and _kernel(spec) > 1}
     result = {}
     for spec, operations in attached:
@@ -158,7 +159,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             edge="output" in readers or not first.isdisjoint(operations),
             patches=bool(stems) and spatial <= stems and not tokens,
             last=any(graph.nodes[end].kind == "output" for reader in after for end in consumers[reader]),
-            stem=not stem.isdisjoint(operations),
+            stem=not stem_operations.isdisjoint(operations),
             pixels=spec.name in stems
             and _kernel(spec) >= LEAST_PIXELS
             and bool(readers)

@@ -95,9 +95,7 @@ def test_wide_classifiers_of_convolutional_networks_start_smaller():
 
 
 def test_batch_normalizations_before_activations_let_most_pass():
-    body = nn.Sequential(
-        nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU6()
-    )  # reads pixels, and stays as it is
+    body = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU6())  # a stem, whose bias stays 0
     body.extend([nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)])
     body.extend([nn.Conv2d(8, 8, 1), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 3)])
     graph = trace(body, torch.zeros(2, 3, 8, 8))

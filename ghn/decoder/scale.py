@@ -135,6 +135,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
         if spec.role == "norm_bias" and not ending.isdisjoint(operations)
     }
     kinds = {node.kind for node in graph.nodes}
+    norms = frozenset(kinds & NORMS)
     tokens = any(spec.role == "embedding" for spec in graph.params)
     stems = {
         spec.name for spec, operations in attached if _fits_images(spec) and not first.isdisjoint(operations)
@@ -145,6 +146,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     behind = {reader for operation in image_readers for reader in consumers[operation]}
     stem_operations = image_readers | {reader for reader in behind if graph.nodes[reader].kind in NORMS}
     spatial = {spec.name for spec in graph.params if spec.role == "conv" and _kernel(spec) > 1}
+    patches = bool(stems) and spatial <= stems and not tokens
     result = {}
     for spec, operations in attached:
         after = {reader for operation in operations for reader in consumers[operation]}
@@ -154,10 +156,10 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             readers=readers,
             batch=all(graph.nodes[operation].kind == "batch_norm" for operation in operations),
             attention="attention" in kinds,
-            norms=frozenset(kinds & NORMS),
+            norms=norms,
             tokens=tokens,
             edge="output" in readers or not first.isdisjoint(operations),
-            patches=bool(stems) and spatial <= stems and not tokens,
+            patches=patches,
             last=any(graph.nodes[end].kind == "output" for reader in after for end in consumers[reader]),
             stem=not stem_operations.isdisjoint(operations),
             pixels=spec.name in stems

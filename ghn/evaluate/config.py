@@ -31,9 +31,9 @@ class EvaluateConfig:
     transfer_arms: tuple[str, ...] = ("random", "ghn")
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each seeds construction, initialization and data order of one run per arm; the first also tunes."""
-    lr: tuple[float, ...] = (2e-4, 6e-4, 2e-3, 6e-3, 2e-2)
-    """Grid of peak learning rates: with the first seed, each arm runs the three in the middle, then the next one while
-    the best is an outermost one; the other seeds run at the best."""
+    lr: tuple[float, ...] = (6e-5, 2e-4, 6e-4, 2e-3, 6e-3, 2e-2)
+    """Grid of peak learning rates: with the first seed, each arm runs three from the middle of the grid, then the next
+    one while the best is an outermost one; the other seeds run at the best."""
     image_size: int = 16
     """Side of the images, in pixels."""
     sequence_length: int = 64
@@ -96,7 +96,7 @@ def short_name(source: str | None) -> str | None:
 PRESETS = {
     "cpu": EvaluateConfig(),
     "gpu": EvaluateConfig(
-        lr=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+        lr=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
         image_size=32,
         sequence_length=128,
         image_batch=128,

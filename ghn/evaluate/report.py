@@ -111,12 +111,13 @@ def markdown(table: Sequence[Row], counted: Sequence[Verdict]) -> str:
             f"Final metric on {dataset}, best rate of each arm; steps to random's final.",
             "",
         ]
-        lines.append(f"| model | parameters | {' | '.join(arms)} | steps (ghn) |")
+        shown_arm = next((arm for arm in ("ghn", "base") if arm in arms), arms[-1])
+        lines.append(f"| model | parameters | {' | '.join(arms)} | steps ({shown_arm}) |")
         lines.append("|---" * (len(arms) + 3) + "|")
         for model in dict.fromkeys(row.model for row in shown):
             entries = {row.arm: row for row in shown if row.model == model}
             first = next(iter(entries.values()))
-            steps = entries["ghn"].steps_to_random_final if "ghn" in entries else None
+            steps = entries[shown_arm].steps_to_random_final if shown_arm in entries else None
             cells = [_cell(entries.get(arm)) for arm in arms]
             reached = f"{steps} of {first.steps}" if steps is not None else "–"
             lines.append(f"| {model} | {first.parameters:,} | {' | '.join(cells)} | {reached} |")

@@ -165,7 +165,7 @@ class Runs:
 
 
 def _best_rate(runs: Runs, seed: int, grid: list[float]) -> float:
-    """The best of the three rates in the middle of the grid; while that is an outermost one, the next is tried too."""
+    """The best of three rates from the middle of the grid; while that is an outermost one, the next is tried too."""
     low, high = (max(0, len(grid) // 2 - 1), min(len(grid), len(grid) // 2 + 2))
     while True:
         tried = runs.get([(seed, rate) for rate in grid[low:high]])

@@ -39,7 +39,7 @@ def test_rows_give_means_errors_and_paired_differences() -> None:
     assert random.metric_10 == pytest.approx(0.05)
     assert random.sem_100 == pytest.approx(0.1 / 3**0.5)
     assert ghn.difference == pytest.approx(0.31 / 3)
-    assert ghn.difference_sem == pytest.approx(0.01 / 3 / 3**0.5 * 3**0.5, rel=1)
+    assert ghn.difference_sem == pytest.approx(0.01 / 3)
     assert ghn.p_value is not None and ghn.p_value < 0.01
     assert ghn.steps_to_random_final == 90
     assert base.difference == 0 and base.p_value is None
@@ -69,6 +69,12 @@ def test_reports_hold_every_model_and_arm() -> None:
     assert "x-2x1" in text and "x-2x2" in text and "random | ghn | base" in text
     assert len(curves_csv([BETTER, WORSE]).splitlines()) == 1 + 2 * 3 * 3 * 11
     assert curves_png([BETTER, WORSE]).startswith(b"\x89PNG")
+
+
+def test_table_names_the_arm_whose_steps_it_shows() -> None:
+    without = outcome(1, random=[0.4, 0.5, 0.6], base=[0.5, 0.61, 0.7])
+    assert "steps (base) |" in markdown(rows(without), []) and "| 90 of 100 |" in markdown(rows(without), [])
+    assert "steps (ghn) |" in markdown(rows(BETTER), [])
 
 
 def test_share_of_the_budget_is_the_first_evaluation_after_it() -> None:

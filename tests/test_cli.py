@@ -279,11 +279,22 @@ def test_compare_takes_lists_as_the_script_does(ghn, tmp_path):
 
 
 def test_train_leaves_a_checkpoint_that_predict_takes(ghn, tmp_path):
-    code, _, err = ghn(
-        *("train", tmp_path / "run", "--images", "digits", "--text", "", "--steps", 1),
-        *("--targets-per-step", 1),
+    train = (
+        "train",
+        tmp_path / "run",
+        "--images",
+        "digits",
+        "--text",
+        "",
+        "--targets-per-step",
+        1,
+        "--steps",
+        2,
     )
-    assert code == 0, err
+    code, _, err = ghn(*train, "--max-seconds", 0)
+    assert code == 0 and "1 of 2 updates are done; run again to go on" in err
+    code, _, err = ghn(*train)
+    assert code == 0 and "run again" not in err
     out = tmp_path / "out.safetensors"
     assert (
         ghn("predict", "timm:test_vit", "--checkpoint", tmp_path / "run" / "checkpoint", "--out", out)[0] == 0

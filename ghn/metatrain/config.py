@@ -49,7 +49,7 @@ class MetaTrainConfig:
     scale: str = "small"
     """Sizes of the architectures: see ``ghn.spaces.SCALES``."""
     networks: int = 2000
-    """Numbers of a space that are drawn from, per kind of data; each network is traced once."""
+    """Numbers of a space that are drawn from, per kind of data; a process traces each once, up to 4,096 in all."""
     objective: str = "trajectory"
     """One of ``OBJECTIVES``."""
     steps: int = 130
@@ -59,7 +59,8 @@ class MetaTrainConfig:
     bases: int = 1
     """Consecutive targets that are one architecture, each with a random base, data order and rate of its own."""
     held_parameters: int = 2**26
-    """Predicted numbers that a process holds at once: more targets are learned from one group after another."""
+    """Predicted numbers that a process holds at once: more targets are learned from one group after another. With
+    ``repeats``, the weights that all its targets of an update had and reached are kept besides."""
     lr: float = 4e-3
     """Peak learning rate of the hypernetwork (AdamW, cosine)."""
     warmup_steps: int = 20

@@ -37,8 +37,8 @@ def metatrain(
     """Train a hypernetwork; go on where an earlier call with the same settings and folder stopped.
 
     Every random number is keyed by the seed and the update, so a run that was killed and resumed gives the same
-    losses as one that was not (on the CPU to the last bit). Started by ``accelerate launch``, the processes share the
-    targets of each update, and the first writes.
+    losses as one that was not (on the CPU to the last bit). Started by ``accelerate launch`` or ``torchrun``, the
+    processes share the targets of each update, and the first writes.
 
     Args:
         config: Settings.
@@ -64,7 +64,7 @@ def metatrain(
     tasks = load_tasks(config, accelerator.device)
     targets = Targets(config, tasks)
     learner = _learner(config, accelerator.device)
-    done = load_state(folder, config.to_dict(), learner)
+    done = load_state(folder, config, learner)
     if accelerator.is_main_process:
         _write(folder / SETTINGS, json.dumps(config.to_dict(), indent=2) + "\n")
         # The saved state doesn't include what came later.
@@ -75,15 +75,16 @@ def metatrain(
     for step in range(done, config.steps):
         row = update(learner, targets, tasks, config, accelerator, step)
         rows.append(row)
-        accelerator.log(row, step)
         if progress is not None and accelerator.is_main_process:
             progress(step + 1, row)
         out_of_time = _any(accelerator, time.monotonic() - started > max_seconds)
         due = (step + 1) % config.save_every == 0 or step + 1 == config.steps or out_of_time
         if due and accelerator.is_main_process:
             _append(folder / LOG, rows)
-            save_state(folder, step + 1, config.to_dict(), learner)
+            save_state(folder, step + 1, config, learner)
         if due:
+            for saved in rows:  # not before: what is lost in between is done, and logged, again
+                accelerator.log(saved, int(saved["step"]))
             rows.clear()
         if out_of_time:
             break

@@ -23,6 +23,14 @@ def train_command(
             metavar="ID|DIR", help="Hub id, folder or 'python-stdlib'; '' for none.  [default: python-stdlib]"
         ),
     ] = None,
+    tokenizers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tokenizer",
+            metavar="ID|DIR",
+            help="bytes, hub id or folder; repeat for several.  [default: bytes]",
+        ),
+    ] = None,
     image_size: Annotated[
         int | None, typer.Option(metavar="N", help="Side of the images, in pixels.")
     ] = None,
@@ -63,20 +71,22 @@ def train_command(
 ) -> None:
     """Meta-train a hypernetwork; run again with the same arguments to go on after an interruption.
 
-    With several GPUs or processes: accelerate launch scripts/train_ghn.py …, with the same options.
+    With several GPUs: accelerate launch scripts/train_ghn.py …, with the same options; with several processes on a CPU:
+    torchrun --standalone --nproc-per-node=2 scripts/train_ghn.py … --device cpu.
     """
     given = {name: value for name, value in locals().items() if value is not None}
 
     from ghn.metatrain.config import MetaTrainConfig
     from ghn.metatrain.loop import metatrain
-    from ghn.metatrain.progress import update_bar
+    from ghn.metatrain.progress import first_process, update_bar
 
     names = {entry.name for entry in fields(MetaTrainConfig)}
     values = {**_settings(settings), **{name: value for name, value in given.items() if name in names}}
     config = MetaTrainConfig.from_dict(values)
     with update_bar(config.steps) as progress:
         metatrain(config, output, max_seconds, progress, device, trackers or ())
-    print(f"checkpoint in {output / 'checkpoint'}")
+    if first_process():
+        print(f"checkpoint in {output / 'checkpoint'}")
 
 
 def _settings(given: str | None) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Everything a run needs to go on exactly where it stopped, in one file that is replaced atomically."""
 
 import json
+import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -10,12 +10,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ghn.errors import CheckpointError, ConfigError, OutputError
+from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.update import Learner
 
 STATE = "state.safetensors"
 
+_HOW_IT_RUNS = ("save_every",)
+"""Settings that don't change results, so that a resumed run may change them."""
 
-def save_state(folder: Path, step: int, config: dict[str, Any], learner: Learner) -> None:
+
+def save_state(folder: Path, step: int, config: MetaTrainConfig, learner: Learner) -> None:
     """Write weights, their average, the optimizer's moments, the losses' means and the step.
 
     Nothing else is needed: every random number, data position and learning rate is keyed by the step.
@@ -33,8 +37,10 @@ def save_state(folder: Path, step: int, config: dict[str, Any], learner: Learner
             {name: value.contiguous() for name, value in tensors.items()},
             part,
             # One entry: safetensors writes several in any order, and equal runs are to leave equal files.
-            {"run": json.dumps({"step": step, "config": config}, sort_keys=True)},
+            {"run": json.dumps({"step": step, "config": config.to_dict()}, sort_keys=True)},
         )
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
         part.replace(folder / STATE)
     except (OSError, SafetensorError) as error:
         raise OutputError(
@@ -42,7 +48,7 @@ def save_state(folder: Path, step: int, config: dict[str, Any], learner: Learner
         ) from error
 
 
-def load_state(folder: Path, config: dict[str, Any], learner: Learner) -> int:
+def load_state(folder: Path, config: MetaTrainConfig, learner: Learner) -> int:
     """Load what ``save_state`` wrote into a learner, and return the number of steps done; 0 if there is nothing.
 
     Raises:
@@ -58,9 +64,10 @@ def load_state(folder: Path, config: dict[str, Any], learner: Learner) -> int:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     except (SafetensorError, OSError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged: {error}; delete it to start again") from error
-    saved, wanted = run["config"], json.loads(json.dumps(config))
-    if saved != wanted:
-        changed = ", ".join(key for key in wanted if wanted[key] != saved.get(key))
+    # Settings that the library has got since keep their defaults.
+    saved, wanted = MetaTrainConfig.from_dict(run["config"]).to_dict(), config.to_dict()
+    changed = ", ".join(key for key in wanted if wanted[key] != saved[key] and key not in _HOW_IT_RUNS)
+    if changed:
         raise ConfigError(
             f"{folder} holds a run with other settings ({changed}); choose another output folder"
         )

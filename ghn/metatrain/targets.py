@@ -14,7 +14,7 @@ from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.tasks import Task
 from ghn.spaces import Space
 
-GRAPHS_KEPT = 1024
+GRAPHS_KEPT = 4096
 """Traced graphs with their features that a process keeps in memory; about 0.3 MB each."""
 
 

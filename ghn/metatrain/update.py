@@ -20,6 +20,9 @@ from ghn.metatrain.tasks import Task
 BALANCE_DECAY = 0.95
 """Of the running means that losses are divided by."""
 
+SMALLEST_MEAN = 1e-6
+"""That a loss is divided by."""
+
 FIGURES = ("loss", "first_loss", "last_loss", "trust")
 """Averages over the targets of an update that its row in the log holds."""
 
@@ -73,7 +76,7 @@ def update(
     """
     started = now(accelerator.device)
     for parameters in learner.optimizer.param_groups:
-        parameters["lr"] = config.lr * schedule(step, config)
+        parameters["lr"] = config.lr * outer_schedule(step, config)
     numbers = range(config.targets_per_step)[accelerator.process_index :: accelerator.num_processes]
     tally = Tally({name: [0.0] * (2 + len(FIGURES)) for name in sorted(tasks)})
     lessons: list[tuple[Target, Lesson]] = []
@@ -104,12 +107,13 @@ def update(
         **row,
         "dropped": len(norms) - sum(map(math.isfinite, norms)),
         "gradient_norm": norms[0] if math.isfinite(norms[0]) else 0.0,
+        "processes": accelerator.num_processes,
         "seconds": now(accelerator.device) - started,
         **{f"{phase}_seconds": seconds for phase, seconds in tally.seconds.items()},
     }
 
 
-def schedule(step: int, config: MetaTrainConfig) -> float:
+def outer_schedule(step: int, config: MetaTrainConfig) -> float:
     """Factor of the hypernetwork's peak learning rate: linear warm-up, then cosine to zero."""
     warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     return warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
@@ -161,7 +165,7 @@ def _learn_from(
             lesson = _train(target, predicted, tasks[target.task], config, accelerator)
         weighted, loss = _loss(learner, config, target, lesson, predicted, trust)
         figures = tally.figures[target.task]
-        if not math.isfinite(loss):
+        if not all(map(math.isfinite, (loss, lesson.first_loss, lesson.last_loss))):
             figures[1] += 1
             continue
         figures[0] += 1
@@ -207,7 +211,8 @@ def _loss(
 ) -> tuple[Tensor, float]:
     """What to differentiate for a target, and its loss as reported: without weight and penalties."""
     loss = lesson.loss(predicted)
-    weight = 1 / learner.means.get(target.task, 1.0) if config.balance else 1.0
+    mean = learner.means.get(target.task, loss.item())
+    weight = 1 / max(mean, SMALLEST_MEAN) if config.balance else 1.0
     pull = config.image_trust_penalty if target.task == "images" else config.trust_penalty
     penalty = pull * trust.square().mean()
     if config.parameter_penalty:

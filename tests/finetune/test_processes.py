@@ -28,7 +28,7 @@ def test_two_processes_train_like_one(tiny, tmp_path):
         "--device": "cpu",
         "--output-dir": str(tmp_path / "two"),
     }
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = [str(ROOT / "scripts/init_and_finetune.py"), "--no-augment"]
     done = subprocess.run(
         [*launch, *script, *(word for option in options.items() for word in option)],
@@ -38,10 +38,12 @@ def test_two_processes_train_like_one(tiny, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    alone, together = (
-        json.loads((folder / "results.json").read_text())["runs"][0]["curve"]
+    results = [
+        json.loads((folder / "results.json").read_text())
         for folder in (Path(config.output_dir), tmp_path / "two")
-    )
+    ]
+    assert [result["provenance"]["processes"] for result in results] == [1, 2]
+    alone, together = (result["runs"][0]["curve"] for result in results)
     assert [point["step"] for point in together] == [point["step"] for point in alone]
     assert [point["loss"] for point in together] == pytest.approx(
         [point["loss"] for point in alone], rel=1e-4

@@ -1,10 +1,17 @@
 """Targets are functions of seed, update and number; each network is traced once."""
 
+import copy
+import json
+from dataclasses import replace
+
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from ghn.metatrain import targets as module
 from ghn.metatrain.config import MetaTrainConfig
+from ghn.metatrain.loop import LOG, metatrain
 from ghn.metatrain.targets import Targets
 from ghn.metatrain.tasks import load_tasks
 
@@ -48,10 +55,33 @@ def test_a_network_is_traced_once(tasks, monkeypatch):
 
 
 def test_batches_are_the_same_wherever_the_data_is(tasks):
-    examples = tasks["images"].examples
+    fetched = tasks["images"].examples
+    kept = copy.copy(fetched)
+    kept._kept = tuple(fetched._split.__getitems__(list(range(len(fetched._split)))))  # as on a GPU
     batches = [
         [batch[1].tolist() for batch in examples.batches(3, 4, torch.Generator().manual_seed(1))]
-        for _ in range(2)
+        for examples in (fetched, kept)
     ]
     assert batches[0] == batches[1]
     assert len(batches[0]) == 3 and all(len(labels) == 4 for labels in batches[0])
+
+
+def test_one_hypernetwork_learns_from_vocabularies_of_bytes_and_of_pairs_of_them(tmp_path):
+    """A tokenizer of byte pairs, in a folder as transformers leaves it, makes a task of its own."""
+    pairs = Tokenizer(models.BPE())
+    pairs.pre_tokenizer, pairs.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
+    text = ["import this and that from here and there, as one did before; " * 20]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    pairs.train_from_iterator(text, trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet))
+    PreTrainedTokenizerFast(tokenizer_object=pairs, eos_token="<end>").save_pretrained(tmp_path / "pairs")
+    config = replace(
+        CONFIG, images="", tokenizers=("bytes", str(tmp_path / "pairs")), steps=1, inner_steps=(1, 1)
+    )
+    tasks = load_tasks(config, CPU)
+    assert tasks["text"].width == 384 and 256 < tasks["text1"].width <= 301
+    targets = Targets(config, tasks)
+    rows = [max(spec.shape[0] for spec in targets.draw(0, number).graph.params) for number in (0, 2)]
+    assert rows[0] >= tasks["text"].width and rows[1] >= tasks["text1"].width
+    metatrain(config, tmp_path / "run", device="cpu")
+    (row,) = map(json.loads, (tmp_path / "run" / LOG).read_text().splitlines())
+    assert row["skipped"] == 0 and row["loss/text"] > 0 and row["loss/text1"] > 0

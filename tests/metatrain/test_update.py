@@ -14,7 +14,7 @@ from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.loop import LOG, metatrain
 from ghn.metatrain.targets import Targets
 from ghn.metatrain.tasks import load_tasks
-from ghn.metatrain.update import PHASES, _groups, predict_with_trust, schedule
+from ghn.metatrain.update import PHASES, _groups, outer_schedule, predict_with_trust
 
 TINY = MetaTrainConfig(
     text="",
@@ -36,7 +36,7 @@ def rows(config: MetaTrainConfig, folder: Path, **options: object) -> list[dict[
 
 def test_learning_rate_rises_then_falls_to_zero() -> None:
     config = MetaTrainConfig(steps=100, warmup_steps=10)
-    factors = [schedule(step, config) for step in range(101)]
+    factors = [outer_schedule(step, config) for step in range(101)]
     assert factors[0] == pytest.approx(0.1) and factors[100] == pytest.approx(0, abs=1e-9)
     assert max(factors) == max(factors[8:11])
     assert factors[10:] == sorted(factors[10:], reverse=True)
@@ -81,9 +81,9 @@ def test_parameter_penalty_reaches_the_gradient(tmp_path: Path) -> None:
         rows(
             replace(TINY, objective="regression", steps=1, parameter_penalty=penalty), tmp_path / str(penalty)
         )[0]["gradient_norm"]
-        for penalty in (0.0, 1.0)
+        for penalty in (0.0, 1e3)
     ]
-    assert norms[0] != pytest.approx(norms[1], rel=1e-3)
+    assert norms[1] > 2 * norms[0]
 
 
 def test_rows_tell_where_the_time_went(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Convolutional targets: residual, dense, inverted and plain networks with varied sizes, norms and activations."""
+"""Convolutional targets: residual, dense, inverted and plain networks with varied sizes, norms and activations.
+
+RegNets, MobileNetV3 and GhostNet are not drawn: they are held out.
+"""
 
 import random
 
@@ -46,6 +49,7 @@ def _preactivated(rng: random.Random, full: bool) -> Architecture:
         "channels": [width, width * 2, width * 3, width * 4],
         "stem_chs": rng.choice((16, 32)) if not full else 32,
         "norm_layer": rng.choice(("batchnorm2d", "groupnorm1")),
+        "act_layer": rng.choice(ACTIVATIONS),
     }
     return Architecture(
         spec="timm:resnetv2_50", kwargs=kwargs, family="resnetv2", depth=total, width=width * 4

@@ -49,7 +49,7 @@ def _images(size: int) -> list[Architecture]:
         ("timm:mobilenetv3_small_100", {}, "mobilenetv3", 11, 96),
         ("timm:ghostnet_100", {}, "ghostnet", 16, 160),
         ("timm:poolformer_s12", {}, "poolformer", 12, 512),
-        ("timm:starnet_s1", {}, "starnet", 14, 192),
+        ("timm:starnet_s1", {}, "starnet", 15, 192),
         ("timm:mobilevit_xxs", {}, "mobilevit", 16, 80),
     ]
     return [

@@ -16,15 +16,15 @@ def sample_mlp(rng: random.Random, image_size: int, scale: str = "small") -> Arc
     full = scale == "full"
     block = rng.choice(("resmlp", "gmlp"))
     depth = rng.randint(3, 8) if full else rng.randint(1, 5)
-    width = rng.choice(range(96, 385, 32) if full else range(32, 129, 16))
+    width = rng.choice(range(96, 385, 16) if full else range(32, 129, 8))
     kwargs = {
         "block": block,
         "img_size": image_size,
         "patch_size": max(1, image_size // rng.choice((4, 4, 8))),
         "num_blocks": depth,
         "embed_dim": width,
-        "mlp_ratio": rng.choice((2.0, 4.0)) if block == "resmlp" else rng.choice((2.0, 4.0, 6.0)),
-        "act_layer": rng.choice(("gelu", "gelu", "relu", "silu")),
+        "mlp_ratio": rng.choice((2.0, 3.0, 4.0) if block == "resmlp" else (2.0, 4.0, 6.0)),
+        "act_layer": rng.choice(("gelu", "gelu", "relu", "silu", "leaky_relu")),
     }
     return Architecture(
         spec="python:ghn.spaces.factories:mlp", kwargs=kwargs, family=block, depth=depth, width=width

@@ -14,13 +14,15 @@ from typing import Annotated
 import torch
 import typer
 from common import RESULTS, SMALL, plot_curves, plot_lines, train_variants, write_rows
-from torch import Tensor, nn
+from torch import nn
 
 from ghn.decoder import DecoderConfig
 from ghn.hypernetwork import GHN, GHNConfig
 
 RULES = ("normalized", "hyperfan", "xavier", "kaiming")
 DEPTH, WIDTH = 12, 128
+FLOOR = 1e-6
+"""Of the logarithmic plots."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def scales(rule: str, updates: int, net: GHN) -> list[Scale]:
     net.eval().init_(target, inputs)
     found, values = [], inputs
     for number, layer in enumerate(target, start=1):
-        values = _checked(layer(values))
+        values = layer(values)
         found.append(Scale(rule, updates, number, values.std().item()))
     return found
 
@@ -79,11 +81,8 @@ def main(
 
 
 def _line(entries: Sequence[Scale]) -> tuple[list[float], list[float]]:
-    return [entry.layer for entry in entries], [entry.deviation for entry in entries]
-
-
-def _checked(values: Tensor) -> Tensor:
-    return values.nan_to_num(posinf=1e30)
+    """Layers and deviations; where activations have died out the line stays at ``FLOOR``."""
+    return [entry.layer for entry in entries], [max(entry.deviation, FLOOR) for entry in entries]
 
 
 if __name__ == "__main__":

@@ -28,14 +28,17 @@ VARIANTS = {
         SMALL,
         ghn=GHNConfig(
             encoder=EncoderConfig(sizes="circle" if circle else "plain"),
-            decoder=DecoderConfig(output="hyperfan", **({} if residual else {"base": "none"})),
+            decoder=DecoderConfig(output="hyperfan", **({"scope": "all"} if residual else {"base": "none"})),
         ),
     )
     for circle in (True, False)
     for residual in (True, False)
 }
-"""All without normalization of the factors, which would fix magnitudes by itself; the default, with it, comes last."""
-VARIANTS["default: circle, residual, normalized"] = replace(SMALL, ghn=GHNConfig())
+"""All without normalization of the factors, which would fix magnitudes by itself; the default, with it, comes last.
+Every tensor is learned, those inside of a network too, of which sizes are measured."""
+VARIANTS["default: circle, residual, normalized"] = replace(
+    SMALL, ghn=GHNConfig(decoder=DecoderConfig(scope="all"))
+)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,17 @@ def test_compute_is_shared_out_in_passes(script) -> None:
 
 def test_sizes_of_an_untrained_default_follow_the_rule_at_every_width(script) -> None:
     torch.manual_seed(0)
-    sizes = [size.relative_size for size in script("mip").sizes("default", GHN().eval())]
+    mip = script("mip")
+    default = mip.VARIANTS["default: circle, residual, normalized"].ghn
+    net = GHN(default).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():  # away from the base, as training would
+            parameter += 0.02 * torch.randn_like(parameter)
+    mlp = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 10))
+    inputs = torch.randn(2, 16)
+    learned, base = (net.predict(mlp, inputs, learned=learned)["2.weight"] for learned in (True, False))
+    assert not torch.allclose(learned, base, rtol=0.1)
+    sizes = [size.relative_size for size in mip.sizes("default", net)]
     assert max(sizes) < 1.05 * min(sizes)
 
 

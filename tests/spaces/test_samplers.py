@@ -54,6 +54,12 @@ def test_draws_depend_on_the_seed_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("kind", ["cnn", "vit", "mlp", "gpt2"])
+def test_every_sampler_has_thousands_of_distinct_networks(kind: str, scale: str) -> None:
+    assert len({draw(kind, seed, scale).key for seed in range(8000)}) > 2000
+
+
+@pytest.mark.parametrize("scale", SCALES)
 def test_thousands_of_distinct_networks_for_each_kind_of_data(scale: str) -> None:
     space = Space(scale=scale)
     for task in TASKS:

@@ -122,8 +122,8 @@ def unseen_loss(net: GHN, config: MetaTrainConfig) -> float:
     return fmean(losses)
 
 
-def write_rows(name: str, rows: Sequence[Any], folder: Path) -> None:
-    """Write dataclasses as CSV, and print them."""
+def write_rows(name: str, rows: Sequence[Any], folder: Path, unprinted: Sequence[str] = ()) -> None:
+    """Write dataclasses as CSV, and print them without some columns."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = [asdict(row) for row in rows]
     shown = [
@@ -133,9 +133,10 @@ def write_rows(name: str, rows: Sequence[Any], folder: Path) -> None:
         writer = csv.DictWriter(file, list(entries[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(shown)
-    table = Table(*entries[0], title=name)
+    printed = [column for column in entries[0] if column not in unprinted]
+    table = Table(*printed, title=name)
     for entry in shown:
-        table.add_row(*entry.values())
+        table.add_row(*(entry[column] for column in printed))
     Console().print(table)
 
 

@@ -5,21 +5,25 @@
 
 Compute is counted in forward and backward passes of targets; a prediction, with the hypernetwork's own gradient, costs
 about as much as ``PREDICTION`` of them (benchmarks/metatrain.py). Each hypernetwork is then judged by what users do:
-training held-out architectures from its predictions, at two rates, beside its own base and the zoo's weights.
+training held-out architectures from its predictions, at two rates, beside its own base and the zoo's weights. What is
+in the output folder already, with the same settings, isn't done again.
 """
 
+import csv
 import math
 import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from common import RESULTS, SMALL, plot_lines, train_variant, write_rows
 from rich.console import Console
 
-from ghn.evaluate.config import EvaluateConfig, cases, comparison
+from ghn.decoder import DecoderConfig
+from ghn.evaluate.config import EvaluateConfig, cases, comparison, short_name
 from ghn.evaluate.statistics import at_share, sem
 from ghn.finetune.choose import batches_of, make_task
 from ghn.finetune.config import CompareConfig
@@ -38,24 +42,38 @@ HELD_OUT = {
 
 _DEFAULT = replace(SMALL, inner_batch_size=16, ghn=GHNConfig())
 _REGRESSION = replace(_DEFAULT, objective="regression", trust_penalty=1e-3, image_trust_penalty=1e-3)
+_TRAJECTORY = replace(_REGRESSION, objective="trajectory", inner_steps=(8, 32))
 
 VARIANTS = {
     "step0": _DEFAULT,
-    "after_k, 8 to 32": replace(_REGRESSION, objective="after_k", inner_steps=(8, 32)),
-    "trajectory, 8 to 32": replace(_REGRESSION, objective="trajectory", inner_steps=(8, 32)),
-    "trajectory, penalized trust": replace(
-        _REGRESSION, objective="trajectory", inner_steps=(8, 32), trust_penalty=0.3, image_trust_penalty=0.3
-    ),
+    "after_k, 8 to 32": replace(_TRAJECTORY, objective="after_k"),
+    "trajectory, 8 to 32": _TRAJECTORY,
+    "trajectory, penalized trust": replace(_TRAJECTORY, trust_penalty=0.3, image_trust_penalty=0.3),
     "regression, 8 to 32": replace(_REGRESSION, inner_steps=(8, 32)),
     "regression, 64 to 128": replace(_REGRESSION, inner_steps=(64, 128)),
     "regression, 64 to 128, 4 repeats": replace(_REGRESSION, inner_steps=(64, 128), repeats=4),
+    "trajectory, SGD": replace(_TRAJECTORY, inner_optimizer="sgd", inner_lr=(0.02, 0.1)),
+    "trajectory, not balanced": replace(_TRAJECTORY, balance=False),
+    "trajectory, 2 bases": replace(_TRAJECTORY, bases=2),
+    "trajectory, parameter penalty": replace(_TRAJECTORY, parameter_penalty=0.1),
+    "trajectory, all tensors": replace(_TRAJECTORY, ghn=GHNConfig(decoder=DecoderConfig(scope="all"))),
+    "trajectory, all tensors, factors as they are": replace(
+        _TRAJECTORY, ghn=GHNConfig(decoder=DecoderConfig(scope="all", output="hyperfan"))
+    ),
 }
+"""All but the last have factors of a flat spectrum; all but the last two learn only where rows or columns are tokens,
+pixels or classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """One start on one held-out architecture, at its best rate; means over the seeds."""
 
+    data: str
+    passes: int
+    """Compute of meta-training."""
+    steps: int
+    """Training steps of the architecture."""
     start: str
     updates: int
     seconds: float
@@ -69,6 +87,8 @@ class Judged:
     final: float
     final_sem: float
     """Standard error over the seeds."""
+    curve: str
+    """Mean metric at every evaluation, with semicolons."""
 
 
 def updates_for(config: MetaTrainConfig, passes: int) -> int:
@@ -79,18 +99,15 @@ def updates_for(config: MetaTrainConfig, passes: int) -> int:
     return max(2, round(passes / cost))
 
 
-def judge(
-    start: str,
-    arm: str,
-    config: MetaTrainConfig,
-    checkpoint: str,
-    steps: int,
-    trained: tuple[int, float],
-) -> tuple[list[Judged], dict[str, list[Run]]]:
-    """Train the held-out architectures from one start, each at two rates with three seeds.
+def judge(arm: str, config: MetaTrainConfig, checkpoint: str, steps: int, **known: Any) -> list[Judged]:
+    """Train the held-out architectures from one start: the first of three seeds finds the better of two rates.
 
-    Returns:
-        A row for each, and by architecture the runs of its best rate.
+    Args:
+        arm: 'random', 'base' or 'ghn'.
+        config: Says which data, and of which size.
+        checkpoint: Of the arms but the first.
+        steps: Training steps.
+        known: What else belongs into the rows.
     """
     held = EvaluateConfig(
         images=config.images,
@@ -105,34 +122,38 @@ def judge(
         eval_samples=500,
         device="cpu",
     )
-    found, chosen = [], {}
+    found = []
     for name in (name for names in HELD_OUT.values() for name in names):
         (case,) = cases(held, name)
         plan = comparison(held, case, arm, "")
         accelerator, task = make_accelerator(plan), make_task(plan)
         budget = Budget.of(plan, task, *batches_of(plan, task))
-        runs = [
-            train_run(task, plan, budget, accelerator, arm, seed, rate)
-            for seed in plan.seeds
-            for rate in plan.lr
-        ]
-        best = best_runs(runs, arm)
+
+        def runs(seeds: Sequence[int], rates: Sequence[float]) -> list[Run]:
+            return [
+                train_run(task, plan, budget, accelerator, arm, seed, rate)  # noqa: B023  (called in here)
+                for seed in seeds
+                for rate in rates
+            ]
+
+        first, *others = plan.seeds
+        tuned = best_runs(runs([first], plan.lr), arm)
+        best = [*tuned, *runs(others, [tuned[0].lr])]
         metrics = [metric for _, metric, _ in mean_curve(best, "metric")]
         found.append(
             Judged(
-                start=start,
-                updates=trained[0],
-                seconds=trained[1],
+                **known,
+                steps=steps,
                 architecture=name,
                 lr=best[0].lr,
                 first=metrics[0],
                 early=metrics[len(metrics) // 5],
                 final=metrics[-1],
                 final_sem=sem(at_share(best, 1.0)) or 0.0,
+                curve=";".join(f"{metric:.5g}" for metric in metrics),
             )
         )
-        chosen[name] = best
-    return found, chosen
+    return found
 
 
 def main(
@@ -143,39 +164,58 @@ def main(
     output: Path = RESULTS,
 ) -> None:
     """Meta-train the variants and judge them."""
+    sources = {"images": images, "text": text}
+    same = {"data": f"{short_name(images)}, {short_name(text)}", "passes": passes}
+    kept = [
+        row
+        for row in _read(output)
+        if {"data": row.data, "passes": row.passes} == same and row.steps == steps
+    ]
     rows: list[Judged] = []
-    curves: dict[str, dict[str, list[Run]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        untrained = Path(folder) / "untrained"
-        GHN(_DEFAULT.ghn).save_pretrained(untrained)
-        starts = {"random": ("random", ""), "base": ("base", str(untrained))}
-        trained: dict[str, tuple[int, float]] = {}
-        data = {"images": images, "text": text}
-        for name, variant in VARIANTS.items():
-            config = replace(variant, **data, steps=updates_for(variant, passes))
-            row, _, net = train_variant(name, config)
-            Console().print(row)
-            net.save_pretrained(Path(folder) / name)
-            starts[name], trained[name] = ("ghn", str(Path(folder) / name)), (config.steps, row.seconds)
-        for name, (arm, checkpoint) in starts.items():
-            judged, curves[name] = judge(
-                name,
-                arm,
-                replace(SMALL, **data),
-                checkpoint,
-                steps,
-                trained.get(name, (0, 0.0)),
-            )
-            rows += judged
-            write_rows("objectives", rows, output)
+    for start in ("random", "base", *VARIANTS):
+        judged = [row for row in kept if row.start == start]
+        if not judged:
+            judged = _train_and_judge(start, sources, steps, same)
+        rows += judged
+        write_rows("objectives", rows, output, unprinted=("data", "passes", "steps", "curve"))
     for task, architectures in HELD_OUT.items():
         lines = {}
-        for name, chosen in curves.items():
-            each = [mean_curve(chosen[architecture], "metric") for architecture in architectures]
-            means = [fmean(curve[point][1] for curve in each) for point in range(len(each[0]))]
-            lines[name] = ([step for step, *_ in each[0]], means)
+        for start in dict.fromkeys(row.start for row in rows):
+            each = [
+                [float(metric) for metric in row.curve.split(";")]
+                for row in rows
+                if row.start == start and row.architecture in architectures
+            ]
+            means = [fmean(metrics) for metrics in zip(*each, strict=True)]
+            lines[start] = ([steps * point / (len(means) - 1) for point in range(len(means))], means)
         label = "accuracy" if task == "images" else "−bits per byte"
         plot_lines(f"objectives-{task}", lines, output, "step", f"{label}, mean of held-out architectures")
+
+
+def _train_and_judge(start: str, sources: dict[str, str], steps: int, same: dict[str, Any]) -> list[Judged]:
+    with tempfile.TemporaryDirectory() as folder:
+        if start in VARIANTS:
+            config = replace(VARIANTS[start], **sources, steps=updates_for(VARIANTS[start], same["passes"]))
+            trained, _, net = train_variant(start, config)
+            Console().print(trained)
+            arm, updates, seconds = "ghn", config.steps, trained.seconds
+        else:
+            arm, updates, seconds, net = start, 0, 0.0, GHN(_DEFAULT.ghn)
+        net.save_pretrained(folder)
+        known = {**same, "start": start, "updates": updates, "seconds": seconds}
+        return judge(arm, replace(SMALL, **sources), "" if arm == "random" else folder, steps, **known)
+
+
+def _read(folder: Path) -> list[Judged]:
+    """Rows that an earlier call has left."""
+    path = folder / "objectives.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [
+            Judged(**{entry.name: entry.type(row[entry.name]) for entry in fields(Judged)})  # type: ignore[operator]
+            for row in csv.DictReader(file)
+        ]
 
 
 if __name__ == "__main__":

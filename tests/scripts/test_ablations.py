@@ -70,3 +70,22 @@ def test_short_runs_leave_figures(script, name: str, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) >= 3 and all(float(row["unseen"]) > 0 for row in rows)
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_objectives_are_judged_once_and_drawn(
+    script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objectives = script("objectives")
+    variants = {name: objectives.VARIANTS[name] for name in ("step0", "trajectory, SGD")}
+    monkeypatch.setattr(objectives, "VARIANTS", variants)
+    monkeypatch.setattr(objectives, "HELD_OUT", {"images": ("mobilenetv3-11x48",)})
+    objectives.main(passes=40, steps=10, output=tmp_path)
+    table = (tmp_path / "objectives.csv").read_text()
+    rows = list(csv.DictReader(table.splitlines()))
+    assert [row["start"] for row in rows] == ["random", "base", *variants]
+    assert all(0 < float(row["final"]) < 1 and row["curve"].count(";") == 10 for row in rows)
+    monkeypatch.setattr(objectives, "judge", None)  # nothing is left to do
+    objectives.main(passes=40, steps=10, output=tmp_path)
+    assert (tmp_path / "objectives.csv").read_text() == table
+    assert (tmp_path / "objectives-images.png").read_bytes().startswith(b"\x89PNG")

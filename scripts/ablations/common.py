@@ -1,6 +1,7 @@
 """What the ablations share: short meta-training of variants on the same targets, their loss on unseen ones, figures."""
 
 import csv
+import json
 import sys
 import tempfile
 import time
@@ -19,6 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ghn.decoder import DecoderConfig
+from ghn.environment import machine, versions
+from ghn.finetune.compare import commit
 from ghn.hypernetwork import GHN, GHNConfig
 from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.loop import metatrain
@@ -123,7 +126,7 @@ def unseen_loss(net: GHN, config: MetaTrainConfig) -> float:
 
 
 def write_rows(name: str, rows: Sequence[Any], folder: Path, unprinted: Sequence[str] = ()) -> None:
-    """Write dataclasses as CSV, and print them without some columns."""
+    """Write dataclasses as CSV with their provenance in a file beside it, and print them without some columns."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = [asdict(row) for row in rows]
     shown = [
@@ -133,6 +136,8 @@ def write_rows(name: str, rows: Sequence[Any], folder: Path, unprinted: Sequence
         writer = csv.DictWriter(file, list(entries[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(shown)
+    provenance = {"commit": commit(), "versions": versions(), "machine": machine(), "arguments": sys.argv[1:]}
+    (folder / f"{name}.json").write_text(json.dumps(provenance, indent=1) + "\n")
     printed = [column for column in entries[0] if column not in unprinted]
     table = Table(*printed, title=name)
     for entry in shown:

@@ -8,6 +8,7 @@ and during meta-training. There is no base, so that the heads alone decide.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,8 @@ from ghn.decoder import DecoderConfig
 from ghn.hypernetwork import GHN, GHNConfig
 
 RULES = ("normalized", "hyperfan", "xavier", "kaiming")
+RATES = (SMALL.lr, SMALL.lr / 10)
+"""Of the hypernetwork: what large heads can't be trained at, others may."""
 DEPTH, WIDTH = 12, 128
 FLOOR = 1e-6
 """Of the logarithmic plots."""
@@ -30,6 +33,7 @@ class Scale:
     """Activations after one layer of a plain rectified network."""
 
     rule: str
+    lr: float
     updates: int
     """Of the hypernetwork."""
     layer: int
@@ -38,7 +42,7 @@ class Scale:
 
 
 @torch.no_grad()
-def scales(rule: str, updates: int, net: GHN) -> list[Scale]:
+def scales(rule: str, lr: float, updates: int, net: GHN) -> list[Scale]:
     """Run a deep network without normalization, where sizes add up, on random inputs."""
     layers = [nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU()) for _ in range(DEPTH)]
     target = nn.Sequential(*layers, nn.Linear(WIDTH, 10))
@@ -47,32 +51,37 @@ def scales(rule: str, updates: int, net: GHN) -> list[Scale]:
     found, values = [], inputs
     for number, layer in enumerate(target, start=1):
         values = layer(values)
-        found.append(Scale(rule, updates, number, values.std().item()))
+        found.append(Scale(rule, lr, updates, number, values.std().item()))
     return found
 
 
 def main(
     steps: Annotated[int, typer.Option(help="Updates of each variant.")] = SMALL.steps,
+    seeds: Annotated[int, typer.Option(help="Runs of each variant; scales are the last one's.")] = 3,
     output: Path = RESULTS,
 ) -> None:
     """Measure before, after a tenth of, and after all updates."""
     measured: list[Scale] = []
     rows, curves = [], {}
-    for rule in RULES:
-        config = replace(SMALL, ghn=GHNConfig(decoder=DecoderConfig(base="none", output=rule)))
+    for rule, lr in product(RULES, RATES):
+        config = replace(SMALL, lr=lr, ghn=GHNConfig(decoder=DecoderConfig(base="none", output=rule)))
         torch.manual_seed(0)
-        measured += scales(rule, 0, GHN(config.ghn))
-        for updates in (max(1, steps // 10), steps):
-            trained, losses, nets = train_variants({rule: replace(config, steps=updates)}, [0])
-            measured += scales(rule, updates, nets[rule])
+        measured += scales(rule, lr, 0, GHN(config.ghn))
+        name = f"{rule}, {lr:g}"
+        _, _, early = train_variants({name: replace(config, steps=max(1, steps // 10))}, [0])
+        measured += scales(rule, lr, max(1, steps // 10), early[name])
+        trained, losses, nets = train_variants({name: replace(config, steps=steps)}, range(seeds))
+        measured += scales(rule, lr, steps, nets[name])
         rows += trained
         curves |= losses
     write_rows("hyperfan", rows, output)
     write_rows("hyperfan-scales", measured, output)
     plot_curves("hyperfan", curves, output, "loss of the prediction (nats)")
     for updates, when in ((0, "before"), (steps, "after")):
+        chosen = [scale for scale in measured if scale.updates == updates]
         lines = {
-            rule: _line([s for s in measured if (s.rule, s.updates) == (rule, updates)]) for rule in RULES
+            f"{rule}, {lr:g}" if updates else rule: _line([s for s in chosen if (s.rule, s.lr) == (rule, lr)])
+            for rule, lr in product(RULES, RATES if updates else RATES[:1])
         }
         name = f"hyperfan-scales-{when}"
         plot_lines(

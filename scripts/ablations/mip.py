@@ -66,7 +66,7 @@ def sizes(variant: str, net: GHN) -> list[Size]:
 
 def main(
     steps: Annotated[int, typer.Option(help="Updates of each variant.")] = SMALL.steps,
-    seeds: Annotated[int, typer.Option(help="Runs of each variant.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Runs of each variant.")] = 3,
     output: Path = RESULTS,
 ) -> None:
     """Train the variants, then predict weights of many widths."""

@@ -48,7 +48,7 @@ class TileDecoder(Decoder):
 
 def main(
     steps: Annotated[int, typer.Option(help="Updates of each variant.")] = SMALL.steps,
-    seeds: Annotated[int, typer.Option(help="Runs of each variant.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Runs of each variant.")] = 3,
     output: Path = RESULTS,
 ) -> None:
     """Train the variants on the same targets."""

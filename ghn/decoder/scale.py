@@ -61,6 +61,11 @@ RELU_GAIN = math.sqrt(2)
 LAST_NORM = 1.75
 """Of the normalization before the logits of language models, for the same reason as the next one."""
 
+LAST_BIAS_SPREAD = 1.0
+"""Spread at full trust of that normalization's bias, as large as what it is added to. It is all that the logits of
+every position share: with it a learned token table can say how frequent each token is before any training, and language
+models start below the entropy of a guess instead of above it (scripts/LOG.md)."""
+
 HEAD_GAIN = 2.0
 """Of classifiers of patches, whose inputs are normalized: logits differ from the start. With torch's default, small
 vision transformers and mixers end two to three points lower; convolutional networks lose by it (scripts/LOG.md)."""
@@ -220,6 +225,8 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
         return Scale(0.0, POSITION_SPREAD, random=True)
     if spec.role == "bias" and place.stem and place.norms and place.norms <= PLACE_NORMS:
         return Scale(0.0, STEM_BIAS_SPREAD, random=True)
+    if spec.role == "norm_bias" and place.tokens and place.last:
+        return Scale(0.0, LAST_BIAS_SPREAD, random=False)
     if spec.role in TABLE_ROLES:
         channels = spec.shape[-1] if spec.shape else 1
         return Scale(0.0, DEFAULT_GAIN / math.sqrt(channels), random=True)

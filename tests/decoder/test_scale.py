@@ -119,6 +119,19 @@ def test_the_shift_at_the_end_of_a_branch_is_damped_with_its_weight():
     assert rules[0].centre == rules[1].centre < 0.5
 
 
+def test_what_all_logits_of_a_language_model_share_can_be_learned():
+    """The bias of the last normalization alone; it starts at 0 as the others do."""
+    graph = trace(load_model("hf:gpt2", n_embd=32, n_layer=1, n_head=2, vocab_size=50, n_positions=32))
+    surroundings = places(graph)
+    rules = {
+        entry.name: scale_of(entry, surroundings[entry.name], "zoo")
+        for entry in graph.params
+        if entry.role == "norm_bias"
+    }
+    assert all(rule.centre == 0 and not rule.random for rule in rules.values()) and len(rules) == 3
+    assert {name for name, rule in rules.items() if rule.spread == 1} == {"transformer.ln_f.bias"}
+
+
 def test_vectors_start_at_their_neutral_value():
     assert scale_of(spec("norm_weight", (8,), "channel"), Place(), "zoo").centre == 1
     assert scale_of(spec("bias", (8,), "channel"), Place(), "zoo").centre == 0

@@ -41,11 +41,13 @@ class Draw:
     """Shape ``(band * columns / width, width)``; the rows themselves if there is no ``right``."""
     right: Tensor | None = None
     """Shape ``(bands, width, width)``."""
+    common: Tensor | None = None
+    """Added to every row, shape ``(columns,)``."""
 
     @property
     def nbytes(self) -> int:
         """Memory that the numbers take."""
-        return self.left.nbytes + (0 if self.right is None else self.right.nbytes)
+        return sum(part.nbytes for part in (self.left, self.right, self.common) if part is not None)
 
     @property
     def bands(self) -> int:
@@ -64,6 +66,14 @@ class Draw:
         Returns:
             Shape ``(rows, columns)``, without rows past the end of the block.
         """
+        made = self._rows(first, last, scale, out)
+        if self.common is None:
+            return made
+        common = self.common * scale
+        return made + common if out is None else made.add_(common)
+
+    def _rows(self, first: int, last: int, scale: Tensor, out: Tensor | None) -> Tensor:
+        """What rows have of their own."""
         if self.right is None:
             return self.left * scale if out is None else torch.mul(self.left, scale, out=out)
         rows = min(last * self.band, self.block.height) - first * self.band
@@ -88,7 +98,9 @@ def _is_plain(kind: str, grid: Grid) -> bool:
     return kind != "orthogonal" or min(grid.rows, grid.columns) == 1
 
 
-def draw(kind: str, seed: int, name: str, grid: Grid, block: Block, device: torch.device) -> Draw:
+def draw(
+    kind: str, seed: int, name: str, grid: Grid, block: Block, device: torch.device, common: bool = False
+) -> Draw:
     """Draw one block of the base of a parameter, of unit root mean square, keyed by seed, name and block.
 
     Numbers are drawn on the CPU, so that they are the same for all devices.
@@ -101,15 +113,18 @@ def draw(kind: str, seed: int, name: str, grid: Grid, block: Block, device: torc
         grid: The parameter as matrices.
         block: One of its ``base_blocks``.
         device: Where the numbers go.
+        common: Whether all rows share a random vector beside what is their own, of unit root mean square too.
     """
     generator = keyed_generator(torch.device("cpu"), seed, name, block.start)
+    of_all = keyed_generator(torch.device("cpu"), seed, name)
     matrices, rows, columns = block.matrices, block.rows, block.columns
+    shared = torch.randn(columns, generator=of_all).to(device) if common else None
     fewer, more = sorted((rows, columns))
     if kind == "none":
         numbers = torch.zeros(matrices, rows, columns)
     elif kind == "waves" and columns > 1:
         positions = torch.arange(block.start, block.start + block.height) % grid.rows
-        numbers = waves(positions, grid.rows, columns, keyed_generator(torch.device("cpu"), seed, name))
+        numbers = waves(positions, grid.rows, columns, of_all)
     elif _is_plain(kind, grid):
         numbers = torch.randn(matrices, rows, columns, generator=generator)
     elif matrices > 1 or fewer * more <= SMALL_ELEMENTS or tile_width(more) is None:
@@ -118,9 +133,9 @@ def draw(kind: str, seed: int, name: str, grid: Grid, block: Block, device: torc
         left, right = tiled_factors(fewer, more, generator)
         if rows <= columns:
             band = left.shape[0] * right.shape[-1] // columns
-            return Draw(block, band, left.to(device), right.to(device))
+            return Draw(block, band, left.to(device), right.to(device), shared)
         numbers = (left @ right).view(-1, more)[:fewer].mT
-    return Draw(block, block.height, numbers.reshape(-1, columns).to(device))
+    return Draw(block, block.height, numbers.reshape(-1, columns).to(device), common=shared)
 
 
 def waves(positions: Tensor, count: int, columns: int, generator: torch.Generator) -> Tensor:

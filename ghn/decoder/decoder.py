@@ -303,7 +303,8 @@ class Decoder(nn.Module):
 
 
 def _draw(recipe: _Recipe, seed: int, block: Block, device: torch.device) -> Draw:
-    drawn = draw(recipe.kind, seed, recipe.spec.name, recipe.arrangement.grid, block, device)
+    grid = recipe.arrangement.grid
+    drawn = draw(recipe.kind, seed, recipe.spec.name, grid, block, device, recipe.scale.common)
     if not recipe.pixels:
         return drawn
     rows = drawn.make(0, drawn.bands, torch.ones((), device=device))

@@ -99,6 +99,8 @@ class Place:
     """Kinds of normalization that the graph has anywhere."""
     tokens: bool = False
     """The graph looks tokens up, whose vectors start small."""
+    positions: bool = False
+    """The graph adds a table of positions."""
     patches: bool = False
     """The graph cuts images into patches, and has no other convolution over pixels or space."""
     edge: bool = False
@@ -121,6 +123,8 @@ class Scale:
     spread: float
     random: bool
     """Whether the unit-variance numbers have a random base."""
+    common: bool = False
+    """Whether all rows of the base share a vector, as large as what they have of their own."""
 
 
 def places(graph: ComputationGraph) -> dict[str, Place]:
@@ -141,7 +145,8 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     }
     kinds = {node.kind for node in graph.nodes}
     norms = frozenset(kinds & NORMS)
-    tokens = any(spec.role == "embedding" for spec in graph.params)
+    roles = {spec.role for spec in graph.params}
+    tokens = "embedding" in roles
     stems = {
         spec.name for spec, operations in attached if _fits_images(spec) and not first.isdisjoint(operations)
     }
@@ -163,6 +168,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             attention="attention" in kinds,
             norms=norms,
             tokens=tokens,
+            positions="position" in roles,
             edge="output" in readers or not first.isdisjoint(operations),
             patches=patches,
             last=any(graph.nodes[end].kind == "output" for reader in after for end in consumers[reader]),
@@ -229,7 +235,9 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
         return Scale(0.0, LAST_BIAS_SPREAD, random=False)
     if spec.role in TABLE_ROLES:
         channels = spec.shape[-1] if spec.shape else 1
-        return Scale(0.0, DEFAULT_GAIN / math.sqrt(channels), random=True)
+        # Something that all tokens share does the work of biases, which such networks lack or start at zero.
+        common = spec.role == "embedding" and place.attention and not place.positions
+        return Scale(0.0, DEFAULT_GAIN / math.sqrt(channels), random=True, common=common)
     centre = CENTRES.get(spec.role, 0.0)
     opens = place.batch and not place.stem and place.readers and place.readers <= RECTIFIERS
     if spec.role == "norm_bias" and opens:

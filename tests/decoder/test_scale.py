@@ -119,6 +119,21 @@ def test_the_shift_at_the_end_of_a_branch_is_damped_with_its_weight():
     assert rules[0].centre == rules[1].centre < 0.5
 
 
+@pytest.mark.parametrize(
+    ("model", "kwargs", "expected"),
+    [
+        ("hf:gpt_neox", {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}, True),
+        ("hf:llama", {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}, True),
+        ("hf:gpt2", {"n_embd": 32, "n_layer": 1, "n_head": 2}, False),  # a table of positions does it
+    ],
+)
+def test_tokens_share_a_vector_where_there_is_no_table_of_positions(model, kwargs, expected):
+    graph = trace(load_model(model, device="meta", vocab_size=50, **kwargs))
+    (table,) = (entry for entry in graph.params if entry.role == "embedding")
+    rule = scale_of(table, places(graph)[table.name], "zoo")
+    assert rule.common == expected and rule.spread == pytest.approx(96**-0.5)
+
+
 def test_what_all_logits_of_a_language_model_share_can_be_learned():
     """The bias of the last normalization alone; it starts at 0 as the others do."""
     graph = trace(load_model("hf:gpt2", n_embd=32, n_layer=1, n_head=2, vocab_size=50, n_positions=32))

@@ -108,8 +108,8 @@ PRESETS = {
         precision="bf16",
     ),
 }
-"""'cpu' takes about five hours on two free cores, in two processes (estimated from the time of a step); 'gpu' has whole
-images and longer budgets."""
+"""'cpu' takes about seven hours on two cores in two processes, or four with the arms 'random' and 'ghn' alone (from the
+times of the runs in benchmarks/results/held-out-cpu); 'gpu' has whole images and longer budgets."""
 
 
 @dataclass(frozen=True)

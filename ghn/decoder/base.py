@@ -116,15 +116,17 @@ def draw(
         common: Whether all rows share a random vector beside what is their own, of unit root mean square too.
     """
     generator = keyed_generator(torch.device("cpu"), seed, name, block.start)
-    of_all = keyed_generator(torch.device("cpu"), seed, name)
     matrices, rows, columns = block.matrices, block.rows, block.columns
-    shared = torch.randn(columns, generator=of_all).to(device) if common else None
+    shared = None
+    if common:
+        of_all = keyed_generator(torch.device("cpu"), seed, name)
+        shared = torch.randn(columns, generator=of_all).to(device)
     fewer, more = sorted((rows, columns))
     if kind == "none":
         numbers = torch.zeros(matrices, rows, columns)
     elif kind == "waves" and columns > 1:
         positions = torch.arange(block.start, block.start + block.height) % grid.rows
-        numbers = waves(positions, grid.rows, columns, of_all)
+        numbers = waves(positions, grid.rows, columns, keyed_generator(torch.device("cpu"), seed, name))
     elif _is_plain(kind, grid):
         numbers = torch.randn(matrices, rows, columns, generator=generator)
     elif matrices > 1 or fewer * more <= SMALL_ELEMENTS or tile_width(more) is None:

@@ -67,7 +67,7 @@ def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
         start = _start(arm, task, plan)
         runs = Runs(plan, task, accelerator, case.name, known.get(start))
         known.setdefault(start, runs)
-        rates[arm] = _best_rate(runs, config.seeds[0], sorted(config.lr))
+        rates[arm] = best_rate(runs, config.seeds[0], sorted(config.lr))
         runs.get([(seed, rates[arm]) for seed in config.seeds])
     record = {"parameters": parameters, "metric": task.metric_name, "rates": rates}
     part = _place(folder, case) / f"{RECORD}.part"
@@ -164,7 +164,7 @@ class Runs:
         self._done[run.init, run.seed, run.lr] = run
 
 
-def _best_rate(runs: Runs, seed: int, grid: list[float]) -> float:
+def best_rate(runs: Runs, seed: int, grid: list[float]) -> float:
     """The best of three rates from the middle of the grid; while that is an outermost one, the next is tried too."""
     low, high = (max(0, len(grid) // 2 - 1), min(len(grid), len(grid) // 2 + 2))
     while True:

@@ -68,10 +68,9 @@ def main(
         torch.manual_seed(0)
         measured += scales(rule, lr, 0, GHN(config.ghn))
         name = f"{rule}, {lr:g}"
-        _, _, early = train_variants({name: replace(config, steps=max(1, steps // 10))}, [0])
-        measured += scales(rule, lr, max(1, steps // 10), early[name])
-        trained, losses, nets = train_variants({name: replace(config, steps=steps)}, range(seeds))
-        measured += scales(rule, lr, steps, nets[name])
+        for updates, runs in ((max(1, steps // 10), 1), (steps, seeds)):
+            trained, losses, nets = train_variants({name: replace(config, steps=updates)}, range(runs))
+            measured += scales(rule, lr, updates, nets[name])
         rows += trained
         curves |= losses
     write_rows("hyperfan", rows, output)

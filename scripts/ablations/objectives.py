@@ -12,7 +12,6 @@ in the output folder already, with the same settings, isn't done again.
 import csv
 import math
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
@@ -24,11 +23,12 @@ from rich.console import Console
 
 from ghn.decoder import DecoderConfig
 from ghn.evaluate.config import EvaluateConfig, cases, comparison, short_name
+from ghn.evaluate.run import Runs, best_rate
 from ghn.evaluate.statistics import at_share, sem
-from ghn.finetune.choose import batches_of, make_task
+from ghn.finetune.choose import make_task
 from ghn.finetune.config import CompareConfig
-from ghn.finetune.loop import Budget, make_accelerator, train_run
-from ghn.finetune.results import Run, best_runs, mean_curve
+from ghn.finetune.loop import make_accelerator
+from ghn.finetune.results import mean_curve
 from ghn.hypernetwork import GHN, GHNConfig
 from ghn.metatrain.config import MetaTrainConfig
 
@@ -99,7 +99,9 @@ def updates_for(config: MetaTrainConfig, passes: int) -> int:
     return max(2, round(passes / cost))
 
 
-def judge(arm: str, config: MetaTrainConfig, checkpoint: str, steps: int, **known: Any) -> list[Judged]:
+def judge(
+    arm: str, config: MetaTrainConfig, checkpoint: str, steps: int, folder: Path, **known: Any
+) -> list[Judged]:
     """Train the held-out architectures from one start: the first of three seeds finds the better of two rates.
 
     Args:
@@ -107,6 +109,7 @@ def judge(arm: str, config: MetaTrainConfig, checkpoint: str, steps: int, **know
         config: Says which data, and of which size.
         checkpoint: Of the arms but the first.
         steps: Training steps.
+        folder: Gets the runs.
         known: What else belongs into the rows.
     """
     held = EvaluateConfig(
@@ -125,27 +128,17 @@ def judge(arm: str, config: MetaTrainConfig, checkpoint: str, steps: int, **know
     found = []
     for name in (name for names in HELD_OUT.values() for name in names):
         (case,) = cases(held, name)
-        plan = comparison(held, case, arm, "")
-        accelerator, task = make_accelerator(plan), make_task(plan)
-        budget = Budget.of(plan, task, *batches_of(plan, task))
-
-        def runs(seeds: Sequence[int], rates: Sequence[float]) -> list[Run]:
-            return [
-                train_run(task, plan, budget, accelerator, arm, seed, rate)  # noqa: B023  (called in here)
-                for seed in seeds
-                for rate in rates
-            ]
-
-        first, *others = plan.seeds
-        tuned = best_runs(runs([first], plan.lr), arm)
-        best = [*tuned, *runs(others, [tuned[0].lr])]
+        plan = comparison(held, case, arm, str(folder / "runs" / name))
+        runs = Runs(plan, make_task(plan), make_accelerator(plan), f"{known['start']}, {name}")
+        rate = best_rate(runs, plan.seeds[0], sorted(plan.lr))
+        best = runs.get([(seed, rate) for seed in plan.seeds])
         metrics = [metric for _, metric, _ in mean_curve(best, "metric")]
         found.append(
             Judged(
                 **known,
                 steps=steps,
                 architecture=name,
-                lr=best[0].lr,
+                lr=rate,
                 first=metrics[0],
                 early=metrics[len(metrics) // 5],
                 final=metrics[-1],
@@ -201,9 +194,10 @@ def _train_and_judge(start: str, sources: dict[str, str], steps: int, same: dict
             arm, updates, seconds = "ghn", config.steps, trained.seconds
         else:
             arm, updates, seconds, net = start, 0, 0.0, GHN(_DEFAULT.ghn)
-        net.save_pretrained(folder)
+        checkpoint = "" if arm == "random" else str(Path(folder) / "net")
+        net.save_pretrained(Path(folder) / "net")
         known = {**same, "start": start, "updates": updates, "seconds": seconds}
-        return judge(arm, replace(SMALL, **sources), "" if arm == "random" else folder, steps, **known)
+        return judge(arm, replace(SMALL, **sources), checkpoint, steps, Path(folder), **known)
 
 
 def _read(folder: Path) -> list[Judged]:

@@ -46,7 +46,8 @@ without positions until it has learned them: 41 against 45 % after 400 steps, se
 STEM_BIAS_SPREAD = 0.5
 """Of the biases of a first convolution in networks with layer normalizations alone, as large as what it makes of an
 image. Without them the first normalization takes away how bright a patch is and how much contrast it has, and leaves
-the direction alone: an MLP-Mixer ends three points lower, see scripts/LOG.md."""
+the direction alone: an MLP-Mixer ends three points lower. A table of positions does the same, and with both a vision
+transformer learns more slowly at first (scripts/LOG.md)."""
 
 RELATIVE_BIAS_SPREAD = 0.02
 """Of Swin's and BEiT's tables."""
@@ -66,9 +67,9 @@ LAST_BIAS_SPREAD = 1.0
 every position share: with it a learned token table can say how frequent each token is before any training, and language
 models start below the entropy of a guess instead of above it (scripts/LOG.md)."""
 
-HEAD_GAIN = 2.0
-"""Of classifiers of patches, whose inputs are normalized: logits differ from the start. With torch's default, small
-vision transformers and mixers end two to three points lower; convolutional networks lose by it (scripts/LOG.md)."""
+HEAD_GAIN = 1.0
+"""Of classifiers of patches, whose inputs are normalized: logits of unit variance. Twice that ends as high, but is behind
+for the first fifth of the training; torch's default ends a little lower (scripts/LOG.md)."""
 
 HEAD_WIDTH = 128
 """Inputs from which classifiers of networks with batch normalization start smaller than torch's default, as 1/fan_in:
@@ -229,7 +230,7 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
         return Scale(0.0, RELATIVE_BIAS_SPREAD, random=True)
     if spec.role == "position" and not place.tokens:
         return Scale(0.0, POSITION_SPREAD, random=True)
-    if spec.role == "bias" and place.stem and place.norms and place.norms <= PLACE_NORMS:
+    if spec.role == "bias" and place.stem and not place.positions and place.norms and place.norms <= PLACE_NORMS:
         return Scale(0.0, STEM_BIAS_SPREAD, random=True)
     if spec.role == "norm_bias" and place.tokens and place.last:
         return Scale(0.0, LAST_BIAS_SPREAD, random=False)

@@ -68,8 +68,8 @@ every position share: with it a learned token table can say how frequent each to
 models start below the entropy of a guess instead of above it (scripts/LOG.md)."""
 
 HEAD_GAIN = 1.0
-"""Of classifiers of patches, whose inputs are normalized: logits of unit variance. Twice that ends as high, but is behind
-for the first fifth of the training; torch's default ends a little lower (scripts/LOG.md)."""
+"""Of classifiers of patches, whose inputs are normalized: logits of unit variance. Twice that ends as high, but is
+behind for the first fifth of the training; mixers end lower with torch's default (scripts/LOG.md)."""
 
 HEAD_WIDTH = 128
 """Inputs from which classifiers of networks with batch normalization start smaller than torch's default, as 1/fan_in:
@@ -230,7 +230,8 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
         return Scale(0.0, RELATIVE_BIAS_SPREAD, random=True)
     if spec.role == "position" and not place.tokens:
         return Scale(0.0, POSITION_SPREAD, random=True)
-    if spec.role == "bias" and place.stem and not place.positions and place.norms and place.norms <= PLACE_NORMS:
+    forgetful = place.norms and place.norms <= PLACE_NORMS
+    if spec.role == "bias" and place.stem and forgetful and not place.positions:
         return Scale(0.0, STEM_BIAS_SPREAD, random=True)
     if spec.role == "norm_bias" and place.tokens and place.last:
         return Scale(0.0, LAST_BIAS_SPREAD, random=False)

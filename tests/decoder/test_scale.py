@@ -68,7 +68,8 @@ def test_positions_match_patches_and_stay_below_tokens():
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        ("timm:test_vit", {"patch_embed.proj.bias"}),
+        ("timm:test_vit", set()),  # its positions are such a constant
+        ("timm:mixer_s32_224", {"stem.proj.bias"}),
         ("timm:test_convnext", {"stem.0.bias"}),
         ("timm:poolformer_s12", set()),  # normalized over places together, which keeps how bright each is
         ("torchvision:vgg11", set()),
@@ -85,6 +86,18 @@ def test_stems_before_layer_normalizations_have_a_random_bias(model, expected):
     }
     assert {name for name, rule in rules.items() if rule.random} == expected
     assert all(rules[name].spread == 0.5 for name in expected)
+
+
+def test_classifiers_of_patches_make_logits_of_unit_variance():
+    rows = spec("linear", (10, 64), "out in")
+    plain, patches = (
+        scale_of(
+            rows, Place(readers=frozenset({"output"}), norms=frozenset({"layer_norm"}), patches=cut), "zoo"
+        )
+        for cut in (False, True)
+    )
+    assert patches.spread == pytest.approx(1 / 8)
+    assert plain.spread == pytest.approx(math.sqrt(1 / 3) / 8)
 
 
 def test_wide_classifiers_of_convolutional_networks_start_smaller():

@@ -69,6 +69,7 @@ def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
         known.setdefault(start, runs)
         rates[arm] = best_rate(runs, config.seeds[0], sorted(config.lr))
         runs.get([(seed, rates[arm]) for seed in config.seeds])
+    rates = _read_record(folder, case).get("rates", {}) | rates  # another process may have added other arms
     record = {"parameters": parameters, "metric": task.metric_name, "rates": rates}
     part = _place(folder, case) / f"{RECORD}.part"
     part.write_text(json.dumps(record))

@@ -61,6 +61,20 @@ def test_arms_are_added_to_a_folder_without_doing_runs_again(options: dict, monk
         assert (options["output"] / name).stat().st_size > 0
 
 
+def test_what_another_process_has_added_meanwhile_is_kept(options: dict, monkeypatch) -> None:
+    train_run = running.train_run
+
+    def first_of_two(*given):
+        monkeypatch.setattr(running, "train_run", train_run)
+        evaluate_command(**options, inits=["random", "orthogonal"])
+        return train_run(*given)
+
+    monkeypatch.setattr(running, "train_run", first_of_two)
+    evaluate_command(**options, inits=["random", "base"])
+    with (options["output"] / "models.csv").open() as file:
+        assert {row["arm"] for row in csv.DictReader(file)} == {"random", "orthogonal", "base"}
+
+
 def test_incomplete_cases_are_not_reported(options: dict, monkeypatch) -> None:
     calls = []
     train_run = running.train_run

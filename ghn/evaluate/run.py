@@ -51,8 +51,7 @@ def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
             the folder.
     """
     arms = config.transfer_arms if case.transfer else config.arms
-    record = _read_record(folder, case)
-    if set(arms) <= set(record.get("rates", {})):
+    if set(arms) <= set(_read_record(folder, case).get("rates", {})):
         return
     plans = {arm: comparison(config, case, arm, str(_place(folder, case) / arm)) for arm in arms}
     accelerator = make_accelerator(plans["random"])
@@ -61,7 +60,7 @@ def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
             "an evaluation runs in one process; start one for each part: --part 1/2, --part 2/2"
         )
     task = make_task(plans["random"])
-    parameters, rates = task.check(), record.get("rates", {})
+    parameters, rates = task.check(), {}
     known: dict[str, Runs] = {}
     for arm, plan in plans.items():
         start = _start(arm, task, plan)

@@ -60,7 +60,11 @@ RELU_GAIN = math.sqrt(2)
 
 
 LAST_NORM = 1.75
-"""Of the normalization before the logits of language models, for the same reason as the next one."""
+"""Of the normalization before the logits of language models, which end lower with larger logits (scripts/LOG.md)."""
+
+LAST_WIDTH = 128
+"""Channels from which that normalization is smaller where logits are taken with the table of input tokens: every
+token is most similar to itself, in proportion to the square root of the width."""
 
 LAST_BIAS_SPREAD = 1.0
 """Spread at full trust of that normalization's bias, as large as what it is added to. It is all that the logits of
@@ -108,6 +112,8 @@ class Place:
     """The parameter's rows or columns are those of the model's inputs or outputs: pixels, tokens, classes. Between
     them, rows and columns are hidden units, which have no identity under a random base: nothing can be known of them
     before training."""
+    tied: bool = False
+    """The graph looks tokens up in a table that is also its output map."""
     last: bool = False
     """What the parameter's operation makes is read by the one that makes the model's output."""
     stem: bool = False
@@ -133,13 +139,17 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     consumers: dict[int, list[int]] = defaultdict(list)
     for edge in graph.edges:
         consumers[edge.source].append(edge.target)
+    # What is put out beside being used, as keys and values for a cache, makes no last operation.
+    ends = {
+        index for index, readers in consumers.items() if all(graph.nodes[r].kind == "output" for r in readers)
+    }
     attached = [(spec, consumers[spec.node]) for spec in graph.params if spec.node is not None]
     inputs = [node.index for node in graph.nodes if node.kind == "input"]
     first = {operation for index in inputs for operation in consumers[index]}
     adds = residual_adds(graph)
-    ends = {name for add in adds for name in add.branch_ends}
-    ending = {operation for spec, operations in attached if spec.name in ends for operation in operations}
-    ends |= {
+    damped = {name for add in adds for name in add.branch_ends}
+    ending = {operation for spec, operations in attached if spec.name in damped for operation in operations}
+    damped |= {
         spec.name
         for spec, operations in attached
         if spec.role == "norm_bias" and not ending.isdisjoint(operations)
@@ -147,7 +157,8 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     kinds = {node.kind for node in graph.nodes}
     norms = frozenset(kinds & NORMS)
     roles = {spec.role for spec in graph.params}
-    tokens = "embedding" in roles
+    tables = [spec for spec in graph.params if spec.role == "embedding"]
+    tokens = bool(tables)
     stems = {
         spec.name for spec, operations in attached if _fits_images(spec) and not first.isdisjoint(operations)
     }
@@ -163,16 +174,17 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
         after = {reader for operation in operations for reader in consumers[operation]}
         readers = frozenset(graph.nodes[reader].kind for reader in after)
         result[spec.name] = Place(
-            branches=len(adds) if spec.name in ends else 0,
+            branches=len(adds) if spec.name in damped else 0,
             readers=readers,
             batch=all(graph.nodes[operation].kind == "batch_norm" for operation in operations),
             attention="attention" in kinds,
             norms=norms,
             tokens=tokens,
+            tied=any(len(spec.names) > 1 for spec in tables),
             positions="position" in roles,
-            edge="output" in readers or not first.isdisjoint(operations),
+            edge=not ends.isdisjoint(operations) or not first.isdisjoint(operations),
             patches=patches,
-            last=any(graph.nodes[end].kind == "output" for reader in after for end in consumers[reader]),
+            last=not ends.isdisjoint(after),
             stem=not stem_operations.isdisjoint(operations),
             pixels=spec.name in stems
             and _kernel(spec) >= LEAST_PIXELS
@@ -248,6 +260,8 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
         centre *= damping
     if spec.role == "norm_weight" and place.tokens and place.last:
         centre *= LAST_NORM
+        if place.tied:
+            centre *= min(1, math.sqrt(LAST_WIDTH / spec.numel))
     return Scale(centre, VECTOR_SPREAD * abs(centre) if centre else BIAS_SPREAD, random=False)
 
 

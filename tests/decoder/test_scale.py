@@ -147,6 +147,35 @@ def test_tokens_share_a_vector_where_there_is_no_table_of_positions(model, kwarg
     assert rule.common == expected and rule.spread == pytest.approx(96**-0.5)
 
 
+def test_tied_output_maps_see_smaller_activations_the_wider_they_are():
+    centres = {}
+    for tied, width in ((True, 64), (True, 512), (False, 512)):
+        model = load_model(
+            "hf:gpt2",
+            device="meta",
+            n_embd=width,
+            n_layer=1,
+            n_head=2,
+            vocab_size=50,
+            tie_word_embeddings=tied,
+        )
+        graph = trace(model)
+        (weight,) = (entry for entry in graph.params if entry.name == "transformer.ln_f.weight")
+        centres[tied, width] = scale_of(weight, places(graph)[weight.name], "zoo").centre
+    assert centres == {(True, 64): 1.75, (True, 512): 1.75 / 2, (False, 512): 1.75}
+
+
+def test_cached_keys_and_values_make_no_last_operation():
+    """A caller's own example may leave the cache on, which puts out what attention reads."""
+    model = load_model("hf:gpt2", device="meta", n_embd=32, n_layer=2, n_head=2, vocab_size=50)
+    tokens = {"input_ids": torch.zeros(1, 8, dtype=torch.long, device="meta")}
+    last = [
+        [(name, place.last, place.edge) for name, place in places(trace(model, example)).items()]
+        for example in ({**tokens, "use_cache": True}, {**tokens, "use_cache": False})
+    ]
+    assert last[0] == last[1] and any(is_last for _, is_last, _ in last[0])
+
+
 def test_what_all_logits_of_a_language_model_share_can_be_learned():
     """The bias of the last normalization alone; it starts at 0 as the others do."""
     graph = trace(load_model("hf:gpt2", n_embd=32, n_layer=1, n_head=2, vocab_size=50, n_positions=32))

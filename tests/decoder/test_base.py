@@ -95,18 +95,11 @@ def test_any_bands_of_a_block_have_the_bits_of_the_whole(grid, common):
 
 @pytest.mark.parametrize(("kind", "grid"), [("normal", Grid(1, 384, 96)), ("orthogonal", Grid(1, 4096, 512))])
 def test_rows_may_share_a_vector_as_large_as_what_is_their_own(kind, grid):
-    half = torch.tensor(0.5)
-    alone, shared = (
-        torch.cat(
-            [
-                part.make(0, part.bands, half)
-                for part in (
-                    draw(kind, 3, "p", grid, block, CPU, common) for block in base_blocks(kind, grid)
-                )
-            ]
-        )
-        for common in (False, True)
-    )
+    def rows(common):
+        parts = [draw(kind, 3, "p", grid, block, CPU, common) for block in base_blocks(kind, grid)]
+        return torch.cat([part.make(0, part.bands, torch.tensor(0.5)) for part in parts])
+
+    alone, shared = rows(common=False), rows(common=True)
     difference = shared - alone
     torch.testing.assert_close(difference, difference[:1].expand_as(difference), atol=1e-5, rtol=0)
     assert difference[0].square().mean().sqrt() == pytest.approx(0.5, rel=0.15)

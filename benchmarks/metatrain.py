@@ -17,8 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ghn.environment import machine, versions
-from ghn.finetune.compare import commit
+from ghn.environment import commit, machine, versions
 from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.loop import metatrain
 from ghn.metatrain.update import PHASES

@@ -3,7 +3,10 @@
 import os
 import platform
 import re
+import subprocess
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 
 import torch
 
@@ -17,6 +20,24 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: _version(name) for name in _dependencies()},
     }
+
+
+@lru_cache(maxsize=1)
+def commit() -> str:
+    """Commit of the clone that this package runs from, when first asked; 'unknown' for an installed package."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return "unknown"
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
 
 
 def machine() -> dict[str, str]:

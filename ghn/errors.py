@@ -44,3 +44,23 @@ def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
     """Suggest close names, as a sentence to append to an error message (empty if nothing is close)."""
     close = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
+
+
+def check_type(name: str, value: object, default: object) -> None:
+    """Check that a setting has the type of its default; tuples hold any number of such entries.
+
+    Raises:
+        ConfigError: If it hasn't.
+    """
+    if not _is_like(value, default):
+        raise ConfigError(f"{name} is {value!r}; expected {type(default).__name__}, such as {default!r}")
+
+
+def _is_like(value: object, default: object) -> bool:
+    if isinstance(value, bool) or isinstance(default, bool):
+        return type(value) is type(default)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(_is_like(entry, default[0]) for entry in value)
+    return isinstance(value, type(default))

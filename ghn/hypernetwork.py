@@ -1,5 +1,6 @@
 """The hypernetwork: a graph goes in, the parameters of the network it describes come out."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from ghn.checkpoints import resolve_checkpoint
 from ghn.decoder import MEMORY, Decoder, DecoderConfig
 from ghn.encoder import EncoderConfig, build_encoder
-from ghn.errors import CheckpointError, ConfigError, OutputError, PredictionError, did_you_mean
+from ghn.errors import CheckpointError, ConfigError, OutputError, PredictionError, check_type, did_you_mean
 from ghn.graph.graph import ComputationGraph
 from ghn.settings import own_settings
 
@@ -49,10 +50,11 @@ class GHNConfig:
         for name, component in (("encoder", EncoderConfig), ("decoder", DecoderConfig)):
             value = getattr(self, name)
             if isinstance(value, Mapping):
-                known = {entry.name for entry in fields(component)}
-                for key in value:
+                known = asdict(component())
+                for key, setting in value.items():
                     if key not in known:
                         raise ConfigError(f"{name} has no setting {key!r}.{did_you_mean(key, known)}")
+                    check_type(f"{name}.{key}", setting, known[key])
                 object.__setattr__(self, name, component(**value))
             elif not isinstance(value, component):
                 raise ConfigError(f"{name} must be a mapping of settings, got {value!r}")
@@ -208,6 +210,13 @@ class GHN(
                     f"the hypernetwork's {name!r} is {weight.dtype}, and it computes in torch.float32; call "
                     "net.float(). Predictions get the target's dtype, or that of init_(…, dtype=…)"
                 )
+
+    def fingerprint(self) -> str:
+        """Digest, 16 hexadecimal digits, of configuration and weights: equal ones predict the same."""
+        digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+        for name, value in self.state_dict().items():
+            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def device(self) -> torch.device:

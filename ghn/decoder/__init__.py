@@ -1,6 +1,6 @@
 """Decode node embeddings into parameters."""
 
 from ghn.decoder.config import DecoderConfig
-from ghn.decoder.decoder import MEMORY, Decoder
+from ghn.decoder.decoder import MEMORY, Decoder, Remembered
 
-__all__ = ["MEMORY", "Decoder", "DecoderConfig"]
+__all__ = ["MEMORY", "Decoder", "DecoderConfig", "Remembered"]

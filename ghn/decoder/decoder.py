@@ -89,6 +89,11 @@ class Remembered:
     room: int = REMEMBERED
     """Bytes that may still be kept."""
 
+    @property
+    def learned(self) -> list[int]:
+        """Numbers of the parameters with a learned part."""
+        return [recipe.number for recipe in self.recipes if recipe.learned]
+
     def begin(self, seed: int) -> None:
         """Forget the random numbers of another seed."""
         if self.seed != seed:
@@ -147,7 +152,12 @@ class Decoder(nn.Module):
             init_head_(self.columns, config.output)
 
     def forward(
-        self, embeddings: Tensor, graph: ComputationGraph, seed: int = 0, learned: bool = True
+        self,
+        embeddings: Tensor,
+        graph: ComputationGraph,
+        seed: int = 0,
+        learned: bool = True,
+        remembered: Remembered | None = None,
     ) -> dict[str, Tensor]:
         """Decode the parameters of one graph, all at once.
 
@@ -156,6 +166,7 @@ class Decoder(nn.Module):
             graph: The target.
             seed: Keys the random base.
             learned: False leaves the learned part out: scale rules and random bases alone.
+            remembered: As ``stream`` takes it.
 
         Returns:
             Float32 tensors by parameter name, in the order of ``graph.params``; none for parameters of role 'unknown'.
@@ -165,7 +176,7 @@ class Decoder(nn.Module):
         """
         made: dict[str, list[Tensor]] = {}
         with own_settings():
-            for piece in self.stream(embeddings, graph, seed, learned):
+            for piece in self.stream(embeddings, graph, seed, learned, remembered=remembered):
                 made.setdefault(piece.spec.name, []).append(piece.make(None))
         return {
             spec.name: torch.cat(made[spec.name]).reshape(spec.shape)

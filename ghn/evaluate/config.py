@@ -62,6 +62,8 @@ class EvaluateConfig:
                 )
         if "random" not in self.arms or "random" not in self.transfer_arms:
             raise ConfigError("every arm is compared with 'random'; add it to the arms")
+        if self.eval_samples < 1:
+            raise ConfigError(f"eval_samples is {self.eval_samples}; expected 1 or more")
         for steps in (self.steps, self.transfer_steps):
             if steps < 1 or steps % 10:
                 raise ConfigError(

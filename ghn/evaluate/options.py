@@ -1,6 +1,5 @@
 """The command line of ``scripts/evaluate_init.py``."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,16 +12,31 @@ from rich.markdown import Markdown
 
 from ghn.apply.baselines import NEEDS_CHECKPOINT, load_hypernetwork
 from ghn.console import run_app
-from ghn.environment import machine, versions
-from ghn.errors import ConfigError
+from ghn.environment import commit, machine, versions
+from ghn.errors import ConfigError, OutputError
 from ghn.evaluate.config import EvaluateConfig, cases
 from ghn.evaluate.report import write_evaluation
 from ghn.evaluate.run import Outcome, evaluate_case, outcome_of
-from ghn.finetune.compare import commit
+from ghn.files import write_whole
 from ghn.finetune.options import spread_lists
 from ghn.spaces.held_out import VERSION
 
 SETTINGS = "evaluation.json"
+
+_SOURCES = ("images", "text", "transfer_images", "transfer_text")
+_SHARED = (
+    "seeds",
+    "lr",
+    "image_size",
+    "sequence_length",
+    "image_batch",
+    "text_batch",
+    "steps",
+    "transfer_steps",
+    "eval_samples",
+    "precision",
+)
+"""Settings that all runs of a folder have in common."""
 
 
 def evaluate_command(
@@ -42,6 +56,9 @@ def evaluate_command(
     inits: Annotated[
         list[str] | None, typer.Option(metavar="ARM …", help="Arms; all are compared with random.")
     ] = None,
+    transfer_inits: Annotated[
+        list[str] | None, typer.Option(metavar="ARM …", help="The same on unseen data.")
+    ] = None,
     seeds: Annotated[list[int] | None, typer.Option(metavar="N …", help="The first tunes.")] = None,
     lr: Annotated[list[float] | None, typer.Option(metavar="RATE …", help="Grid of peak rates.")] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Steps of a run.")] = None,
@@ -58,7 +75,6 @@ def evaluate_command(
     device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, mps.")] = None,
 ) -> None:
     """Compare initializations over the held-out architectures, each arm at its own best rate of one grid."""
-    arms = tuple(inits) if inits else None
     config = EvaluateConfig.preset(
         preset,
         images=images,
@@ -66,7 +82,8 @@ def evaluate_command(
         transfer_images=transfer_images,
         transfer_text=transfer_text,
         checkpoint=checkpoint,
-        arms=arms,
+        arms=tuple(inits) if inits else None,
+        transfer_arms=tuple(transfer_inits) if transfer_inits else None,
         seeds=tuple(seeds) if seeds else None,
         lr=tuple(lr) if lr else None,
         steps=steps,
@@ -77,12 +94,17 @@ def evaluate_command(
     )
     chosen, listed = cases(config, models, limit_models), cases(config)
     number, count = _part(part)
-    output.mkdir(parents=True, exist_ok=True)
+    if limit_models is not None and limit_models < 1:
+        raise ConfigError(f"--limit-models is {limit_models}; expected 1 or more")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output} can't be a folder ({error.strerror}); choose another") from error
     settings = _settings(config, preset, output)
     names = list(dict.fromkeys(case.name for case in chosen))
     for case in (case for case in chosen if names.index(case.name) % count == number - 1):
         evaluate_case(config, case, output)
-        known = [outcome for other in listed if (outcome := outcome_of(other, output))]
+        known = [outcome for other in listed if (outcome := outcome_of(config, other, output))]
         write_evaluation([outcome for outcome in known if _complete(config, outcome)], settings, output)
     if (output / "table.md").exists():
         Console().print(Markdown((output / "table.md").read_text()))
@@ -112,27 +134,39 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _settings(config: EvaluateConfig, preset: str, folder: Path) -> dict[str, Any]:
-    """Settings and provenance; refuses a folder whose runs had another hypernetwork."""
+    """Settings and provenance; refuses a folder whose runs had others, or another hypernetwork."""
     path = folder / SETTINGS
-    before = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        before = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise OutputError(
+            f"{path} is damaged ({error}); delete it, and finished runs are found again"
+        ) from error
+    now = config.to_dict()
+    for name, value in before.get("config", {}).items():
+        if name in _SOURCES:
+            now[name] = now[name] or value  # a data set may be left out, or added
+        if name in (*_SOURCES, *_SHARED) and value and now[name] != value:
+            raise ConfigError(
+                f"{folder} holds runs with {name}={value}, now it is {now[name]}; repeat the first command's "
+                "options, or choose another output folder"
+            )
     digest = before.get("checkpoint_digest")
     transfer = config.transfer_images or config.transfer_text
     if {*config.arms, *(config.transfer_arms if transfer else ())} & {*NEEDS_CHECKPOINT}:
-        weights = load_hypernetwork(config.checkpoint).state_dict()
-        content = b"".join(value.numpy().tobytes() for value in weights.values())
-        found = hashlib.sha256(content).hexdigest()[:16]
+        found = load_hypernetwork(config.checkpoint).fingerprint()
         if digest not in (None, found):
             raise ConfigError(f"{folder} holds runs of another checkpoint; choose another output folder")
         digest = found
     settings = {
         "preset": preset,
         "held_out_version": VERSION,
-        "config": config.to_dict(),
+        "config": now,
         "checkpoint_digest": digest,
         "commits": list(dict.fromkeys([*before.get("commits", []), commit()])),
         "versions": versions(),
         "machine": machine(),
         "started": before.get("started", datetime.now(UTC).isoformat(timespec="seconds")),
     }
-    path.write_text(json.dumps(settings, indent=1) + "\n")
+    write_whole(path, json.dumps(settings, indent=1) + "\n", "choose another output folder")
     return settings

@@ -13,9 +13,9 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ghn.errors import OutputError
 from ghn.evaluate.run import Outcome
 from ghn.evaluate.statistics import Row, Verdict, rows, verdicts
+from ghn.files import write_whole
 from ghn.finetune.results import mean_curve
 
 PAIRS = (
@@ -62,14 +62,7 @@ def write_evaluation(outcomes: Sequence[Outcome], settings: dict[str, Any], fold
         shown = [outcome for outcome in outcomes if outcome.case.data == dataset]
         contents[f"curves-{re.sub(r'[^A-Za-z0-9.-]+', '-', dataset)}.png"] = curves_png(shown)
     for name, content in contents.items():
-        part = folder / f"{name}.part"
-        try:
-            part.write_bytes(content)
-            part.replace(folder / name)
-        except OSError as error:
-            raise OutputError(
-                f"can't write {folder / name} ({error.strerror}); finished runs are kept"
-            ) from error
+        write_whole(folder / name, content, "finished runs are kept")
     return counted
 
 

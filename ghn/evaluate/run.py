@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from ghn.apply.baselines import ARMS
 from ghn.errors import ConfigError, OutputError
 from ghn.evaluate.config import Case, EvaluateConfig, comparison
+from ghn.files import write_whole
 from ghn.finetune.choose import batches_of, make_task
 from ghn.finetune.config import CompareConfig
 from ghn.finetune.loop import Budget, make_accelerator, train_run
@@ -51,7 +52,8 @@ def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
             the folder.
     """
     arms = config.transfer_arms if case.transfer else config.arms
-    if set(arms) <= set(_read_record(folder, case).get("rates", {})):
+    known_outcome = outcome_of(config, case, folder)
+    if known_outcome and set(arms) <= known_outcome.tuned.keys():
         return
     plans = {arm: comparison(config, case, arm, str(_place(folder, case) / arm)) for arm in arms}
     accelerator = make_accelerator(plans["random"])
@@ -70,13 +72,11 @@ def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
         runs.get([(seed, rates[arm]) for seed in config.seeds])
     rates = _read_record(folder, case).get("rates", {}) | rates  # another process may have added other arms
     record = {"parameters": parameters, "metric": task.metric_name, "rates": rates}
-    part = _place(folder, case) / f"{RECORD}.part"
-    part.write_text(json.dumps(record))
-    part.replace(_place(folder, case) / RECORD)
+    write_whole(_place(folder, case) / RECORD, json.dumps(record), "finished runs are kept")
 
 
-def outcome_of(case: Case, folder: Path) -> Outcome | None:
-    """What a folder holds about a case; None unless it is complete.
+def outcome_of(config: EvaluateConfig, case: Case, folder: Path) -> Outcome | None:
+    """What a folder holds about a case: the arms with a run of every seed at their best rate; None without any.
 
     Raises:
         OutputError: If a file in the folder is damaged.
@@ -89,8 +89,12 @@ def outcome_of(case: Case, folder: Path) -> Outcome | None:
     for arm, rate in record["rates"].items():
         runs = finished_runs(_place(folder, case) / arm).values()
         ordered = sorted(runs, key=lambda run: (run.seed, run.lr))
-        tuned[arm] = [run for run in ordered if run.lr == rate]
-        tuning[arm] = [run for run in ordered if run.seed == tuned[arm][0].seed]
+        best = [run for run in ordered if run.lr == rate and run.seed in config.seeds]
+        if len(best) == len(config.seeds):
+            tuned[arm] = best
+            tuning[arm] = [run for run in ordered if run.seed == config.seeds[0]]
+    if not tuned:
+        return None
     return Outcome(
         case=case,
         parameters=record["parameters"],

@@ -8,12 +8,15 @@ from statistics import fmean, median, stdev
 from scipy import stats
 
 from ghn.evaluate.run import Outcome
-from ghn.finetune.results import Run, summarize
+from ghn.finetune.results import Run, sem, summarize
 
 SHARES = (0.1, 0.3, 1.0)
 """Of the budget, at which metrics are reported."""
 
 SIGNIFICANT = 0.05
+
+ROUNDING = 1e-9
+"""Deviation below which differences are equal: they are multiples of one by the number of examples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,8 @@ class Row:
     difference_sem: float | None
     p_value: float | None
     """Of a paired t-test over the seeds that the difference is 0."""
+    commit: str
+    """Of the library that ran it, several with commas; empty in runs that did not keep it."""
     steps: int
     steps_to_random_final: int | None
     """First evaluated step at which the mean metric reaches random's final one."""
@@ -59,17 +64,20 @@ class Verdict:
     """Of the budget."""
     models: int
     wins: int
-    """Models with the higher mean metric; equal ones count as half a win, and half a loss, in ``p_value`` alone."""
+    """Models with the higher mean metric, or where the other arm alone diverged; equal ones are neither."""
     losses: int
     significant_wins: int
     """With a paired t-test over the seeds below 0.05."""
     significant_losses: int
+    diverged: int
+    """Models on which either arm diverged: no part of the next three."""
     mean_difference: float
     sem_difference: float | None
     p_value: float | None
-    """Wilcoxon's signed-rank test over the models' mean differences."""
+    """Wilcoxon's signed-rank test over the models' mean differences, which leaves out those of 0."""
     median_steps_share: float | None
-    """Median over the models of ``steps_to_random_final`` as a share of the budget, never reached as 1; final only."""
+    """Against 'random' and at the end alone: median over the models of ``steps_to_random_final`` as a share of the
+    budget, never reached as 1, without models on which random diverged."""
 
 
 def rows(outcome: Outcome) -> list[Row]:
@@ -98,6 +106,7 @@ def rows(outcome: Outcome) -> list[Row]:
                 difference=fmean(differences) if differences else None,
                 difference_sem=sem(differences),
                 p_value=t_test(differences),
+                commit=",".join(dict.fromkeys(run.commit for run in runs if run.commit)),
                 steps=max(point.step for run in runs for point in run.curve),
                 steps_to_random_final=summary[arm]["steps_to_random_final"],
                 init_seconds=fmean(run.init_seconds for run in runs),
@@ -130,7 +139,11 @@ def _verdict(outcomes: Sequence[Outcome], dataset: str, arm: str, against: str, 
     means = [fmean(values) if values else float(sign) for values, sign in zip(by_model, decided, strict=True)]
     finite = [fmean(values) for values in by_model if values]
     significant = [fmean(values) for values in by_model if (t_test(values) or 1.0) < SIGNIFICANT]
-    reached = [_share_to_random(outcome, arm) for outcome in outcomes] if share == 1.0 else []
+    reached = [
+        _share_to_random(outcome, arm)
+        for outcome in outcomes
+        if share == 1.0 and against == "random" and not _diverged(outcome, "random")
+    ]
     return Verdict(
         dataset=dataset,
         arm=arm,
@@ -141,6 +154,7 @@ def _verdict(outcomes: Sequence[Outcome], dataset: str, arm: str, against: str, 
         losses=sum(value < 0 for value in means),
         significant_wins=sum(value > 0 for value in significant),
         significant_losses=sum(value < 0 for value in significant),
+        diverged=len(outcomes) - len(finite),
         mean_difference=fmean(finite) if finite else math.nan,
         sem_difference=sem(finite),
         p_value=float(stats.wilcoxon(finite).pvalue) if any(finite) else None,
@@ -160,19 +174,14 @@ def at_share(runs: Sequence[Run], share: float) -> list[float]:
 def paired_differences(outcome: Outcome, arm: str, against: str, share: float) -> list[float]:
     """Metric of one arm minus that of another, seed by seed; nothing if one of them diverged."""
     ours, theirs = at_share(outcome.tuned[arm], share), at_share(outcome.tuned[against], share)
-    return [a - b for a, b in zip(ours, theirs, strict=False)]
+    return [a - b for a, b in zip(ours, theirs, strict=True)] if ours and theirs else []
 
 
 def t_test(differences: Sequence[float]) -> float | None:
-    """Two-sided p-value that paired differences have mean 0; None for fewer than two or all equal ones."""
-    if len(differences) < 2 or len(set(differences)) == 1:
+    """Two-sided p-value that paired differences have mean 0; None for fewer than two, or if they are all equal."""
+    if len(differences) < 2 or stdev(differences) < ROUNDING:
         return None
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
-
-
-def sem(values: Sequence[float]) -> float | None:
-    """Standard error of the mean; None for fewer than two values."""
-    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def _diverged(outcome: Outcome, arm: str) -> bool:

@@ -1,17 +1,14 @@
 """Arms × seeds × learning rates, under equal conditions."""
 
-import subprocess
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-import ghn
 from ghn.apply.baselines import NEEDS_CHECKPOINT, load_hypernetwork
-from ghn.environment import machine, versions
+from ghn.environment import commit, machine, versions
 from ghn.errors import ConfigError
 from ghn.finetune.choose import batches_of, make_task
 from ghn.finetune.config import CompareConfig
@@ -49,9 +46,10 @@ def compare(config: CompareConfig) -> Results:
         )
     budget = Budget.of(config, task, steps, batch_size)
     parameters = task.check()
+    checkpoint = ""
     if set(config.inits) & set(NEEDS_CHECKPOINT):
-        load_hypernetwork(config.checkpoint)
-    store = Store.open(config, task.dataset) if accelerator.is_main_process else None
+        checkpoint = load_hypernetwork(config.checkpoint).fingerprint()
+    store = Store.open(config, task.dataset, checkpoint) if accelerator.is_main_process else None
     done = _finished(store)
     runs = _run_all(task, config, budget, accelerator, store, done)
     results = Results(
@@ -115,20 +113,3 @@ def _provenance(accelerator: Accelerator, store: Store | None) -> dict[str, Any]
         "processes": accelerator.num_processes,
         "machine": machine(),
     }
-
-
-def commit() -> str:
-    """Commit of the clone that this package runs from; 'unknown' for an installed package."""
-    root = Path(ghn.__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return "unknown"
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return found.stdout.strip()

@@ -14,6 +14,7 @@ from ghn.apply.baselines import ARMS
 from ghn.apply.calibrate import calibrate_
 from ghn.data.order import evaluation_batches, training_batches
 from ghn.decoder.chunks import keyed_generator
+from ghn.environment import commit
 from ghn.errors import ConfigError
 from ghn.finetune.config import CompareConfig
 from ghn.finetune.memory import peak_bytes, reset_peak
@@ -135,6 +136,7 @@ def train_run(
         peak_bytes=peak,
         curve=tuple(curve),
         note=note,
+        commit=commit(),
         error=error,
     )
 

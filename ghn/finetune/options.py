@@ -9,7 +9,7 @@ import typer
 from ghn.console import json_object, run_app
 from ghn.finetune.config import OPTIMIZERS, PRECISIONS, CompareConfig
 
-LISTS = ("--inits", "--seeds", "--lr")
+LISTS = ("--inits", "--transfer-inits", "--seeds", "--lr")
 """Options that take several values, as ``--seeds 0 1 2`` or ``--seeds 0 --seeds 1 --seeds 2``."""
 
 _DEFAULTS: dict[str, Any] = {entry.name: entry.default for entry in fields(CompareConfig)}
@@ -144,7 +144,8 @@ def spread_lists(arguments: Sequence[str]) -> list[str]:
     first = True
     for argument in arguments:
         if argument.startswith("-") and not _is_number(argument):
-            option, first = (argument if argument in LISTS else None), True
+            name, given, _ = argument.partition("=")
+            option, first = (name if name in LISTS else None), not given
             found.append(argument)
         elif option is None or first:
             found.append(argument)

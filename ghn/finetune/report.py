@@ -28,9 +28,9 @@ def write_report(results: Results, store: Store) -> None:
     """Write ``results.json``, ``curves.csv``, ``curves.png`` and ``report.html``."""
     png = curves_png(results)
     store.write_json("results.json", results.to_dict())
-    store.write_text("curves.csv", curves_csv(results))
-    store.write_bytes("curves.png", png)
-    store.write_text("report.html", page(results, png))
+    store.write("curves.csv", curves_csv(results))
+    store.write("curves.png", png)
+    store.write("report.html", page(results, png))
 
 
 def table(results: Results) -> Table:

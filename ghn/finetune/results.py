@@ -37,6 +37,8 @@ class Run:
     curve: tuple[Point, ...]
     note: str = ""
     """What the arm changed."""
+    commit: str = ""
+    """Of the library that ran it; see ``ghn.environment.commit``."""
     error: str = ""
     """Why the run stopped early; empty if it didn't."""
 
@@ -119,7 +121,7 @@ def summarize(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
         init: {
             "lr": chosen[0].lr,
             "metric_mean": _mean_final(chosen, "metric"),
-            "metric_sem": _sem([run.final.metric for run in chosen if run.final]),
+            "metric_sem": sem([run.final.metric for run in chosen if run.final]),
             "loss_mean": _mean_final(chosen, "loss"),
             "steps_to_random_final": _first_step(chosen, goal),
         }
@@ -145,7 +147,7 @@ def mean_curve(runs: Sequence[Run], quantity: str) -> list[tuple[int, float, flo
     curve = []
     for step in steps:
         values = [getattr(point, quantity) for run in runs for point in run.curve if point.step == step]
-        curve.append((step, fmean(values), _sem(values) or 0.0))
+        curve.append((step, fmean(values), sem(values) or 0.0))
     return curve
 
 
@@ -154,7 +156,8 @@ def _mean_final(runs: Sequence[Run], quantity: str) -> float | None:
     return fmean(finals) if finals and len(finals) == len(runs) else None
 
 
-def _sem(values: Sequence[float]) -> float | None:
+def sem(values: Sequence[float]) -> float | None:
+    """Standard error of the mean; None for fewer than two values."""
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 

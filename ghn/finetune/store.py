@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ghn.errors import ConfigError, OutputError
+from ghn.files import write_whole
 from ghn.finetune.config import CompareConfig
 from ghn.finetune.results import SCHEMA, Run
 
@@ -32,22 +33,22 @@ class Store:
         self.started = started
 
     @classmethod
-    def open(cls, config: CompareConfig, label: str) -> "Store":
+    def open(cls, config: CompareConfig, label: str, checkpoint: str = "") -> "Store":
         """Make or check the folder.
 
         Args:
             config: With the folder's path, and whether to continue what is in it.
             label: Names a new folder in ``runs`` if the configuration has no path.
+            checkpoint: Fingerprint of the hypernetwork, if an arm needs one.
 
         Raises:
             OutputError: If it can't be written, or holds something else.
-            ConfigError: If it holds a comparison with another configuration.
+            ConfigError: If it holds a comparison with another configuration or hypernetwork.
         """
         path = _new_folder(label) if config.output_dir is None else Path(config.output_dir).expanduser()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            (path / _RUNS).mkdir(exist_ok=True) if (path / _CONFIG).exists() else None
-            content = {child.name for child in path.iterdir()}
+            content = {child.name for child in path.iterdir() if child.suffix != ".part"}
             probe = path / ".write-test"
             probe.touch()
             probe.unlink()
@@ -60,10 +61,12 @@ class Store:
                 f"the output folder {str(path)!r} is not empty and holds no comparison; pass another --output-dir"
             )
         if _CONFIG in content:
-            return cls(path, _continue(path, config))
-        (path / _RUNS).mkdir()
-        store = cls(path, datetime.now(UTC).isoformat(timespec="seconds"))
-        store.write_json(_CONFIG, {"schema": SCHEMA, "started": store.started, "config": config.identity()})
+            store = cls(path, _continue(path, config, checkpoint))
+        else:
+            store = cls(path, datetime.now(UTC).isoformat(timespec="seconds"))
+            known = {"config": config.identity(), "checkpoint": checkpoint}
+            store.write_json(_CONFIG, {"schema": SCHEMA, "started": store.started, **known})
+        (path / _RUNS).mkdir(exist_ok=True)
         return store
 
     def save(self, run: Run) -> None:
@@ -76,23 +79,12 @@ class Store:
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Write a file that is complete or not there."""
-        self.write_text(name, json.dumps(values, indent=1, allow_nan=False) + "\n")
+        self.write(name, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
-    def write_text(self, name: str, text: str) -> None:
+    def write(self, name: str, content: str | bytes) -> None:
         """Write a file that is complete or not there."""
-        self.write_bytes(name, text.encode())
-
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a file that is complete or not there."""
-        part = self.path / f"{name}.part"
-        try:
-            part.write_bytes(content)
-            part.replace(self.path / name)
-        except OSError as error:
-            raise OutputError(
-                f"can't write {str(self.path / name)!r} ({error.strerror}); finished runs are kept: make room, then "
-                f"pass --resume --output-dir {self.path}"
-            ) from error
+        remedy = f"finished runs are kept: make room, then pass --resume --output-dir {self.path}"
+        write_whole(self.path / name, content, remedy)
 
 
 def finished_runs(folder: Path) -> dict[Key, Run]:
@@ -111,7 +103,7 @@ def finished_runs(folder: Path) -> dict[Key, Run]:
     return found
 
 
-def _continue(path: Path, config: CompareConfig) -> str:
+def _continue(path: Path, config: CompareConfig, checkpoint: str) -> str:
     if not config.resume:
         raise OutputError(
             f"the output folder {str(path)!r} holds a comparison already; pass --resume to continue it, or another "
@@ -122,6 +114,11 @@ def _continue(path: Path, config: CompareConfig) -> str:
         before, started = stored["config"], str(stored["started"])
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{path / _CONFIG} is damaged ({error}); pass another --output-dir") from error
+    if checkpoint and stored.get("checkpoint", "") not in ("", checkpoint):
+        raise ConfigError(
+            f"can't resume {str(path)!r}: --checkpoint has been trained or replaced since; pass the one of before, or "
+            "another --output-dir"
+        )
     now = json.loads(json.dumps(config.identity()))
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if changed:

@@ -1,10 +1,11 @@
 """Settings of a meta-training run."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ghn.errors import ConfigError, did_you_mean
+from ghn.errors import ConfigError, check_type, did_you_mean
 from ghn.hypernetwork import GHNConfig
 from ghn.spaces import SCALES
 
@@ -28,6 +29,9 @@ _COUNTS = (
     "save_every",
 )
 """Fields that are 1 at least."""
+
+_AMOUNTS = ("warmup_steps", "trust_penalty", "image_trust_penalty", "parameter_penalty")
+"""Fields that are 0 at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +114,18 @@ class MetaTrainConfig:
                 raise ConfigError(
                     f"unknown {name} {value!r}; expected one of {', '.join(known)}.{did_you_mean(value, known)}"
                 )
-        low, high = self.inner_steps
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        for name in _AMOUNTS:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        if not 0 < self.clip_norm < math.inf:
+            raise ConfigError(f"clip_norm is {self.clip_norm}; expected more than 0")
+        for name in ("inner_steps", "inner_lr"):
+            if len(getattr(self, name)) != 2:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected two numbers, from and to")
+        low, high = self.inner_steps
         if not 1 <= low <= high:
             raise ConfigError(f"inner_steps is {low}, {high}; expected a range of positive numbers")
         if self.targets_per_step % self.bases:
@@ -156,4 +168,7 @@ class MetaTrainConfig:
         }
         if isinstance(given.get("ghn"), Mapping):
             given["ghn"] = GHNConfig.from_dict(given["ghn"])
+        default = cls()
+        for key, value in given.items():
+            check_type(key, value, getattr(default, key))
         return cls(**given)

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from ghn.errors import ConfigError, OutputError
+from ghn.files import write_whole
 from ghn.hypernetwork import GHN
 from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.state import load_state, save_state
@@ -21,6 +22,8 @@ from ghn.metatrain.update import Learner, update
 
 LOG = "log.jsonl"
 SETTINGS = "metatrain.json"
+
+_REMEDY = "free some space or choose another output folder"
 
 Progress = Callable[[int, dict[str, float]], None]
 """Called after every update with the number of updates done and their averages."""
@@ -66,9 +69,9 @@ def metatrain(
     learner = _learner(config, accelerator.device)
     done = load_state(folder, config, learner)
     if accelerator.is_main_process:
-        _write(folder / SETTINGS, json.dumps(config.to_dict(), indent=2) + "\n")
+        write_whole(folder / SETTINGS, json.dumps(config.to_dict(), indent=2) + "\n", _REMEDY)
         # The saved state doesn't include what came later.
-        _write(folder / LOG, "".join(_lines(folder / LOG)[:done]))
+        write_whole(folder / LOG, "".join(_lines(folder / LOG)[:done]), _REMEDY)
     rows: list[dict[str, float]] = []
     if trackers:
         accelerator.init_trackers("ghn", {name: str(value) for name, value in config.to_dict().items()})
@@ -144,14 +147,4 @@ def _append(path: Path, rows: Sequence[dict[str, float]]) -> None:
         with path.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
     except OSError as error:
-        raise OutputError(f"{path} can't be written: {error}; free some space or choose another") from error
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file that is complete or not there."""
-    part = path.with_suffix(".part")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} can't be written: {error}; free some space or choose another") from error
+        raise OutputError(f"can't write {str(path)!r} ({error.strerror}); {_REMEDY}") from error

@@ -1,7 +1,6 @@
 """Everything a run needs to go on exactly where it stopped, in one file that is replaced atomically."""
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -9,7 +8,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ghn.errors import CheckpointError, ConfigError, OutputError
+from ghn.errors import CheckpointError, ConfigError
+from ghn.files import replacing
 from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.update import Learner
 
@@ -31,21 +31,15 @@ def save_state(folder: Path, step: int, config: MetaTrainConfig, learner: Learne
     }
     for number, entry in learner.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{key}": value for key, value in entry.items()}
-    part = folder / f"{STATE}.part"
-    try:
+    with replacing(
+        folder / STATE, "free some space, and the same command goes on from the state before"
+    ) as part:
         save_file(
             {name: value.contiguous() for name, value in tensors.items()},
             part,
             # One entry: safetensors writes several in any order, and equal runs are to leave equal files.
             {"run": json.dumps({"step": step, "config": config.to_dict()}, sort_keys=True)},
         )
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(folder / STATE)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(
-            f"the state can't be saved in {folder}: {error}; free some space or choose another"
-        ) from error
 
 
 def load_state(folder: Path, config: MetaTrainConfig, learner: Learner) -> int:

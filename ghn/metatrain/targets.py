@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch_geometric.data import Data
 
+from ghn.decoder import Remembered
 from ghn.graph.graph import ComputationGraph
 from ghn.graph.trace import trace
 from ghn.metatrain.config import MetaTrainConfig
@@ -27,6 +28,8 @@ class Target:
     graph: ComputationGraph
     data: Data
     """Features of the graph."""
+    remembered: Remembered
+    """What the decoder has made of the graph alone."""
     seed: int
     """Keys the base, and the target's dropout."""
     rng: random.Random
@@ -53,7 +56,7 @@ class Targets:
             )
             for name, task in tasks.items()
         }
-        self._graphs: OrderedDict[str, tuple[ComputationGraph, Data]] = OrderedDict()
+        self._graphs: OrderedDict[str, tuple[ComputationGraph, Data, Remembered]] = OrderedDict()
 
     def draw(self, step: int, number: int) -> Target:
         """Build target ``number`` of update ``step``, on the CPU, with the zoo's own initialization."""
@@ -69,14 +72,13 @@ class Targets:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.getrandbits(31))  # parameters that can't be predicted keep their own values
             model = architecture.build(**task.arguments)
-        graph, data = self._traced(architecture.key, model, task)
-        return Target(name, model, graph, data, rng.getrandbits(31), rng)
+        return Target(name, model, *self._traced(architecture.key, model, task), rng.getrandbits(31), rng)
 
-    def _traced(self, key: str, model: nn.Module, task: Task) -> tuple[ComputationGraph, Data]:
+    def _traced(self, key: str, model: nn.Module, task: Task) -> tuple[ComputationGraph, Data, Remembered]:
         if key not in self._graphs:
             batch = next(task.examples.batches(1, 2, torch.Generator().manual_seed(0)))
             graph = trace(model, task.example(batch))
-            self._graphs[key] = graph, graph.to_pyg()
+            self._graphs[key] = graph, graph.to_pyg(), Remembered(room=0)
             if len(self._graphs) > GRAPHS_KEPT:
                 self._graphs.popitem(last=False)
         self._graphs.move_to_end(key)

@@ -120,17 +120,18 @@ def outer_schedule(step: int, config: MetaTrainConfig) -> float:
 
 
 def predict_with_trust(net: GHN, targets: Sequence[Target]) -> list[tuple[dict[str, Tensor], Tensor]]:
-    """Predicted parameters of each target, and the trust of every tensor, shape ``(tensors,)``.
+    """Predicted parameters of each target, and the trust of every tensor that has a learned part, shape ``(tensors,)``.
 
     The graphs go through the encoder together.
     """
     data = Batch.from_data_list([target.data for target in targets]).to(net.device)
     embeddings = net.encoder(data)[data.param_index]
     counts = [len(target.data.param_index) for target in targets]
-    return [
-        (net.decoder(part, target.graph, target.seed), net.decoder.statistics(part).trust)
-        for target, part in zip(targets, embeddings.split(counts), strict=True)
-    ]
+    found = []
+    for target, part in zip(targets, embeddings.split(counts), strict=True):
+        predicted = net.decoder(part, target.graph, target.seed, remembered=target.remembered)
+        found.append((predicted, net.decoder.statistics(part).trust[target.remembered.learned]))
+    return found
 
 
 def _groups(targets: Iterator[Target], held_parameters: int) -> Iterator[list[Target]]:
@@ -165,13 +166,12 @@ def _learn_from(
             lesson = _train(target, predicted, tasks[target.task], config, accelerator)
         weighted, loss = _loss(learner, config, target, lesson, predicted, trust)
         figures = tally.figures[target.task]
+        mean_trust = trust.mean().item() if len(trust) else 0.0
         if not all(map(math.isfinite, (loss, lesson.first_loss, lesson.last_loss))):
             figures[1] += 1
             continue
         figures[0] += 1
-        for number, value in enumerate(
-            (loss, lesson.first_loss, lesson.last_loss, trust.mean().item()), start=2
-        ):
+        for number, value in enumerate((loss, lesson.first_loss, lesson.last_loss, mean_trust), start=2):
             figures[number] += value
         total = weighted if total is None else total + weighted
         kept.append((target, lesson))
@@ -214,7 +214,7 @@ def _loss(
     mean = learner.means.get(target.task, loss.item())
     weight = 1 / max(mean, SMALLEST_MEAN) if config.balance else 1.0
     pull = config.image_trust_penalty if target.task == "images" else config.trust_penalty
-    penalty = pull * trust.square().mean()
+    penalty = pull * trust.square().sum() / max(1, len(trust))
     if config.parameter_penalty:
         squares = torch.stack([values.square().mean() for values in predicted.values()])
         penalty = penalty + config.parameter_penalty * squares.mean()
@@ -229,7 +229,7 @@ def _step(learner: Learner, config: MetaTrainConfig, accelerator: Accelerator, f
     count = torch.tensor([float(finite)], device=flat.device)
     flat, count = accelerator.reduce(flat, "sum"), accelerator.reduce(count, "sum")
     if not count:
-        return 0.0
+        return math.nan
     flat = flat / count
     start = 0
     for parameter in parameters:

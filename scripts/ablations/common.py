@@ -20,8 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ghn.decoder import DecoderConfig
-from ghn.environment import machine, versions
-from ghn.finetune.compare import commit
+from ghn.environment import commit, machine, versions
 from ghn.hypernetwork import GHN, GHNConfig
 from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.loop import metatrain
@@ -112,7 +111,7 @@ def train_variant(name: str, config: MetaTrainConfig) -> tuple[Trained, list[flo
 @torch.no_grad()
 def unseen_loss(net: GHN, config: MetaTrainConfig) -> float:
     """Mean loss, in nats, of predictions for architectures that were not trained on, on fresh batches."""
-    config = replace(config, seed=config.seed + 1000)
+    config = replace(config, seed=config.seed + 1000, bases=1)  # every draw another architecture
     tasks = load_tasks(config, net.device)
     targets, losses = Targets(config, tasks), []
     for number in range(UNSEEN):

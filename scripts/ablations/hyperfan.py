@@ -60,13 +60,14 @@ def main(
     seeds: Annotated[int, typer.Option(help="Runs of each variant; scales are the last one's.")] = 3,
     output: Path = RESULTS,
 ) -> None:
-    """Measure before, after a tenth of, and after all updates."""
+    """Measure before training, after a short one of a tenth of the updates, and after the whole."""
     measured: list[Scale] = []
     rows, curves = [], {}
     for rule, lr in product(RULES, RATES):
         config = replace(SMALL, lr=lr, ghn=GHNConfig(decoder=DecoderConfig(base="none", output=rule)))
-        torch.manual_seed(0)
-        measured += scales(rule, lr, 0, GHN(config.ghn))
+        if lr == RATES[0]:  # before training they are the same
+            torch.manual_seed(0)
+            measured += scales(rule, lr, 0, GHN(config.ghn))
         name = f"{rule}, {lr:g}"
         for updates, runs in ((max(1, steps // 10), 1), (steps, seeds)):
             trained, losses, nets = train_variants({name: replace(config, steps=updates)}, range(runs))

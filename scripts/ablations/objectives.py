@@ -6,13 +6,15 @@
 Compute is counted in forward and backward passes of targets; a prediction, with the hypernetwork's own gradient, costs
 about as much as ``PREDICTION`` of them (benchmarks/metatrain.py). Each hypernetwork is then judged by what users do:
 training held-out architectures from its predictions, at two rates, beside its own base and the zoo's weights. What is
-in the output folder already, with the same settings, isn't done again.
+in the output folder already, with the same settings, isn't done again; other rows in it are kept.
 """
 
 import csv
+import hashlib
+import json
 import math
 import tempfile
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
@@ -40,8 +42,8 @@ HELD_OUT = {
 }
 """Architectures to judge by, of families that are not trained on."""
 
-_DEFAULT = replace(SMALL, inner_batch_size=16, ghn=GHNConfig())
-_REGRESSION = replace(_DEFAULT, objective="regression", trust_penalty=1e-3, image_trust_penalty=1e-3)
+_DEFAULT = replace(SMALL, inner_batch_size=16, trust_penalty=1e-3, image_trust_penalty=1e-3, ghn=GHNConfig())
+_REGRESSION = replace(_DEFAULT, objective="regression")
 _TRAJECTORY = replace(_REGRESSION, objective="trajectory", inner_steps=(8, 32))
 
 VARIANTS = {
@@ -75,6 +77,8 @@ class Judged:
     steps: int
     """Training steps of the architecture."""
     start: str
+    settings: str
+    """Digest of all settings that the start depends on."""
     updates: int
     seconds: float
     """Of meta-training."""
@@ -159,18 +163,15 @@ def main(
     """Meta-train the variants and judge them."""
     sources = {"images": images, "text": text}
     same = {"data": f"{short_name(images)}, {short_name(text)}", "passes": passes}
-    kept = [
-        row
-        for row in _read(output)
-        if {"data": row.data, "passes": row.passes} == same and row.steps == steps
-    ]
-    rows: list[Judged] = []
+    kept, rows = _read(output), []
     for start in ("random", "base", *VARIANTS):
-        judged = [row for row in kept if row.start == start]
+        known = {**same, "steps": steps, "start": start, "settings": _digest(start)}
+        judged = [row for row in kept if known.items() <= asdict(row).items()]
         if not judged:
-            judged = _train_and_judge(start, sources, steps, same)
+            judged = _train_and_judge(start, sources, steps, {**same, "settings": _digest(start)})
+            kept += judged
         rows += judged
-        write_rows("objectives", rows, output, unprinted=("data", "passes", "steps", "curve"))
+        write_rows("objectives", kept, output, unprinted=("data", "passes", "steps", "settings", "curve"))
     for task, architectures in HELD_OUT.items():
         lines = {}
         for start in dict.fromkeys(row.start for row in rows):
@@ -200,8 +201,13 @@ def _train_and_judge(start: str, sources: dict[str, str], steps: int, same: dict
         return judge(arm, replace(SMALL, **sources), checkpoint, steps, Path(folder), **known)
 
 
+def _digest(start: str) -> str:
+    settings = json.dumps(VARIANTS.get(start, _DEFAULT).to_dict(), sort_keys=True)
+    return hashlib.sha256(settings.encode()).hexdigest()[:8]
+
+
 def _read(folder: Path) -> list[Judged]:
-    """Rows that an earlier call has left."""
+    """Rows that earlier calls have left, of whatever settings."""
     path = folder / "objectives.csv"
     if not path.exists():
         return []

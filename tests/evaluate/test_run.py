@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ghn.encoder import EncoderConfig
-from ghn.errors import ConfigError
+from ghn.errors import ConfigError, OutputError
 from ghn.evaluate import run as running
 from ghn.evaluate.config import EvaluateConfig, cases
 from ghn.evaluate.options import evaluate_command, main
@@ -88,13 +88,14 @@ def test_incomplete_cases_are_not_reported(options: dict, monkeypatch) -> None:
     monkeypatch.setattr(running, "train_run", stopped)
     with pytest.raises(KeyboardInterrupt):
         evaluate_command(**options, inits=["random"])
-    (case,) = cases(
-        EvaluateConfig(images="digits", text="", transfer_images="", transfer_text=""), options["models"]
+    config = EvaluateConfig(
+        images="digits", text="", transfer_images="", transfer_text="", seeds=(0, 1), steps=10
     )
-    assert outcome_of(case, options["output"]) is None
+    (case,) = cases(config, options["models"])
+    assert outcome_of(config, case, options["output"]) is None
     evaluate_command(**options, inits=["random"])
     assert len(calls) == 4  # two rates and the other seed, of which the last was tried twice
-    outcome = outcome_of(case, options["output"])
+    outcome = outcome_of(config, case, options["output"])
     assert outcome is not None
     assert [run.seed for run in outcome.tuned["random"]] == [0, 1]
     assert len(outcome.tuning["random"]) == 2
@@ -124,6 +125,35 @@ def test_rates_are_tried_until_a_better_one_is_inside(options: dict, monkeypatch
     assert [float(row["lr"]) for row in rows] == [1e-1]
 
 
+def test_a_run_whose_file_is_gone_is_done_again(options: dict) -> None:
+    evaluate_command(**options, inits=["random", "orthogonal"])
+    table = (options["output"] / "models.csv").read_text()
+    (run,) = options["output"].rglob("orthogonal-seed1-*.json")
+    run.unlink()
+    evaluate_command(**options, inits=["random", "orthogonal"])
+    assert run.exists()
+    again = (options["output"] / "models.csv").read_text()
+    assert [row[:12] for row in csv.reader(again.splitlines())] == [
+        row[:12] for row in csv.reader(table.splitlines())
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"images": "cifar10"}, {"steps": 20}, {"seeds": [5, 6]}, {"lr": [3e-4]}], ids=str
+)
+def test_other_settings_are_refused_in_a_folder_that_is_complete(options: dict, changes: dict) -> None:
+    evaluate_command(**options, inits=["random"])
+    with pytest.raises(ConfigError, match=next(iter(changes))):
+        evaluate_command(**{**options, **changes}, inits=["random"])
+
+
+def test_damaged_settings_are_named(options: dict) -> None:
+    options["output"].mkdir()
+    (options["output"] / "evaluation.json").write_text('{"preset": ')
+    with pytest.raises(OutputError, match="is damaged"):
+        evaluate_command(**options, inits=["random"])
+
+
 def test_another_checkpoint_is_refused(options: dict, tmp_path: Path) -> None:
     evaluate_command(**{**options, "checkpoint": "never/read"}, inits=["random"])
     evaluate_command(**options, inits=["random", "ghn"])
@@ -143,6 +173,9 @@ def test_another_checkpoint_is_refused(options: dict, tmp_path: Path) -> None:
         ({"models": "resnet-1*x1"}, "no model matches"),
         ({"part": "3/2"}, "expected K/N"),
         ({"preset": "tpu"}, "unknown preset"),
+        ({"limit_models": 0}, "expected 1 or more"),
+        ({"eval_samples": -5}, "expected 1 or more"),
+        ({"transfer_inits": ["ghn"]}, "compared with 'random'"),
     ],
 )
 def test_mistakes_are_named(options: dict, changes: dict, message: str) -> None:

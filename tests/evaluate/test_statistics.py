@@ -53,11 +53,13 @@ def test_verdicts_count_models_and_significant_ones() -> None:
     assert final.mean_difference == pytest.approx((0.31 / 3 - 0.1) / 2)
     assert final.median_steps_share == pytest.approx(0.95)
     assert found["ghn", "random", 0.1].median_steps_share is None
+    against_base = [v for v in verdicts([BETTER, WORSE], [("ghn", "base")]) if v.share == 1.0]
+    assert [v.median_steps_share for v in against_base] == [None]
 
 
 def test_diverged_runs_lose_and_show() -> None:
     (final,) = [v for v in verdicts([DIVERGED], [("ghn", "random")]) if v.share == 1.0]
-    assert (final.wins, final.losses) == (0, 1)
+    assert (final.wins, final.losses, final.diverged) == (0, 1, 1)
     ghn = rows(DIVERGED)[1]
     assert ghn.metric_100 is None and ghn.difference is None
     assert "diverged" in markdown(rows(DIVERGED), [])
@@ -83,4 +85,5 @@ def test_share_of_the_budget_is_the_first_evaluation_after_it() -> None:
 
 def test_t_test_needs_two_different_values() -> None:
     assert t_test([0.1]) is None and t_test([0.1, 0.1]) is None
+    assert t_test([0.432 - 0.4, 0.532 - 0.5, 0.632 - 0.6]) is None  # different in their last bits alone
     assert t_test([0.1, 0.2, 0.15]) == pytest.approx(0.0351, abs=1e-3)

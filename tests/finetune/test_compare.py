@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from ghn.apply.baselines import load_hypernetwork
 from ghn.errors import ConfigError, GhnError, OutputError
 from ghn.finetune import compare as compare_module
 from ghn.finetune.compare import compare
@@ -99,6 +101,27 @@ def test_another_comparison_is_neither_overwritten_nor_mixed(tiny, tmp_path):
         compare(tiny(output_dir=str(tmp_path / "mine")))
 
 
+def test_a_checkpoint_that_was_trained_on_is_not_mixed_in(tiny, tiny_ghn, tmp_path):
+    tiny_ghn.save_pretrained(tmp_path / "net")
+    settings = {"inits": ("ghn",), "checkpoint": str(tmp_path / "net")}
+    compare(tiny(**settings))
+    with torch.no_grad():
+        next(tiny_ghn.parameters()).add_(1)
+    tiny_ghn.save_pretrained(tmp_path / "net")
+    load_hypernetwork.cache_clear()  # as in a new process
+    with pytest.raises(ConfigError, match="has been trained or replaced"):
+        compare(tiny(**settings, resume=True))
+
+
+def test_a_folder_that_a_crash_left_before_its_first_run_is_continued(tiny):
+    config = tiny()
+    folder = Path(config.output_dir)
+    folder.mkdir()
+    (folder / ".config.json.123.part").write_text("{")
+    results = compare(config)
+    assert len(results.runs) == 2
+
+
 def test_damaged_run_is_named(tiny):
     config = tiny()
     compare(config)
@@ -132,6 +155,7 @@ def test_missing_checkpoint_shows_before_training(tiny, monkeypatch):
     ("given", "expected"),
     [
         ("--seeds 0 1 2 --steps 5", "--seeds 0 --seeds 1 --seeds 2 --steps 5"),
+        ("--lr=1e-3 1e-2 --resume", "--lr=1e-3 --lr 1e-2 --resume"),
         ("--lr 1e-3 -1 --resume", "--lr 1e-3 --lr -1 --resume"),
         ("--seeds 0 --seeds 1", "--seeds 0 --seeds 1"),
         ("--inits=ghn --steps 5 6", "--inits=ghn --steps 5 6"),

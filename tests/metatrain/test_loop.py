@@ -162,7 +162,8 @@ def test_an_update_without_a_finite_loss_changes_nothing(
     learn = updating.learn
     monkeypatch.setattr(updating, "learn", lambda *given: replace(learn(*given), last_loss=math.inf))
     average = metatrain(TINY, tmp_path, device="cpu")
-    assert [(row["skipped"], row["gradient_norm"]) for row in rows(tmp_path)] == [(1, 0.0)] * TINY.steps
+    found = [(row["skipped"], row["dropped"], row["gradient_norm"]) for row in rows(tmp_path)]
+    assert found == [(1, 1, 0.0)] * TINY.steps
     assert unlearned(average)
 
 

@@ -3,6 +3,7 @@
 import csv
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -88,4 +89,11 @@ def test_objectives_are_judged_once_and_drawn(
     monkeypatch.setattr(objectives, "judge", None)  # nothing is left to do
     objectives.main(passes=40, steps=10, output=tmp_path)
     assert (tmp_path / "objectives.csv").read_text() == table
+    monkeypatch.setattr(
+        objectives, "judge", lambda *given, **known: [replace(old, **known) for old in judged]
+    )
+    judged = objectives._read(tmp_path)[:1]
+    objectives.main(passes=20, steps=10, output=tmp_path)  # another table, beside the first
+    kept = list(csv.DictReader((tmp_path / "objectives.csv").open()))
+    assert kept[: len(rows)] == rows and [row["passes"] for row in kept[len(rows) :]] == ["20"] * 4
     assert (tmp_path / "objectives-images.png").read_bytes().startswith(b"\x89PNG")

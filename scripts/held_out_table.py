@@ -1,0 +1,82 @@
+"""Write the table of held-out models into README.md and the model card, from what evaluate_init.py has left.
+
+python scripts/held_out_table.py
+"""
+
+import csv
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "held-out-cpu" / "models.csv"
+PAGES = (ROOT / "README.md", ROOT / "checkpoints" / "ghn-small" / "README.md")
+
+GROUPS = {
+    "Of families that neither training nor an experiment on the base has used": {
+        "mobilenetv3-11x48": "MobileNetV3-small-050",
+        "mobilenetv3-11x96": "MobileNetV3-small-100",
+        "ghostnet-16x160": "GhostNet",
+    },
+    "Of families whose own curves here led to a change of the base, which was chosen on other models": {
+        "cait-12x192": "CaiT, 12 × 192",
+        "deit_distilled-12x192": "DeiT distilled, 12 × 192",
+    },
+    "Larger than those that were used": {
+        "convnext-12x320": "ConvNeXt-atto",
+        "convnext-12x384": "ConvNeXt-femto",
+        "densenet-34x768": "DenseNet, 34 layers",
+        "inverted-17x320": "MobileNetV2",
+        "inverted-16x320": "EfficientNet-B0",
+    },
+    "Looked at, or smaller ones of the family, while the base was made": {
+        "mixer-6x128": "MLP-Mixer, 6 × 128",
+        "vit-12x192": "ViT, 12 × 192",
+        "swin-6x192": "Swin, 6 × 192",
+        "swin-6x384": "Swin, 6 × 384",
+        "mobilevit-16x80": "MobileViT-XXS",
+        "regnet-13x368": "RegNetX-200",
+        "regnet-16x440": "RegNetY-400",
+        "starnet-15x192": "StarNet-S1",
+        "gpt2-6x384": "GPT-2, 6 × 384 (bits per byte)",
+        "opt-6x256": "OPT, 6 × 256 (bits per byte)",
+        "gpt_neox-6x256": "GPT-NeoX, 6 × 256 (bits per byte)",
+    },
+}
+"""Models by what was known of them: see "What looked at what" in the card."""
+
+HEAD = "| model | random (the zoo's own) | ghn | at 10 % of the steps | reaches random's final at |"
+
+
+def table() -> str:
+    """The table as Markdown: accuracy in percent, or bits per byte; * where p < 0.05."""
+    with RESULTS.open(newline="") as file:
+        rows = {(row["model"], row["arm"]): row for row in csv.DictReader(file) if row["transfer"] == "False"}
+    lines = [HEAD, "|---" * HEAD.count(" | ") + "|---|"]
+    for title, models in GROUPS.items():
+        lines.append(f"| *{title}* | | | | |")
+        for model, name in models.items():
+            random, ghn = rows[model, "random"], rows[model, "ghn"]
+            star = "*" if ghn["p_value"] and float(ghn["p_value"]) < 0.05 else ""
+            steps = ghn["steps_to_random_final"]
+            reached = f"{float(steps) / float(ghn['steps']):.0%}".replace("%", " %") if steps else "–"
+            finals = " | ".join(
+                f"{_figure(row, 'metric_100')} ± {_figure(row, 'sem_100')}" for row in (random, ghn)
+            )
+            early = " → ".join(_figure(row, "metric_10") for row in (random, ghn))
+            lines.append(f"| {name} | {finals}{star} | {early} | {reached} |")
+    return "\n".join(lines)
+
+
+def _figure(row: dict[str, str], column: str) -> str:
+    text = float(row["metric_100"]) < 0
+    value = abs(float(row[column]))
+    return f"{value:.2f}" if text else f"{100 * value:.1f}"
+
+
+if __name__ == "__main__":
+    new = table()
+    for page in PAGES:
+        page.write_text(
+            re.sub(rf"{re.escape(HEAD)}.*?(?=\n\n)", lambda _: new, page.read_text(), flags=re.DOTALL)
+        )
+    print(new)

@@ -1,0 +1,36 @@
+"""Files are complete or not there, whoever writes them at the same time."""
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ghn.errors import OutputError
+from ghn.files import replacing, write_whole
+
+
+def test_a_failure_leaves_the_file_of_before_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_whole(path, "before", "try again")
+    with pytest.raises(RuntimeError, match="in the middle"), replacing(path, "try again") as part:
+        part.write_text("ha")
+        raise RuntimeError("in the middle")
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"can't write '.*gone/file' \(No such file.*\); make room"):
+        write_whole(tmp_path / "gone" / "file", b"", "make room")
+
+
+def _write_often(path: Path, word: str) -> None:
+    for _ in range(100):
+        write_whole(path, json.dumps([word] * 1000), "try again")
+        assert len(json.loads(path.read_text())) == 1000
+
+
+def test_processes_do_not_disturb_each_other(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2) as pool:
+        list(pool.map(_write_often, [tmp_path / "table.json"] * 2, ["one", "other"]))

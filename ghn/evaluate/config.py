@@ -31,7 +31,7 @@ class EvaluateConfig:
     transfer_arms: tuple[str, ...] = ("random", "ghn")
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each seeds construction, initialization and data order of one run per arm; the first also tunes."""
-    lr: tuple[float, ...] = (6e-5, 2e-4, 6e-4, 2e-3, 6e-3, 2e-2)
+    lr: tuple[float, ...] = (6e-5, 2e-4, 6e-4, 2e-3, 6e-3, 2e-2, 6e-2)
     """Grid of peak learning rates: with the first seed, each arm runs three from the middle of the grid, then the next
     one while the best is an outermost one; the other seeds run at the best."""
     image_size: int = 16

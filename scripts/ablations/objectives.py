@@ -24,6 +24,7 @@ from common import RESULTS, SMALL, plot_lines, train_variant, write_rows
 from rich.console import Console
 
 from ghn.decoder import DecoderConfig
+from ghn.environment import commit
 from ghn.evaluate.config import EvaluateConfig, cases, comparison, short_name
 from ghn.evaluate.run import Runs, best_rate
 from ghn.evaluate.statistics import at_share, sem
@@ -79,6 +80,8 @@ class Judged:
     start: str
     settings: str
     """Digest of all settings that the start depends on."""
+    commit: str
+    """Of the library; rows of several calls stay together."""
     updates: int
     seconds: float
     """Of meta-training."""
@@ -140,6 +143,7 @@ def judge(
         found.append(
             Judged(
                 **known,
+                commit=commit(),
                 steps=steps,
                 architecture=name,
                 lr=rate,
@@ -171,7 +175,9 @@ def main(
             judged = _train_and_judge(start, sources, steps, {**same, "settings": _digest(start)})
             kept += judged
         rows += judged
-        write_rows("objectives", kept, output, unprinted=("data", "passes", "steps", "settings", "curve"))
+        write_rows(
+            "objectives", kept, output, unprinted=("data", "passes", "steps", "settings", "commit", "curve")
+        )
     for task, architectures in HELD_OUT.items():
         lines = {}
         for start in dict.fromkeys(row.start for row in rows):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,15 +93,17 @@ def evaluate_command(
         max_parameters=max_parameters,
         device=device,
     )
-    chosen, listed = cases(config, models, limit_models), cases(config)
-    number, count = _part(part)
     if limit_models is not None and limit_models < 1:
         raise ConfigError(f"--limit-models is {limit_models}; expected 1 or more")
+    chosen = cases(config, models, limit_models)
+    number, count = _part(part)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{output} can't be a folder ({error.strerror}); choose another") from error
     settings = _settings(config, preset, output)
+    # Tables keep what earlier calls have done on data sets that this one leaves out.
+    listed = cases(replace(config, **{name: settings["config"][name] for name in _SOURCES}))
     names = list(dict.fromkeys(case.name for case in chosen))
     for case in (case for case in chosen if names.index(case.name) % count == number - 1):
         evaluate_case(config, case, output)

@@ -147,6 +147,16 @@ def test_other_settings_are_refused_in_a_folder_that_is_complete(options: dict, 
         evaluate_command(**{**options, **changes}, inits=["random"])
 
 
+def test_tables_keep_data_sets_that_a_later_call_leaves_out(options: dict) -> None:
+    options["transfer_steps"] = 10
+    evaluate_command(**options, inits=["random"])
+    transfer = {"images": "", "transfer_images": "digits", "transfer_inits": ["random"]}
+    evaluate_command(**{**options, **transfer}, inits=["random"])
+    with (options["output"] / "models.csv").open() as file:
+        assert [row["transfer"] for row in csv.DictReader(file)] == ["False", "True"]
+    assert json.loads((options["output"] / "results.json").read_text())["config"]["images"] == "digits"
+
+
 def test_damaged_settings_are_named(options: dict) -> None:
     options["output"].mkdir()
     (options["output"] / "evaluation.json").write_text('{"preset": ')

@@ -158,7 +158,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     norms = frozenset(kinds & NORMS)
     roles = {spec.role for spec in graph.params}
     tables = [spec for spec in graph.params if spec.role == "embedding"]
-    tokens = bool(tables)
+    tokens, tied = bool(tables), any(len(table.names) > 1 for table in tables)
     stems = {
         spec.name for spec, operations in attached if _fits_images(spec) and not first.isdisjoint(operations)
     }
@@ -180,7 +180,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             attention="attention" in kinds,
             norms=norms,
             tokens=tokens,
-            tied=any(len(spec.names) > 1 for spec in tables),
+            tied=tied,
             positions="position" in roles,
             edge=not ends.isdisjoint(operations) or not first.isdisjoint(operations),
             patches=patches,

@@ -27,11 +27,11 @@ from ghn.decoder import DecoderConfig
 from ghn.environment import commit
 from ghn.evaluate.config import EvaluateConfig, cases, comparison, short_name
 from ghn.evaluate.run import Runs, best_rate
-from ghn.evaluate.statistics import at_share, sem
+from ghn.evaluate.statistics import at_share
 from ghn.finetune.choose import make_task
 from ghn.finetune.config import CompareConfig
 from ghn.finetune.loop import make_accelerator
-from ghn.finetune.results import mean_curve
+from ghn.finetune.results import mean_curve, sem
 from ghn.hypernetwork import GHN, GHNConfig
 from ghn.metatrain.config import MetaTrainConfig
 
@@ -169,10 +169,11 @@ def main(
     same = {"data": f"{short_name(images)}, {short_name(text)}", "passes": passes}
     kept, rows = _read(output), []
     for start in ("random", "base", *VARIANTS):
-        known = {**same, "steps": steps, "start": start, "settings": _digest(start)}
+        settings = {**same, "settings": _digest(start)}
+        known = {**settings, "steps": steps, "start": start}
         judged = [row for row in kept if known.items() <= asdict(row).items()]
         if not judged:
-            judged = _train_and_judge(start, sources, steps, {**same, "settings": _digest(start)})
+            judged = _train_and_judge(start, sources, steps, settings)
             kept += judged
         rows += judged
         write_rows(

@@ -1,6 +1,7 @@
-"""Files that are complete or not there."""
+"""Files and folders that are complete or not there."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,27 +18,51 @@ def replacing(path: Path, remedy: str) -> Iterator[Path]:
     Of several processes that write the same file the last one wins; none sees another's half.
 
     Args:
-        path: The file to be.
+        path: The file or folder to be.
         remedy: What to do about an error, as the end of its message.
 
     Raises:
         OutputError: If it can't be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.absolute().with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        for child in (part, *part.rglob("*")):
+            if child.is_file():
+                with child.open("rb+") as file:
+                    os.fsync(file.fileno())
+        _put(part, path)
     except (OSError, SafetensorError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise OutputError(f"can't write {str(path)!r} ({reason}); {remedy}") from error
     finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        _remove(part)
 
 
 def write_whole(path: Path, content: str | bytes, remedy: str) -> None:
     """Write a file that is complete or not there; see ``replacing``."""
     with replacing(path, remedy) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _put(part: Path, path: Path) -> None:
+    if not part.is_dir() or not path.is_dir():
+        part.replace(path)
+        return
+    # A folder can't be replaced in one step everywhere: move the old one aside, and back if the new one won't come.
+    old = part.with_suffix(".old")
+    path.replace(old)
+    try:
+        part.replace(path)
+    except OSError:
+        old.replace(path)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)

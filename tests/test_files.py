@@ -34,3 +34,17 @@ def _write_often(path: Path, word: str) -> None:
 def test_processes_do_not_disturb_each_other(tmp_path: Path) -> None:
     with ProcessPoolExecutor(2) as pool:
         list(pool.map(_write_often, [tmp_path / "table.json"] * 2, ["one", "other"]))
+
+
+def test_a_folder_takes_the_place_of_the_one_before_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    for name in ("before", "after"):
+        with replacing(path, "try again") as part:
+            (part / "inner").mkdir(parents=True)
+            (part / "inner" / name).write_text(name)
+    assert [child.name for child in path.rglob("*") if child.is_file()] == ["after"]
+    with pytest.raises(RuntimeError, match="in the middle"), replacing(path, "try again") as part:
+        part.mkdir()
+        raise RuntimeError("in the middle")
+    assert [child.name for child in path.rglob("*") if child.is_file()] == ["after"]
+    assert list(tmp_path.iterdir()) == [path]

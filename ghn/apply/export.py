@@ -1,8 +1,6 @@
 """Write an initialized model as its own zoo loads it, completely or not at all."""
 
 import copy
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +17,13 @@ from ghn.apply.report import Report
 from ghn.apply.tensor_file import Form, TensorFile, open_file, open_folder
 from ghn.decoder import MEMORY
 from ghn.errors import OutputError, PredictionError
+from ghn.files import replacing
 from ghn.hypernetwork import GHN
 from ghn.settings import own_settings
 
 SUFFIX = ".safetensors"
+
+_REMEDY = "nothing was left behind"
 
 _MODEL_FILES = (
     "config.json",
@@ -83,7 +84,7 @@ def export(model: nn.Module, spec: str, out: str | Path, overwrite: bool = False
     state = _state(model, spec)
     path = output_path(spec, out, overwrite)
     forms = {name: Form(tuple(value.shape), value.dtype) for name, value in state.items()}
-    with _complete_or_nothing(path) as part, _open_files(part, model, spec, forms) as files:
+    with replacing(path, _REMEDY) as part, _open_files(part, model, spec, forms) as files:
         for name, value in state.items():
             files[name].write(name, value)
     return path
@@ -139,7 +140,7 @@ def export_prediction(
         }
         copies: dict[str, list[str]] = {}
         total, done = sum(form.nbytes for form in forms.values()), 0
-        with _complete_or_nothing(path) as part, _open_files(part, model, spec, forms) as files:
+        with replacing(path, _REMEDY) as part, _open_files(part, model, spec, forms) as files:
             for name, value in state.items():
                 if id(value) in names:
                     copies.setdefault(names[id(value)], []).append(name)
@@ -172,9 +173,12 @@ def _open_files(
     config = copy.deepcopy(saved.config)
     config.dtype = str(written).removeprefix("torch.")
     config.architectures = [type(model).__name__]
-    config.save_pretrained(part)
-    if saved.can_generate():
-        saved.generation_config.save_pretrained(part)
+    try:
+        config.save_pretrained(part)
+        if saved.can_generate():
+            saved.generation_config.save_pretrained(part)
+    except ValueError as error:
+        raise OutputError(f"transformers can't write the configuration ({error}); {_REMEDY}") from error
 
 
 def _is_folder_zoo(spec: str) -> bool:
@@ -232,38 +236,3 @@ def _state(model: nn.Module, spec: str) -> dict[str, Tensor]:
         for name, value in state.items()
         if name not in ignored and not (name in tied and tied[name] in state and state[tied[name]] is value)
     }
-
-
-@contextmanager
-def _complete_or_nothing(path: Path) -> Iterator[Path]:
-    """Hand out a temporary name beside ``path`` and rename it at the end; on any failure remove it."""
-    part = path.absolute().parent / f".{path.name}.{os.getpid()}.part"
-    try:
-        yield part
-        _replace(part, path)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path} could not be written: {error}; nothing was left behind") from error
-    finally:
-        _remove(part)
-
-
-def _replace(part: Path, path: Path) -> None:
-    if not path.is_dir():
-        part.replace(path)
-        return
-    # A folder can't be replaced in one step everywhere: move the old one aside, and back if the new one won't come.
-    old = part.with_suffix(".old")
-    path.replace(old)
-    try:
-        part.replace(path)
-    except OSError:
-        old.replace(path)
-        raise
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

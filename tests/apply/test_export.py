@@ -303,7 +303,7 @@ def test_a_full_disk_is_noticed_before_the_work(tiny_ghn, tmp_path, monkeypatch)
     model = load_model("hf:gpt2", device="meta", **TINY_GPT2)
     started = []
     with pytest.raises(
-        OutputError, match=r"No space left on device, and .* GB are needed; nothing was left behind"
+        OutputError, match=r"No space left on device, and .* GB are needed\); nothing was left behind"
     ):
         export_prediction(tiny_ghn, model, "hf:gpt2", tmp_path / "out", progress=lambda *_: started.append(1))
     assert list(tmp_path.iterdir()) == []

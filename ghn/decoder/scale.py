@@ -20,7 +20,7 @@ TABLE_ROLES = frozenset({"embedding", "position", "token", "relative_bias"})
 CENTRES = {
     "norm_weight": 1.0,
     "scale": 1.0,
-    "layer_scale": 1.0,  # divided by the square root of the number of residual branches
+    "layer_scale": 1.0,  # divided by the square root of the number of residual branches; 0 if nothing on them learns
     "log_scale": math.log(10.0),  # temperature 0.1, as Swin v2 and CLIP-like models start
     "slope": 0.25,  # nn.PReLU
     "weight_norm_scale": math.sqrt(1 / 3),  # length of a row of torch's default linear map
@@ -94,6 +94,8 @@ class Place:
 
     branches: int = 0
     """Residual additions in the whole graph if this tensor or the norm that it shifts ends a residual branch, or 0."""
+    bare: bool = False
+    """That branch has no matrix or kernel."""
     readers: frozenset[str] = frozenset()
     """Kinds of the operations that read the result of the parameter's own operation."""
     attention: bool = False
@@ -154,6 +156,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
         for spec, operations in attached
         if spec.role == "norm_bias" and not ending.isdisjoint(operations)
     }
+    bare = {name for add in adds if add.bare for name in add.branch_ends}
     kinds = {node.kind for node in graph.nodes}
     norms = frozenset(kinds & NORMS)
     roles = {spec.role for spec in graph.params}
@@ -175,6 +178,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
         readers = frozenset(graph.nodes[reader].kind for reader in after)
         result[spec.name] = Place(
             branches=len(adds) if spec.name in damped else 0,
+            bare=spec.name in bare,
             readers=readers,
             batch=all(graph.nodes[operation].kind == "batch_norm" for operation in operations),
             attention="attention" in kinds,
@@ -258,6 +262,8 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
         centre = OPEN_BIAS
     if spec.role in ("norm_weight", "norm_bias", "layer_scale"):
         centre *= damping
+    if spec.role == "layer_scale" and place.bare:
+        centre = 0.0  # PoolFormer's poolings: what they blur at first is lost (scripts/LOG.md)
     if spec.role == "norm_weight" and place.tokens and place.last:
         centre *= LAST_NORM
         if place.tied:

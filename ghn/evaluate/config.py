@@ -48,7 +48,7 @@ class EvaluateConfig:
     """The same for transfer data."""
     eval_samples: int = 1000
     """Images of each evaluation; a quarter as many texts, which hold many predictions each."""
-    max_parameters: int = 11_300_000
+    max_parameters: int = 12_000_000
     """Larger architectures of the list are left out."""
     precision: str = "fp32"
     """As ``CompareConfig`` has it, and so is the next."""

@@ -194,6 +194,8 @@ class RoleFinder:
 
     def _normalized(self, index: int, depth: int = 5) -> bool:
         node = self.nodes[index]
+        if node.kind in NORM_SLOTS and self._weighted(node):
+            return False  # what multiplies it is no second weight
         if (
             node.kind in NORMS
             or node.kind == "rsqrt"
@@ -205,6 +207,10 @@ class RoleFinder:
         return any(
             self._normalized(source, depth - 1) for source, _ in node.inputs if not self.constant[source]
         )
+
+    def _weighted(self, norm: RawNode) -> bool:
+        weight, _ = NORM_SLOTS[norm.kind]
+        return any(slot == weight and self.constant[source] for source, slot in norm.inputs)
 
     def _joins_residual(self, index: int, depth: int = 4) -> bool:
         for reader, _ in self.readers[index]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ghn.graph.graph import ComputationGraph, ParamSpec
-from ghn.graph.ops import ELEMENTWISE, NORMS
+from ghn.graph.ops import ELEMENTWISE, MIXING_ROLES, NORMS
 
 ENDING_ROLES = ("layer_scale", "norm_weight", "linear", "conv", "conv_transpose", "expert", "matrix")
 """Roles of parameters that set the size of a residual branch, the last one to act first."""
@@ -27,6 +27,8 @@ class ResidualAdd:
     branch_ends: tuple[str, ...]
     """Names of the parameters that set the branch's size: its layer scale, else its last norm's weight, else the
     weight of its last linear map or convolution; empty if the branch ends in none of them."""
+    bare: bool = False
+    """Whether the branch has no matrix or kernel, as a pooling."""
 
 
 def residual_adds(graph: ComputationGraph) -> list[ResidualAdd]:
@@ -42,9 +44,11 @@ def residual_adds(graph: ComputationGraph) -> list[ResidualAdd]:
     pairs = [(index, *sources) for index, *sources in adds if len(sources) == 2]
     for index, first, second in pairs:
         if branches.computed_from(first, second) or branches.computed_from(second, first):
-            ends, passed = branches.ends(second if branches.computed_from(second, first) else first)
+            later = branches.computed_from(second, first)
+            trunk, branch = (first, second) if later else (second, first)
+            ends, passed = branches.ends(branch)
             inner |= passed
-            found.append(ResidualAdd(index, ends))
+            found.append(ResidualAdd(index, ends, branches.is_bare(branch, trunk)))
     taken = inner | {add.node for add in found}
     for index, first, second in pairs:
         depths = branches.depth[first], branches.depth[second]
@@ -65,8 +69,12 @@ class _Branches:
         self.depth = [0] * len(graph.nodes)
         self.above = [0] * len(graph.nodes)
         """Activations a node was computed from, one bit each."""
+        self.mixing = 0
+        """Operations with a matrix or kernel, one bit each."""
         for edge in sorted(graph.edges, key=lambda edge: (edge.target, edge.slot)):
             self.sources[edge.target].append(edge.source)
+            if edge.source in self.specs and self.specs[edge.source].role in MIXING_ROLES:
+                self.mixing |= 1 << edge.target
             if graph.nodes[edge.source].kind != "parameter":
                 self.depth[edge.target] = max(self.depth[edge.target], self.depth[edge.source] + 1)
                 self.above[edge.target] |= self.above[edge.source] | 1 << edge.source
@@ -79,6 +87,11 @@ class _Branches:
     def computed_from(self, later: int, earlier: int) -> bool:
         """Whether a node is downstream of another."""
         return bool(self.above[later] >> earlier & 1)
+
+    def is_bare(self, branch: int, trunk: int) -> bool:
+        """Whether nothing between a trunk and the end of a branch mixes by a learned matrix."""
+        between = (self.above[branch] | 1 << branch) & ~(self.above[trunk] | 1 << trunk)
+        return not between & self.mixing
 
     def ends(self, index: int) -> tuple[tuple[str, ...], set[int]]:
         """Names of the parameters that set a branch's size, and the additions passed on the way to them."""

@@ -88,6 +88,13 @@ def test_stems_before_layer_normalizations_have_a_random_bias(model, expected):
     assert all(rules[name].spread == 0.5 for name in expected)
 
 
+def test_layer_scales_of_branches_without_maps_start_at_zero():
+    scale = spec("layer_scale", (8,), "channel")
+    mapped, bare = (scale_of(scale, Place(branches=4, bare=bare), "zoo") for bare in (False, True))
+    assert mapped.centre == pytest.approx(0.5)
+    assert bare.centre == 0 and not bare.random
+
+
 def test_classifiers_of_patches_make_logits_of_unit_variance():
     rows = spec("linear", (10, 64), "out in")
     plain, patches = (

@@ -75,6 +75,8 @@ MODELS = {
         },
     ),
     "timm:test_vit2": ({}, {"blocks.0.ls1.gamma": ("layer_scale", ("channel",))}),
+    # Behind a normalization with weights of its own and a pooling minus what it pools.
+    "timm:poolformer_s12": ({}, {"stages.0.blocks.0.layer_scale1.scale": ("layer_scale", ("channel",))}),
     "hf:gpt2": (
         GPT2,
         {

@@ -36,6 +36,15 @@ def test_gpt2_branches_end_in_a_projection():
     assert _ends(model) == expected
 
 
+def test_a_branch_that_only_pools_is_bare():
+    adds = residual_adds(trace(load_model("timm:poolformer_s12", device="meta")))
+    assert {add.branch_ends[0].split(".")[-2]: add.bare for add in adds} == {
+        "layer_scale1": True,
+        "layer_scale2": False,
+    }
+    assert not any(add.bare for add in residual_adds(trace(load_model("timm:test_resnet"))))
+
+
 def test_layer_scale_comes_before_what_it_scales():
     model = load_model("timm:test_convnext2")
     assert _ends(model) == [f"stages.{stage}.blocks.0.gamma" for stage in range(4)]

@@ -63,6 +63,7 @@ class RoleFinder:
                 bool(node.inputs)
                 and node.kind != "output"
                 and all(self.constant[source] for source, _ in node.inputs)
+                and not _maps_the_unrecorded(node)
             )
             for source, slot in node.inputs:
                 self.readers[source].append((index, slot))
@@ -235,6 +236,11 @@ class RoleFinder:
             ):
                 return True
         return False
+
+
+def _maps_the_unrecorded(node: RawNode) -> bool:
+    """Whether a linear map or convolution reads what is computed from nothing, as waves of positions."""
+    return node.kind in ("linear", "conv", "conv_transpose") and all(slot for _, slot in node.inputs)
 
 
 def move_axes(node: RawNode, axes: AxisMap, before: tuple[int, ...]) -> AxisMap | None:

@@ -12,7 +12,7 @@ from ghn.graph.ops import ELEMENTWISE, MIXING_ROLES, NORMS
 ENDING_ROLES = ("layer_scale", "norm_weight", "linear", "conv", "conv_transpose", "expert", "matrix")
 """Roles of parameters that set the size of a residual branch, the last one to act first."""
 
-PASSED = ELEMENTWISE | NORMS | {"prelu", "roll", "index", "gather", "scatter", "sum", "pad", "flip"}
+PASSED = ELEMENTWISE | NORMS | {"prelu", "roll", "index", "gather", "scatter", "sum", "pad", "flip", "shape"}
 """Kinds between the end of a branch and its addition."""
 
 GATES = frozenset({"sigmoid", "hardsigmoid", "softmax", "tanh", "compare", "logical"})

@@ -75,6 +75,11 @@ MODELS = {
         },
     ),
     "timm:test_vit2": ({}, {"blocks.0.ls1.gamma": ("layer_scale", ("channel",))}),
+    # A map of waves that the forward pass computes from nothing is no table of positions.
+    "timm:xcit_nano_12_p8_224": (
+        {},
+        {"pos_embed.token_projection.weight": ("conv", ("out", "in", "one", "one"))},
+    ),
     # Behind a normalization with weights of its own and a pooling minus what it pools.
     "timm:poolformer_s12": ({}, {"stages.0.blocks.0.layer_scale1.scale": ("layer_scale", ("channel",))}),
     "hf:gpt2": (

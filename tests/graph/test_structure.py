@@ -36,6 +36,11 @@ def test_gpt2_branches_end_in_a_projection():
     assert _ends(model) == expected
 
 
+def test_branches_are_followed_through_reshapes():
+    ends = _ends(load_model("timm:levit_128s", device="meta"))
+    assert {"stages.0.blocks.0.attn.proj.ln.bn.weight", "stages.0.blocks.0.mlp.ln2.bn.weight"} <= set(ends)
+
+
 def test_a_branch_that_only_pools_is_bare():
     adds = residual_adds(trace(load_model("timm:poolformer_s12", device="meta")))
     assert {add.branch_ends[0].split(".")[-2]: add.bare for add in adds} == {

@@ -20,8 +20,11 @@ GROUPS = {
     "Of families whose own curves here led to a change of the base, which was chosen on other models": {
         "cait-12x192": "CaiT, 12 × 192",
         "deit_distilled-12x192": "DeiT distilled, 12 × 192",
+        "poolformer-12x512": "PoolFormer-S12",
     },
     "Larger than those that were used": {
+        "resnet-8x512": "ResNet-18",
+        "resnet-16x512": "ResNet-34",
         "convnext-12x320": "ConvNeXt-atto",
         "convnext-12x384": "ConvNeXt-femto",
         "densenet-34x768": "DenseNet, 34 layers",

@@ -85,6 +85,7 @@ LEAST_PIXELS = 16
 BATCH_STATISTICS = frozenset({"batch_norm", "group_norm", "instance_norm"})
 PLACE_NORMS = frozenset({"layer_norm", "rms_norm"})
 """Over the channels of one place alone."""
+PRODUCTS = frozenset({"matmul", "einsum"})
 RECTIFIERS = ACTIVATIONS - {"sigmoid", "tanh", "hardsigmoid", "hardtanh"}
 
 
@@ -159,6 +160,13 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     bare = {name for add in adds if add.bare for name in add.branch_ends}
     kinds = {node.kind for node in graph.nodes}
     norms = frozenset(kinds & NORMS)
+    # Attention in a form of its own, as CoaT's, is a softmax that a product of activations reads.
+    attention = "attention" in kinds or any(
+        graph.nodes[reader].kind in PRODUCTS
+        for node in graph.nodes
+        if node.kind == "softmax"
+        for reader in consumers[node.index]
+    )
     roles = {spec.role for spec in graph.params}
     tables = [spec for spec in graph.params if spec.role == "embedding"]
     tokens, tied = bool(tables), any(len(table.names) > 1 for table in tables)
@@ -181,7 +189,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             bare=spec.name in bare,
             readers=readers,
             batch=all(graph.nodes[operation].kind == "batch_norm" for operation in operations),
-            attention="attention" in kinds,
+            attention=attention,
             norms=norms,
             tokens=tokens,
             tied=tied,

@@ -46,7 +46,7 @@ def residual_adds(graph: ComputationGraph) -> list[ResidualAdd]:
         if branches.computed_from(first, second) or branches.computed_from(second, first):
             later = branches.computed_from(second, first)
             trunk, branch = (first, second) if later else (second, first)
-            ends, passed = branches.ends(branch)
+            ends, passed = branches.ends(branch, branches.above[trunk] | 1 << trunk)
             inner |= passed
             found.append(ResidualAdd(index, ends, branches.is_bare(branch, trunk)))
     taken = inner | {add.node for add in found}
@@ -54,7 +54,7 @@ def residual_adds(graph: ComputationGraph) -> list[ResidualAdd]:
         depths = branches.depth[first], branches.depth[second]
         related = branches.above[first] & branches.above[second]
         if index not in taken and related and depths[0] != depths[1]:
-            ends, _ = branches.ends(first if depths[0] > depths[1] else second)
+            ends, _ = branches.ends(first if depths[0] > depths[1] else second, related)
             found.append(ResidualAdd(index, ends))
     return sorted((add for add in found if add.branch_ends), key=lambda add: add.node)
 
@@ -93,11 +93,18 @@ class _Branches:
         between = (self.above[branch] | 1 << branch) & ~(self.above[trunk] | 1 << trunk)
         return not between & self.mixing
 
-    def ends(self, index: int) -> tuple[tuple[str, ...], set[int]]:
-        """Names of the parameters that set a branch's size, and the additions passed on the way to them."""
+    def ends(self, index: int, shared: int) -> tuple[tuple[str, ...], set[int]]:
+        """Names of the parameters that set a branch's size, and the additions passed on the way to them.
+
+        Args:
+            index: Last activation of the branch.
+            shared: Activations that are not the branch's alone, one bit each.
+        """
         frontier, seen, found = [index], {index}, []
         while frontier:
             current = frontier.pop(0)
+            if shared >> current & 1:
+                continue
             kind = self.graph.nodes[current].kind
             reads = [self.specs[source] for source in self.sources[current] if source in self.specs]
             names = [spec.name for spec in reads if spec.role in ENDING_ROLES]

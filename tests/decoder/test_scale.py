@@ -88,6 +88,17 @@ def test_stems_before_layer_normalizations_have_a_random_bias(model, expected):
     assert all(rules[name].spread == 0.5 for name in expected)
 
 
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [("timm:test_vit", True), ("timm:coat_lite_tiny", True), ("timm:mixer_s32_224", False)],
+)
+def test_attention_counts_in_any_form(model, expected):
+    """CoaT multiplies a softmax of its keys with its values, and that with its queries."""
+    assert all(
+        place.attention is expected for place in places(trace(load_model(model, device="meta"))).values()
+    )
+
+
 def test_layer_scales_of_branches_without_maps_start_at_zero():
     scale = spec("layer_scale", (8,), "channel")
     mapped, bare = (scale_of(scale, Place(branches=4, bare=bare), "zoo") for bare in (False, True))

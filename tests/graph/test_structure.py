@@ -41,6 +41,13 @@ def test_branches_are_followed_through_reshapes():
     assert {"stages.0.blocks.0.attn.proj.ln.bn.weight", "stages.0.blocks.0.mlp.ln2.bn.weight"} <= set(ends)
 
 
+def test_what_both_sides_of_an_addition_share_is_no_end_of_a_branch():
+    """CoaT adds two products of the same queries and values."""
+    ends = _ends(load_model("timm:coat_lite_tiny", device="meta"))
+    assert "serial_blocks1.0.factoratt_crpe.proj.weight" in ends
+    assert not [name for name in ends if "qkv" in name]
+
+
 def test_a_branch_that_only_pools_is_bare():
     adds = residual_adds(trace(load_model("timm:poolformer_s12", device="meta")))
     assert {add.branch_ends[0].split(".")[-2]: add.bare for add in adds} == {

@@ -110,9 +110,9 @@ PRESETS = {
         precision="bf16",
     ),
 }
-"""'cpu' takes about five and a half hours on two cores in two processes, or three and a half without 'orthogonal' and
-'mimetic' (from the times of the runs in benchmarks/results/held-out-cpu; arms of equal weights are trained once); 'gpu'
-has whole images and longer budgets."""
+"""'cpu' takes about seven hours on two cores in two processes, or four and a half without 'orthogonal' and 'mimetic'
+(from the times of the runs in benchmarks/results/held-out-cpu, on a machine with other work; arms of equal weights are
+trained once); 'gpu' has whole images and longer budgets."""
 
 
 @dataclass(frozen=True)

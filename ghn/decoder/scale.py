@@ -10,7 +10,7 @@ from torch import Tensor
 from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.ops import ACTIVATIONS, MIXING_ROLES, NORMS
-from ghn.graph.structure import residual_adds
+from ghn.graph.structure import has_attention, residual_adds
 
 FANS = ("fan_in", "fan_out", "zoo")
 
@@ -85,7 +85,6 @@ LEAST_PIXELS = 16
 BATCH_STATISTICS = frozenset({"batch_norm", "group_norm", "instance_norm"})
 PLACE_NORMS = frozenset({"layer_norm", "rms_norm"})
 """Over the channels of one place alone."""
-PRODUCTS = frozenset({"matmul", "einsum"})
 RECTIFIERS = ACTIVATIONS - {"sigmoid", "tanh", "hardsigmoid", "hardtanh"}
 
 
@@ -158,15 +157,8 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
         if spec.role == "norm_bias" and not ending.isdisjoint(operations)
     }
     bare = {name for add in adds if add.bare for name in add.branch_ends}
-    kinds = {node.kind for node in graph.nodes}
-    norms = frozenset(kinds & NORMS)
-    # Attention in a form of its own, as CoaT's, is a softmax that a product of activations reads.
-    attention = "attention" in kinds or any(
-        graph.nodes[reader].kind in PRODUCTS
-        for node in graph.nodes
-        if node.kind == "softmax"
-        for reader in consumers[node.index]
-    )
+    norms = frozenset(node.kind for node in graph.nodes) & NORMS
+    attention = has_attention(graph)
     roles = {spec.role for spec in graph.params}
     tables = [spec for spec in graph.params if spec.role == "embedding"]
     tokens, tied = bool(tables), any(len(table.names) > 1 for table in tables)

@@ -234,6 +234,9 @@ MIXING_ROLES = frozenset(
 MIXERS = frozenset("linear conv conv_transpose matmul bilinear einsum attention recurrent".split())
 """Kinds of operations that mix channels or positions."""
 
+PRODUCTS = frozenset({"matmul", "einsum"})
+"""Kinds of operations that multiply activations with each other."""
+
 ELEMENTWISE = frozenset(
     "relu relu6 leaky_relu elu selu gelu silu mish softplus sigmoid tanh hardswish hardsigmoid hardtanh elementwise "
     "add sub mul div exp log sqrt rsqrt pow abs neg clamp where compare sin cos erf floor sign logical dropout "

@@ -7,7 +7,7 @@ import torch
 
 from ghn.graph.channels import ChannelFinder, Products
 from ghn.graph.graph import ComputationGraph, Edge, Node, ParamSpec
-from ghn.graph.ops import ACTIVATIONS, ELEMENTWISE
+from ghn.graph.ops import ACTIVATIONS, ELEMENTWISE, PRODUCTS
 from ghn.graph.recorder import RawNode
 from ghn.graph.roles import RoleFinder
 from ghn.graph.skeleton import ParameterRegistry
@@ -279,7 +279,7 @@ def _product_before(groups: dict[int, _Group], softmax: int) -> tuple[int, list[
     for _ in range(MAX_SCORE_STEPS):
         sources = [(path, source) for path in paths for source, _ in groups[path[-1]].inputs]
         for path, source in sources:
-            if groups[source].node.kind in ("matmul", "einsum"):
+            if groups[source].node.kind in PRODUCTS:
                 return source, path[1:]
         paths = [[*path, source] for path, source in sources if groups[source].node.kind in ELEMENTWISE]
     return None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ghn.graph.graph import ComputationGraph, ParamSpec
-from ghn.graph.ops import ELEMENTWISE, MIXING_ROLES, NORMS
+from ghn.graph.ops import ELEMENTWISE, MIXING_ROLES, NORMS, PRODUCTS
 
 ENDING_ROLES = ("layer_scale", "norm_weight", "linear", "conv", "conv_transpose", "expert", "matrix")
 """Roles of parameters that set the size of a residual branch, the last one to act first."""
@@ -43,12 +43,16 @@ def residual_adds(graph: ComputationGraph) -> list[ResidualAdd]:
     adds = [(node.index, *branches.activations(node.index)) for node in graph.nodes if node.kind == "add"]
     pairs = [(index, *sources) for index, *sources in adds if len(sources) == 2]
     for index, first, second in pairs:
-        if branches.computed_from(first, second) or branches.computed_from(second, first):
-            later = branches.computed_from(second, first)
-            trunk, branch = (first, second) if later else (second, first)
-            ends, passed = branches.ends(branch, branches.above[trunk] | 1 << trunk)
-            inner |= passed
-            found.append(ResidualAdd(index, ends, branches.is_bare(branch, trunk)))
+        if branches.computed_from(second, first):
+            trunk, branch = first, second
+        elif branches.computed_from(first, second):
+            trunk, branch = second, first
+        else:
+            continue
+        shared = branches.down_to(trunk)
+        ends, passed = branches.ends(branch, shared)
+        inner |= passed
+        found.append(ResidualAdd(index, ends, branches.is_bare(branch, shared)))
     taken = inner | {add.node for add in found}
     for index, first, second in pairs:
         depths = branches.depth[first], branches.depth[second]
@@ -88,10 +92,13 @@ class _Branches:
         """Whether a node is downstream of another."""
         return bool(self.above[later] >> earlier & 1)
 
-    def is_bare(self, branch: int, trunk: int) -> bool:
-        """Whether nothing between a trunk and the end of a branch mixes by a learned matrix."""
-        between = (self.above[branch] | 1 << branch) & ~(self.above[trunk] | 1 << trunk)
-        return not between & self.mixing
+    def down_to(self, index: int) -> int:
+        """A node and the activations it was computed from, one bit each."""
+        return self.above[index] | 1 << index
+
+    def is_bare(self, index: int, shared: int) -> bool:
+        """Whether nothing on a branch mixes by a learned matrix; arguments are those of ``ends``."""
+        return not self.down_to(index) & ~shared & self.mixing
 
     def ends(self, index: int, shared: int) -> tuple[tuple[str, ...], set[int]]:
         """Names of the parameters that set a branch's size, and the additions passed on the way to them.
@@ -152,6 +159,14 @@ class Attention:
     value: HeadChannels | None
     projection: ParamSpec | None
     """Weight of the linear map that reads all heads' results, one head after the other."""
+
+
+def has_attention(graph: ComputationGraph) -> bool:
+    """Whether a graph has attention in any form: as a node, or as a softmax that a product of activations reads."""
+    softmaxes = {node.index for node in graph.nodes if node.kind == "softmax"}
+    return any(node.kind == "attention" for node in graph.nodes) or any(
+        edge.source in softmaxes and graph.nodes[edge.target].kind in PRODUCTS for edge in graph.edges
+    )
 
 
 def attentions(graph: ComputationGraph) -> list[Attention]:

@@ -53,9 +53,9 @@ def _input_size(model: nn.Module) -> tuple[int, int, int]:
 
 
 def _own_size(model: nn.Module) -> tuple[int, int] | None:
-    """The image size that a model insists on, from itself or its patch embedding."""
-    for owner in (model, getattr(model, "patch_embed", None)):
-        size = getattr(owner, "img_size", None)
+    """The image size that a model insists on, from itself or the first module that says one, its patch embedding."""
+    for module in model.modules():
+        size = getattr(module, "img_size", None)
         if isinstance(size, int):
             return size, size
         if isinstance(size, (tuple, list)) and len(size) == 2:

@@ -14,6 +14,7 @@ SAMPLE = {
     "timm:tresnet_m": {},
     "timm:vit_tiny_patch16_224": {"in_chans": 1},
     "timm:swinv2_tiny_window8_256": {},
+    "timm:mixer_s16_224": {"img_size": 32},  # its stem alone says the size
     "torchvision:inception_v3": {},
     "torchvision:r3d_18": {},
     "torchvision:lraspp_mobilenet_v3_large": {},

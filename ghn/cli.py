@@ -162,7 +162,7 @@ def predict(
     from ghn.apply.export import export_prediction, output_path
     from ghn.apply.materialize import check_target
     from ghn.console import bytes_bar
-    from ghn.decoder.decoder import is_predicted
+    from ghn.decoder.decoder import predicted_params
     from ghn.graph.cache import trace_once
     from ghn.hypernetwork import GHN
 
@@ -175,7 +175,7 @@ def predict(
     model, example = _load(spec, kwargs, inputs, "meta")
     with working("tracing"):
         graph = trace_once(model, example)
-    if not all(is_predicted(param) for param in graph.params):
+    if len(predicted_params(graph)) < len(graph.params):
         model, example = _load(spec, kwargs, inputs, "cpu")
     with bytes_bar("predicting") as progress:
         path, report = export_prediction(

@@ -28,7 +28,7 @@ from rich.table import Table
 from torch import nn
 
 from ghn.console import counted, progress_bar
-from ghn.decoder.decoder import is_predicted
+from ghn.decoder.decoder import has_rule
 from ghn.errors import GhnError, ModelError
 from ghn.graph.trace import trace
 from ghn.models import list_models, load_model
@@ -169,7 +169,7 @@ def _trace_into(row: Row, model: nn.Module) -> None:
     row.tensors, row.nodes, row.edges = len(graph.params), len(graph.nodes), len(graph.edges)
     missing = [spec.name for spec in graph.params if spec.node is None]
     row.attached = row.tensors - len(missing)
-    kept = [spec for spec in graph.params if not is_predicted(spec)]
+    kept = [spec for spec in graph.params if not has_rule(spec)]
     row.numel = sum(spec.numel for spec in graph.params)
     row.kept, row.kept_numel = len(kept), sum(spec.numel for spec in kept)
     row.note = f"missing: {' '.join(missing[:4])}{' …' if len(missing) > 4 else ''}" if missing else ""

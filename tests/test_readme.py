@@ -11,7 +11,6 @@ import typer
 
 import ghn.checkpoints
 from ghn import GHN, GHNConfig, cli
-from ghn.apply import shortcut
 from ghn.decoder import DecoderConfig
 from ghn.encoder import EncoderConfig
 from ghn.finetune.options import spread_lists
@@ -34,9 +33,6 @@ def shipped_checkpoint(tmp_path, monkeypatch):
     encoder = EncoderConfig(hidden=16, layers=1, heads=2)
     GHN(GHNConfig(encoder=encoder, decoder=DecoderConfig(hidden=16, rank=4))).save_pretrained(folder)
     monkeypatch.setattr(ghn.checkpoints, "shipped_folders", lambda: [folder])
-    shortcut._load.cache_clear()
-    yield
-    shortcut._load.cache_clear()
 
 
 def _options(command: typer.core.TyperCommand) -> set[str]:

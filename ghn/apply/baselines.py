@@ -6,12 +6,12 @@ equal in all of them.
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ghn.apply.load import load_hypernetwork
 from ghn.apply.mimetic import mimetic_attentions_, sinusoids
 from ghn.decoder.chunks import keyed_generator
 from ghn.graph.ops import MIXING_ROLES
@@ -19,7 +19,6 @@ from ghn.graph.trace import trace
 
 if TYPE_CHECKING:
     from ghn.apply.report import Report
-    from ghn.hypernetwork import GHN
 
 Arm = Callable[[nn.Module, int, Any, str | None], str]
 """Writes into a model in place, given the seed, example inputs (None: found automatically) and the checkpoint.
@@ -102,14 +101,6 @@ _CPU = torch.device("cpu")
 """Where random numbers are drawn: the same on every machine."""
 
 NEEDS_CHECKPOINT = ("ghn", "base")
-
-
-@lru_cache(maxsize=2)
-def load_hypernetwork(checkpoint: str | None) -> "GHN":
-    """Load a checkpoint once per process; see ``GHN.from_pretrained``."""
-    from ghn.hypernetwork import GHN  # imports torch_geometric, which other arms do without
-
-    return GHN.from_pretrained(checkpoint)
 
 
 def _orthogonalize_(parameter: Tensor, generator: torch.Generator) -> bool:

@@ -1,6 +1,6 @@
 """BatchNorm running statistics for weights that were predicted rather than trained."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
 
     Predicted (or random) weights come with running statistics of mean 0 and variance 1, so in eval mode their
     BatchNorm layers normalize nothing. Modes, dropout state and gradients are as before afterwards; if it fails, the
-    statistics are too.
+    statistics are too, and so are those of layers that the batches don't reach.
 
     Args:
         model: Written in place; without BatchNorm layers nothing runs.
@@ -45,15 +45,16 @@ def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
         if not seen:
             raise DataError("calibrate_ needs at least one batch; the iterable was empty")
     except BaseException:
-        for layer, buffers in zip(layers, before, strict=True):
-            layer.load_state_dict(buffers, strict=False)
+        _restore(layers, before)
         raise
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
-    return len(layers)
+    unreached = [number for number, layer in enumerate(layers) if not layer.num_batches_tracked]
+    _restore([layers[number] for number in unreached], [before[number] for number in unreached])
+    return len(layers) - len(unreached)
 
 
 def batchnorm_layers(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
@@ -61,6 +62,11 @@ def batchnorm_layers(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     return [
         m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
     ]
+
+
+def _restore(layers: Sequence[nn.Module], before: Sequence[Mapping[str, Tensor]]) -> None:
+    for layer, buffers in zip(layers, before, strict=True):
+        layer.load_state_dict(buffers, strict=False)
 
 
 def _call(model: nn.Module, batch: Any) -> None:

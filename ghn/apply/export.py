@@ -149,7 +149,9 @@ def export_prediction(
                     done += forms[name].nbytes
             for piece in net.decoder.stream(plan.embeddings, plan.graph, seed, memory=memory):
                 values = piece.make(None)
-                for name in copies[piece.spec.name]:
+                for name in copies.get(
+                    piece.spec.name, ()
+                ):  # none: a model may leave parameters out of its files
                     files[name].write(name, values, piece.start * piece.columns)
                     done += values.numel() * dtype.itemsize
                 progress(done, total)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,11 @@ from ghn.apply.materialize import check_target, materialized, move_
 from ghn.apply.place import Place, Scratch
 from ghn.apply.report import Report, why_kept
 from ghn.decoder.chunks import Grid
-from ghn.decoder.decoder import MEMORY, Piece, Remembered, is_predicted
+from ghn.decoder.decoder import MEMORY, Piece, Remembered, predicted_params
 from ghn.errors import ConfigError, PredictionError
 from ghn.graph.cache import trace_once
 from ghn.graph.graph import ComputationGraph, ParamSpec
-from ghn.graph.skeleton import is_distributed, unwrap
+from ghn.graph.skeleton import local_part, unwrap
 from ghn.graph.trace import paused_collection
 from ghn.hypernetwork import GHN
 from ghn.settings import own_settings
@@ -159,7 +159,7 @@ def plan_prediction(net: GHN, model: nn.Module, inputs: Any = None) -> Plan:
     if key in _plans:  # which keeps the graph, so that no other gets its id
         _plans.move_to_end(key)
         return _plans[key]
-    predicted = frozenset(spec.name for spec in graph.params if is_predicted(spec))
+    predicted = frozenset(spec.name for spec in predicted_params(graph))
     if not predicted:
         raise PredictionError(f"{type(model).__name__} has no parameter to predict: {_why_nothing(graph)}")
     embeddings = net.encode(graph)
@@ -221,7 +221,7 @@ def _check_writable(model: str, targets: dict[str, nn.Parameter]) -> None:
 
 def _unreachable(tensor: Tensor) -> str:
     """Why the memory of a tensor can't be read, on its device; empty if it can."""
-    local = cast(Any, tensor).to_local() if is_distributed(tensor) else tensor
+    local = local_part(tensor)
     if local.is_meta or not local.numel():
         return ""
     try:

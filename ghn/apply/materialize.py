@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ghn.errors import ConfigError, PredictionError
-from ghn.graph.skeleton import is_distributed
+from ghn.graph.skeleton import is_distributed, local_part
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
-OWN_MEANS = ("_init_buffers", "init_non_persistent_buffers", "reset_parameters", "reset_running_stats")
-"""Methods by which modules of torch and timm compute their buffers and initial parameters, the first found."""
+OWN_MEANS = {
+    "_parameters": ("reset_parameters",),
+    "_buffers": ("_init_buffers", "init_non_persistent_buffers", "reset_parameters", "reset_running_stats"),
+}
+"""Methods by which modules of torch and timm compute their initial parameters and their buffers, the first found."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def materialized(
         for entry in entries:
             old = entry.tensor
             if id(old) not in twins:
-                twins[id(old)] = _memory(entry, device, dtype)
+                twins[id(old)] = _memory(entry, device, dtype, marked=entry in own)
             entry.put(twins[id(old)])
         if any(map(is_distributed, twins.values())):
             model._apply(lambda tensor: tensor)  # FSDP notes its parameters anew after every ``_apply``
@@ -164,7 +167,8 @@ def _own_means(model: nn.Module, entries: list[_Entry]) -> dict[_Entry, _Means]:
         parts = entry.name.split(".")[:-1]
         prefixes = (".".join(parts[:count]) for count in range(len(parts), -1, -1))
         above = next((ancestors[prefix] for prefix in prefixes if prefix in ancestors), None)
-        own = next((getattr(entry.module, name) for name in OWN_MEANS if hasattr(entry.module, name)), None)
+        names = (name for name in OWN_MEANS[entry.table] if hasattr(entry.module, name))
+        own = next((getattr(entry.module, name) for name in names), None)
         if above is not None:
             found[entry] = _Means(above._init_weights, (entry.module,))
         elif own is not None:
@@ -174,8 +178,8 @@ def _own_means(model: nn.Module, entries: list[_Entry]) -> dict[_Entry, _Means]:
     return found
 
 
-def _memory(entry: _Entry, device: torch.device | None, dtype: torch.dtype | None) -> Tensor:
-    """Memory for one meta tensor, marked, of a buffer, so that it shows whether something was written."""
+def _memory(entry: _Entry, device: torch.device | None, dtype: torch.dtype | None, marked: bool) -> Tensor:
+    """Memory for one meta tensor, perhaps marked so that it shows whether something was written."""
     old = entry.tensor
     kind = dtype if dtype is not None and old.is_floating_point() and entry.persistent else old.dtype
     if is_distributed(old):
@@ -189,8 +193,10 @@ def _memory(entry: _Entry, device: torch.device | None, dtype: torch.dtype | Non
         )
     else:
         made = torch.empty_strided(old.shape, old.stride(), dtype=kind, device=device or "cpu")
+    if marked:
+        made.fill_(_mark(kind))
     if entry.table == "_buffers":
-        return made.fill_(_mark(kind))
+        return made
     parameter = nn.Parameter(made, requires_grad=old.requires_grad)
     kept = {key: value for key, value in vars(old).items() if key != "_is_hf_initialized"}
     parameter.__dict__.update(kept)
@@ -204,7 +210,8 @@ def _mark(dtype: torch.dtype) -> float | int | bool:
 
 
 def _is_untouched(tensor: Tensor) -> bool:
-    if tensor.dtype == torch.bool or isinstance(tensor, nn.Parameter) or not tensor.numel():
+    tensor = local_part(tensor)
+    if tensor.dtype == torch.bool or not tensor.numel():
         return False
     if tensor.is_floating_point() or tensor.is_complex():
         return bool(tensor.isnan().all())
@@ -212,10 +219,15 @@ def _is_untouched(tensor: Tensor) -> bool:
 
 
 def _unknown(model: str, entry: _Entry) -> str:
-    what = "buffer" if entry.table == "_buffers" else "parameter, which isn't predicted,"
+    is_buffer = entry.table == "_buffers"
+    what = "buffer" if is_buffer else "parameter, which isn't predicted,"
+    remedy = (
+        "with ghn.load_model(SPEC, device='meta'), which keeps buffers real (python:FILE.py:FACTORY for your own)"
+        if is_buffer
+        else "on a real device"
+    )
     return (
         f"{model}'s {entry.name!r} is a {what} on the meta device, and nothing is known about its values: "
-        f"{type(entry.module).__name__} computes it in its constructor alone. Construct the model with "
-        "ghn.load_model(SPEC, device='meta'), which keeps buffers real (python:FILE.py:FACTORY for your own), or call "
+        f"{type(entry.module).__name__} computes it in its constructor alone. Construct the model {remedy}, or call "
         "model.to_empty(device='cpu') and fill it"
     )

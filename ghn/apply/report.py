@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ghn.decoder.decoder import has_rule
 from ghn.graph.graph import ComputationGraph, ParamSpec
 
 FATES = ("predicted", "tied", "kept")
@@ -50,7 +51,9 @@ class Report:
 
 
 def why_kept(spec: ParamSpec) -> str:
-    """Why a parameter isn't predicted: nothing uses it, or no rule covers it."""
+    """Why a parameter isn't predicted: nothing uses it, it is fixed, or no rule covers it."""
+    if has_rule(spec):
+        return "it is fixed (requires_grad=False)"
     return spec.reason or f"its role is {spec.role!r}: no rule says what it should be"
 
 

@@ -1,6 +1,5 @@
 """The one-liner."""
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +7,9 @@ import torch
 from torch import nn
 
 from ghn.apply.init_ import init_ as apply_init_
+from ghn.apply.load import load_hypernetwork
 from ghn.apply.report import Report
-from ghn.checkpoints import resolve_checkpoint
 from ghn.decoder import MEMORY
-from ghn.hypernetwork import GHN
 
 
 def init_(
@@ -28,7 +26,7 @@ def init_(
 
     Args:
         model: Any module.
-        checkpoint: Folder or hub id; None is the checkpoint that ships with ghn. Loaded once per process.
+        checkpoint: Folder or hub id; None is the checkpoint that ships with ghn. Loaded once, until its files change.
         inputs: Example inputs, needed for models of no known zoo.
         seed: Same seed, same weights.
         device: Where the model goes; None leaves it, or puts a meta model on the CPU.
@@ -38,10 +36,5 @@ def init_(
     Returns:
         Fate of every parameter; see ``GHN.init_`` for it and for the errors.
     """
-    net = _load(resolve_checkpoint(checkpoint))
+    net = load_hypernetwork(checkpoint)
     return apply_init_(net, model, inputs, seed, memory=memory, device=device, dtype=dtype)
-
-
-@lru_cache(maxsize=2)
-def _load(checkpoint: str) -> GHN:
-    return GHN.from_pretrained(checkpoint)

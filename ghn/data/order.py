@@ -56,7 +56,7 @@ def training_batches(
         share: Part of each batch that this process takes, such as ``slice(rank, None, world)``.
         workers: Processes that fetch ahead what is not in memory; 0 fetches in this one.
     """
-    order = [indices[share] for indices in batch_order(len(split), batch_size, seed, steps)]
+    order = (indices[share] for indices in batch_order(len(split), batch_size, seed, steps))
     return _fetch(split, order, workers)
 
 
@@ -66,15 +66,15 @@ def evaluation_batches(
     """Yield ``limit`` evenly spaced examples of a split in batches, always the same ones."""
     count = min(limit, len(split))
     chosen = [index * len(split) // count for index in range(count)][share]
-    order = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
+    order = (chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size))
     return _fetch(split, order, workers)
 
 
-def _fetch(split: Split, order: list[list[int]], workers: int) -> Iterator[tuple[Tensor, ...]]:
+def _fetch(split: Split, order: Iterator[list[int]], workers: int) -> Iterator[tuple[Tensor, ...]]:
     # A generator of its own: the loader would otherwise draw from (and so advance) the run's random numbers.
     loader: DataLoader[Any] = DataLoader(
         split,  # type: ignore[arg-type]
-        batch_sampler=order,
+        batch_sampler=order,  # the loader only iterates over it, once
         num_workers=0 if split.in_memory else workers,
         collate_fn=_as_fetched,
         generator=torch.Generator(),

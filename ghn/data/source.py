@@ -15,17 +15,20 @@ _EVALUATION = ("validation", "valid", "val", "dev", "eval", "test", "testing")
 HELD_OUT_SHARE = 0.1
 """Of the training split, where the data set has no other."""
 
+_FEW_DOCUMENTS = 20
+"""Below which the end of each is held out rather than some of them."""
+
 
 def open_dataset(source: str) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Open a data set and choose what to train and what to evaluate on.
 
     Args:
         source: Hub id, ``ID:CONFIGURATION`` where the hub offers several, or a folder: parquet, json, csv or text files
-            named by split, a folder of images per class, or what ``save_to_disk`` wrote.
+            named by split, a folder of images per class, or what ``save_to_disk`` wrote. A text file is one row.
 
     Returns:
         Training and evaluation split. The latter is the validation split, else the test split, else a tenth of the
-        training split, the same at every call.
+        training split, the same at every call: of a few documents of nothing but text, the last tenth of each.
 
     Raises:
         DataError: If it doesn't exist, can't be read, or has no usable split.
@@ -38,10 +41,7 @@ def open_dataset(source: str) -> tuple[datasets.Dataset, datasets.Dataset]:
     if train is None:
         raise DataError(f"data set {source!r} has no training split; it has {', '.join(map(repr, splits))}")
     if evaluation is None:
-        if len(splits[train]) < 2:
-            raise DataError(f"data set {source!r} has {len(splits[train])} rows; expected 2 or more")
-        halves = splits[train].train_test_split(test_size=HELD_OUT_SHARE, seed=0)
-        return halves["train"], halves["test"]
+        return _hold_out(splits[train], source)
     for name in (train, evaluation):
         if not len(splits[name]):
             raise DataError(f"split {name!r} of data set {source!r} is empty")
@@ -68,6 +68,20 @@ def describe(features: datasets.Features) -> str:
     return ", ".join(f"{name} ({getattr(f, 'dtype', type(f).__name__)})" for name, f in features.items())
 
 
+def _hold_out(rows: datasets.Dataset, source: str) -> tuple[datasets.Dataset, datasets.Dataset]:
+    column = find_column(rows.features, is_string)
+    if len(rows) < _FEW_DOCUMENTS and list(rows.features) == [column]:
+        texts = [text or "" for text in rows[column]]
+        cuts = [round(len(text) * (1 - HELD_OUT_SHARE)) for text in texts]
+        begun = {column: [text[:cut] for text, cut in zip(texts, cuts, strict=True)]}
+        ends = {column: [text[cut:] for text, cut in zip(texts, cuts, strict=True)]}
+        return datasets.Dataset.from_dict(begun), datasets.Dataset.from_dict(ends)
+    if len(rows) < 2:
+        raise DataError(f"data set {source!r} has {len(rows)} rows; expected 2 or more")
+    halves = rows.train_test_split(test_size=HELD_OUT_SHARE, seed=0)
+    return halves["train"], halves["test"]
+
+
 def _load(source: str) -> dict[str, datasets.Dataset]:
     path, configuration = Path(source), None
     if not path.exists() and _looks_local(source):
@@ -83,7 +97,10 @@ def _load(source: str) -> dict[str, datasets.Dataset]:
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
             found = datasets.load_from_disk(source)
         else:
-            found = datasets.load_dataset(source, configuration or None)
+            builder = datasets.load_dataset_builder(source, configuration or None)
+            # Of text files, which would otherwise be read as lines without their breaks.
+            whole = {"sample_by": "document"} if hasattr(builder.config, "sample_by") else {}
+            found = datasets.load_dataset(source, configuration or None, **whole)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         first = " ".join(str(error).split())[:300].rstrip(".")
         hint = ""

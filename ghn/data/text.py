@@ -5,7 +5,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 import numpy as np
@@ -30,8 +30,13 @@ _COLUMNS = ("text", "content", "document", "sentence", "article", "code")
 
 _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 
+_PIECE = 2**16
+"""Characters of a document that are tokenized at once, so that long ones take bounded memory."""
+
 _ENCODE_AT_ONCE = 64
-"""Documents per call of the tokenizer: it works on them in parallel."""
+"""Pieces per call of the tokenizer: it works on them in parallel."""
+
+Item = TypeVar("Item")
 
 
 class TextSplit:
@@ -80,7 +85,7 @@ class TextData:
 
 @dataclass(frozen=True, kw_only=True)
 class Documents:
-    """Texts as a source holds them."""
+    """Texts as a source holds them; read anew for every tokenizer."""
 
     train: Iterable[str]
     evaluation: Iterable[str]
@@ -137,7 +142,7 @@ def python_stdlib() -> Documents:
     # In order of a hash of the path: neighbours differ, and the order is the same on every machine.
     files.sort(key=lambda path: hashlib.sha256(path.relative_to(root).as_posix().encode()).digest())
     train = [path for index, path in enumerate(files) if index % 20]
-    return Documents(train=_first_bytes(_Files(train), STDLIB_BYTES), evaluation=_Files(files[::20]))
+    return Documents(train=_Files(train, STDLIB_BYTES), evaluation=_Files(files[::20]))
 
 
 def from_splits(train: datasets.Dataset, evaluation: datasets.Dataset, source: str) -> Documents:
@@ -162,12 +167,13 @@ def from_splits(train: datasets.Dataset, evaluation: datasets.Dataset, source: s
 
 
 class _Files:
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: list[Path], limit: int | None = None) -> None:
         self._paths = paths
+        self._limit = limit  # in bytes
 
     def __iter__(self) -> Iterator[str]:
-        for path in self._paths:
-            yield path.read_text(encoding="utf-8", errors="replace")
+        texts = (path.read_text(encoding="utf-8", errors="replace") for path in self._paths)
+        return texts if self._limit is None else _first_bytes(texts, self._limit)
 
 
 class _Rows:
@@ -194,20 +200,29 @@ def _encode(tokenizer: Any, texts: Iterable[str], enough: int) -> Tensor:
     end = tokenizer.eos_token_id
     parts: list[np.ndarray] = []
     seen = 0
-    for batch in _batched(texts, _ENCODE_AT_ONCE):
+    for batch in _batched(_pieces(texts), _ENCODE_AT_ONCE):
+        pieces = [piece for piece, _ in batch]
         # verbose=False: a document longer than the tokenizer's own model could read is no mistake here.
-        for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
-            parts.append(np.asarray(ids if end is None else [*ids, end], dtype=np.int32))
+        encoded = tokenizer(pieces, add_special_tokens=False, verbose=False)["input_ids"]
+        for ids, (_, last) in zip(encoded, batch, strict=True):
+            parts.append(np.asarray([*ids, end] if last and end is not None else ids, dtype=np.int32))
             seen += len(parts[-1])
         if seen >= enough:
             break
     return torch.from_numpy(np.concatenate(parts) if parts else np.zeros(0, np.int32))[:enough]
 
 
-def _batched(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    batch: list[str] = []
+def _pieces(texts: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """Pieces of documents, and whether a piece is the last of its document."""
     for text in texts:
-        batch.append(text)
+        for start in range(0, max(1, len(text)), _PIECE):
+            yield text[start : start + _PIECE], start + _PIECE >= len(text)
+
+
+def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    batch: list[Item] = []
+    for item in items:
+        batch.append(item)
         if len(batch) == size:
             yield batch
             batch = []

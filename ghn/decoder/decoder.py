@@ -83,8 +83,8 @@ class Remembered:
     recipes: list[_Recipe] = field(default_factory=list)
     factors: dict[tuple[int, ...], Factors] = field(default_factory=dict)
     """Of parameters that go through the generators together, by their numbers."""
-    draws: dict[tuple[int, int], Draw] = field(default_factory=dict)
-    """Random numbers of the latest seed, by number of the parameter and first row of the block."""
+    draws: dict[tuple[int, int, int], Draw] = field(default_factory=dict)
+    """Random numbers of the latest seed, by that, number of the parameter and first row of the block."""
     seed: int | None = None
     room: int = REMEMBERED
     """Bytes that may still be kept."""
@@ -97,7 +97,7 @@ class Remembered:
     def begin(self, seed: int) -> None:
         """Forget the random numbers of another seed."""
         if self.seed != seed:
-            self.room += sum(drawn.nbytes for drawn in self.draws.values())
+            self.room += sum(drawn.nbytes for drawn in list(self.draws.values()))
             self.draws.clear()
             self.seed = seed
 
@@ -113,8 +113,8 @@ class Remembered:
 
         Gradients are never kept.
         """
-        if key in kept:
-            return kept[key]
+        if (found := kept.get(key)) is not None:
+            return found
         made = make()
         nbytes = size(made)
         if not torch.is_grad_enabled() and REMEMBERED - self.room + nbytes <= min(REMEMBERED, memory // 4):
@@ -133,9 +133,18 @@ class _Coefficients:
     product: Tensor
 
 
-def is_predicted(spec: ParamSpec) -> bool:
-    """Whether a rule says what the parameter should be; else the model keeps its own values."""
+def has_rule(spec: ParamSpec) -> bool:
+    """Whether a rule says what the parameter should be."""
     return spec.node is not None and spec.role != "unknown" and spec.dtype.is_floating_point
+
+
+def predicted_params(graph: ComputationGraph) -> list[ParamSpec]:
+    """Parameters that are predicted, in the order of ``graph.params``; the model keeps its own values of the others.
+
+    Fixed ones (``requires_grad=False``), such as tables of sines, are kept, unless the whole model is fixed.
+    """
+    ruled = [spec for spec in graph.params if has_rule(spec)]
+    return [spec for spec in ruled if spec.trainable] or ruled
 
 
 class Decoder(nn.Module):
@@ -169,7 +178,7 @@ class Decoder(nn.Module):
             remembered: As ``stream`` takes it.
 
         Returns:
-            Float32 tensors by parameter name, in the order of ``graph.params``; none for parameters of role 'unknown'.
+            Float32 tensors by parameter name: of ``predicted_params``, in that order.
 
         Raises:
             ConfigError: If there is neither a base nor a learned part.
@@ -233,9 +242,10 @@ class Decoder(nn.Module):
 
     def _recipes(self, graph: ComputationGraph) -> list[_Recipe]:
         surroundings = places(graph)
+        predicted = {spec.name for spec in predicted_params(graph)}
         recipes = []
         for number, spec in enumerate(spec for spec in graph.params if spec.node is not None):
-            if not is_predicted(spec):
+            if spec.name not in predicted:
                 continue
             layout, place = Layout.of(spec), surroundings[spec.name]
             scale = scale_of(spec, place, self.config.fan)
@@ -304,7 +314,7 @@ class Decoder(nn.Module):
             if block.start >= end or block.start + block.height <= begin:
                 continue
             make = partial(_draw, recipe, seed, block, device)
-            key = number, block.start
+            key = seed, number, block.start  # with the seed, as another thread may be at another one
             drawn = remembered.recall(remembered.draws, key, make, lambda drawn: drawn.nbytes, memory)
             first = max(0, begin - block.start) // drawn.band
             last = min(drawn.bands, -(-(end - block.start) // drawn.band))

@@ -11,13 +11,14 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from ghn.apply.baselines import NEEDS_CHECKPOINT, load_hypernetwork
+from ghn.apply.baselines import NEEDS_CHECKPOINT
+from ghn.apply.load import load_hypernetwork
 from ghn.console import run_app
 from ghn.environment import commit, machine, versions
 from ghn.errors import ConfigError, OutputError
 from ghn.evaluate.config import EvaluateConfig, cases
 from ghn.evaluate.report import write_evaluation
-from ghn.evaluate.run import Outcome, evaluate_case, outcome_of
+from ghn.evaluate.run import evaluate_case, outcome_of
 from ghn.files import write_whole
 from ghn.finetune.options import spread_lists
 from ghn.spaces.held_out import VERSION
@@ -102,13 +103,13 @@ def evaluate_command(
     except OSError as error:
         raise OutputError(f"{output} can't be a folder ({error.strerror}); choose another") from error
     settings = _settings(config, preset, output)
-    # Tables keep what earlier calls have done on data sets that this one leaves out.
+    # Tables keep what earlier calls have done: on data sets that this one leaves out, and with other arms.
     listed = cases(replace(config, **{name: settings["config"][name] for name in _SOURCES}))
     names = list(dict.fromkeys(case.name for case in chosen))
     for case in (case for case in chosen if names.index(case.name) % count == number - 1):
         evaluate_case(config, case, output)
         known = [outcome for other in listed if (outcome := outcome_of(config, other, output))]
-        write_evaluation([outcome for outcome in known if _complete(config, outcome)], settings, output)
+        write_evaluation(known, settings, output)
     if (output / "table.md").exists():
         Console().print(Markdown((output / "table.md").read_text()))
         Console().print(
@@ -121,12 +122,6 @@ def main(arguments: Sequence[str]) -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(evaluate_command)
     run_app(app, spread_lists(arguments))
-
-
-def _complete(config: EvaluateConfig, outcome: Outcome) -> bool:
-    """Whether an outcome, perhaps of an earlier call, has all the arms of this one."""
-    arms = config.transfer_arms if outcome.case.transfer else config.arms
-    return set(arms) <= outcome.tuned.keys()
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -126,7 +126,8 @@ def curves_png(outcomes: Sequence[Outcome]) -> bytes:
     for outcome, plot in zip(outcomes, axes, strict=False):
         for arm, runs in outcome.tuned.items():
             curve = mean_curve(runs, "metric")
-            steps, means, errors = zip(*curve, strict=True)
+            # Without a point if no run was finite at the first step.
+            steps, means, errors = ([point[index] for point in curve] for index in range(3))
             plot.errorbar(steps, means, errors, label=arm, linewidth=1.2)
         plot.set_title(outcome.case.name, fontsize=9)
         plot.grid(alpha=0.3)

@@ -47,6 +47,7 @@ class Row:
     commit: str
     """Of the library that ran it, several with commas; empty in runs that did not keep it."""
     steps: int
+    """Of the budget."""
     steps_to_random_final: int | None
     """First evaluated step at which the mean metric reaches random's final one."""
     init_seconds: float
@@ -82,7 +83,8 @@ class Verdict:
 
 def rows(outcome: Outcome) -> list[Row]:
     """A row for each arm of a case."""
-    summary = summarize([run for runs in outcome.tuned.values() for run in runs])
+    every = [run for runs in outcome.tuned.values() for run in runs]
+    summary, budget = summarize(every), max((run.curve[-1].step for run in every if run.curve), default=0)
     found = []
     for arm, runs in outcome.tuned.items():
         figures: dict[str, float | None] = {}
@@ -107,7 +109,7 @@ def rows(outcome: Outcome) -> list[Row]:
                 difference_sem=sem(differences),
                 p_value=t_test(differences),
                 commit=",".join(dict.fromkeys(run.commit for run in runs if run.commit)),
-                steps=max(point.step for run in runs for point in run.curve),
+                steps=budget,
                 steps_to_random_final=summary[arm]["steps_to_random_final"],
                 init_seconds=fmean(run.init_seconds for run in runs),
                 train_seconds=fmean(run.train_seconds for run in runs),

@@ -7,7 +7,8 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from ghn.apply.baselines import NEEDS_CHECKPOINT, load_hypernetwork
+from ghn.apply.baselines import NEEDS_CHECKPOINT
+from ghn.apply.load import load_hypernetwork
 from ghn.environment import commit, machine, versions
 from ghn.errors import ConfigError
 from ghn.finetune.choose import batches_of, make_task

@@ -111,7 +111,7 @@ def _continue(path: Path, config: CompareConfig, checkpoint: str) -> str:
         )
     try:
         stored = json.loads((path / _CONFIG).read_text())
-        before, started = stored["config"], str(stored["started"])
+        before, started = dict(stored["config"]), str(stored["started"])
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{path / _CONFIG} is damaged ({error}); pass another --output-dir") from error
     if checkpoint and stored.get("checkpoint", "") not in ("", checkpoint):
@@ -119,7 +119,8 @@ def _continue(path: Path, config: CompareConfig, checkpoint: str) -> str:
             f"can't resume {str(path)!r}: --checkpoint has been trained or replaced since; pass the one of before, or "
             "another --output-dir"
         )
-    now = json.loads(json.dumps(config.identity()))
+    now, default = (json.loads(json.dumps(one.identity())) for one in (config, CompareConfig()))
+    before = default | before  # settings that have been added to the library since
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if changed:
         name = changed[0]

@@ -146,7 +146,7 @@ class RoleFinder:
                 "conv_transpose" if transposed else "conv", (*ends, *("spatial",) * (rank - 2)), groups
             )
         if operation == "linear" and slot in (1, 2):
-            return Role("linear", left) if slot == 1 and rank == 2 else Role("bias", _vector(shape))
+            return Role("bias", _vector(shape)) if slot == 2 else _product(shape, left)
         if operation in ("addmm", "_addmm_activation", "baddbmm", "addmv", "addbmm"):
             if slot == 0:
                 return Role("bias", _vector(shape))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import BuiltinFunctionType, FunctionType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -115,6 +115,11 @@ def is_distributed(tensor: Tensor) -> bool:
     """Whether this process holds only a part of a tensor."""
     distributed = sys.modules.get("torch.distributed.tensor")  # slow to import for those who don't use it
     return distributed is not None and isinstance(tensor, distributed.DTensor)
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor: all of it, unless it is distributed."""
+    return cast(Any, tensor).to_local() if is_distributed(tensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -40,8 +40,6 @@ class Facts:
         # One sequence, as heads that pool the last token need a padding token for more; two images, as
         # BatchNorm in train mode needs two values per channel.
         self.batch = 1 if "input_ids" in self.names else 2
-        dtype = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), None)
-        self.dtype: torch.dtype = dtype or torch.float32
 
     def configs(self) -> Iterator[Any]:
         """The configuration and all that are nested in it, outer ones first."""
@@ -90,8 +88,8 @@ class Facts:
         return any(part in name for name, _ in self.model.named_parameters() for part in parts)
 
     def floats(self, *shape: int) -> Tensor:
-        """Standard normal numbers in the model's own precision."""
-        return torch.randn(*shape, generator=self.generator).to(self.dtype)
+        """Standard normal numbers."""
+        return torch.randn(*shape, generator=self.generator)
 
     def integers(self, *shape: int, high: int, low: int = 0) -> Tensor:
         """Uniform integers in [low, high)."""

@@ -77,7 +77,7 @@ SPECIAL_RULES: dict[str, Callable[[Facts], Any]] = {
     ),
     "freq": lambda facts: torch.zeros(facts.batch, 1, dtype=torch.long),
     # points, boxes and masks that say what to segment
-    "input_points": lambda facts: facts.integers(facts.batch, 1, 2, 2, high=64).to(facts.dtype),
+    "input_points": lambda facts: facts.integers(facts.batch, 1, 2, 2, high=64).float(),
     "input_labels": lambda facts: torch.tensor([[[0, 1]]]).expand(facts.batch, -1, -1),
     "input_boxes": _boxes,
     "prompt_pixel_values": lambda facts: facts.floats(facts.batch, facts.channels(), *facts.image_size()),

@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from ghn.errors import ModelError, did_you_mean
 from ghn.models.meta import parameters_on_meta
@@ -94,7 +95,7 @@ def zoo_of(model: nn.Module) -> str:
 
 
 def example_inputs(model: nn.Module) -> Inputs:
-    """Arguments for one forward call: a batch of 1 or 2 on the CPU, the same at every call.
+    """Arguments for one forward call: a batch of 1 or 2 on the CPU in the model's precision, the same at every call.
 
     Returns:
         Positional and keyword arguments: ``args, kwargs = example_inputs(model); model(*args, **kwargs)``.
@@ -102,7 +103,7 @@ def example_inputs(model: nn.Module) -> Inputs:
     Raises:
         ModelError: If the model is not of a known zoo, so that nobody knows what it takes.
     """
-    return _module(zoo_of(model)).example_inputs(model)
+    return _in_precision_of(model, _module(zoo_of(model)).example_inputs(model))
 
 
 def example_calls(model: nn.Module) -> list[Inputs]:
@@ -114,7 +115,17 @@ def example_calls(model: nn.Module) -> list[Inputs]:
         ModelError: As ``example_inputs``.
     """
     further = getattr(_module(zoo_of(model)), "further_inputs", None)
-    return [example_inputs(model), *(further(model) if further else ())]
+    return [
+        example_inputs(model),
+        *(_in_precision_of(model, call) for call in (further(model) if further else ())),
+    ]
+
+
+def _in_precision_of(model: nn.Module, inputs: Inputs) -> Inputs:
+    """Floating-point tensors in the type of the model's first floating-point parameter."""
+    dtypes = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    dtype = next(dtypes, torch.float32)
+    return tree_map_only(torch.Tensor, lambda one: one.to(dtype) if one.is_floating_point() else one, inputs)
 
 
 def _split(spec: str) -> tuple[str, str]:

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 import ghn
-from ghn.apply.baselines import ARMS, load_hypernetwork
+from ghn.apply.baselines import ARMS
+from ghn.apply.load import load_hypernetwork
 from ghn.apply.mimetic import sinusoids
 
 GPT2 = ("hf:gpt2", {"n_layer": 2, "n_embd": 48, "n_head": 1, "vocab_size": 60})

@@ -50,6 +50,16 @@ def test_kinds_of_batches(batch):
     assert calibrate_(_model(), [batch]) == 2
 
 
+def test_layers_that_the_batches_dont_reach_keep_their_statistics():
+    model = _model()
+    model.add_module("spare", nn.BatchNorm1d(8))
+    model.spare(BATCHES[0] + 5)
+    before = {name: value.clone() for name, value in model.spare.state_dict().items()}
+    model.forward = lambda x: nn.Sequential.forward(model[:-1], x)
+    assert calibrate_(model, BATCHES) == 2
+    assert all(torch.equal(value, before[name]) for name, value in model.spare.state_dict().items())
+
+
 def test_nothing_to_calibrate():
     def never():
         pytest.fail("batches were read")

@@ -205,6 +205,23 @@ PREDICTED = {
             "vocab_size": 100,
         },
     ),
+    # Leaves its fixed positions out of what it saves.
+    "hf:marian:AutoModelForSeq2SeqLM": (
+        "transformers.AutoModelForSeq2SeqLM.from_pretrained(path)",
+        {
+            "d_model": 32,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 32,
+            "decoder_ffn_dim": 32,
+            "vocab_size": 100,
+            "pad_token_id": 99,
+            "decoder_start_token_id": 99,
+            "max_position_embeddings": 64,
+        },
+    ),
     "hf:vit:AutoModelForImageClassification": (
         "transformers.AutoModelForImageClassification.from_pretrained(path)",
         {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2},

@@ -1,6 +1,7 @@
 """Models in pieces, from the meta device: the same bits for any memory, nothing garbage, nothing half done."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -145,6 +146,38 @@ def test_a_buffer_that_nobody_can_compute_is_named(tiny_ghn):
     assert model.map.weight.is_meta
 
 
+class Handmade(nn.Module):
+    """Parameters that its constructor alone can compute: one fixed, one in use."""
+
+    def __init__(self, fixed: bool):
+        super().__init__()
+        self.map = nn.Linear(8, 8)
+        self.sines = nn.Parameter(torch.arange(8.0).sin(), requires_grad=not fixed)
+        self.idle = nn.Parameter(torch.ones(3), requires_grad=not fixed)
+
+    def forward(self, x):
+        return self.map(x) + self.sines
+
+
+def test_fixed_parameters_are_kept_unless_the_whole_model_is_fixed(tiny_ghn):
+    model, free = Handmade(fixed=True), Handmade(fixed=False)
+    reports = [tiny_ghn.init_(one, X) for one in (model, free)]
+    assert [report.count("predicted") for report in reports] == [2, 3]
+    assert "requires_grad" in next(entry.reason for entry in reports[0].parameters if entry.name == "sines")
+    assert torch.equal(model.sines, torch.arange(8.0).sin())
+    assert not torch.equal(free.sines, model.sines)
+    assert tiny_ghn.init_(Handmade(fixed=True).requires_grad_(False), X).count("predicted") == 3
+
+
+def test_a_kept_parameter_that_nobody_can_compute_is_named(tiny_ghn):
+    model = Handmade(fixed=False).to("meta")
+    with pytest.raises(
+        PredictionError, match="'idle' is a parameter, which isn't predicted.*on a real device"
+    ):
+        tiny_ghn.init_(model, X)
+    assert model.map.weight.is_meta and model.idle.is_meta
+
+
 class Spare(nn.Module):
     def __init__(self):
         super().__init__()
@@ -221,6 +254,30 @@ def test_the_one_liner_takes_the_options(tiny_ghn, tmp_path):
     ghn.init_(model, tmp_path, X, device="cpu", dtype=torch.bfloat16, memory=2**23)
     assert model.weight.dtype == torch.bfloat16
     assert model.weight.device.type == "cpu"
+
+
+def test_the_one_liner_notices_another_checkpoint_in_the_folder(tiny_ghn, tmp_path):
+    models = [nn.Linear(8, 8) for _ in range(2)]
+    tiny_ghn.save_pretrained(tmp_path)
+    ghn.init_(models[0], tmp_path, X)
+    with torch.no_grad():
+        tiny_ghn.decoder.rows.out.weight.mul_(torch.linspace(0.5, 2, 4)[:, None])
+    tiny_ghn.save_pretrained(tmp_path)
+    ghn.init_(models[1], tmp_path, X)
+    expected = tiny_ghn.predict(nn.Linear(8, 8), X)
+    assert torch.equal(models[1].weight, expected["weight"])
+    assert not torch.equal(models[0].weight, models[1].weight)
+
+
+def test_threads_with_different_seeds_dont_mix(tiny_ghn):
+    init_module.forget()
+    expected = {seed: states(tiny_ghn, Wide(), seed=seed) for seed in range(4)}
+    init_module.forget()
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda seed: states(tiny_ghn, Wide(), seed=seed), [0, 1, 2, 3] * 6))
+    for seed, state in zip([0, 1, 2, 3] * 6, made, strict=True):
+        for name, value in state.items():
+            assert torch.equal(value, expected[seed][name]), (seed, name)
 
 
 def test_what_is_kept_from_one_prediction_changes_no_bit_of_the_next(tiny_ghn):

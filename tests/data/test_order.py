@@ -14,6 +14,12 @@ def test_a_longer_run_begins_like_a_shorter_one():
     assert long[:10] == short
 
 
+def test_a_long_run_costs_nothing_before_it_starts():
+    split = TextSplit(torch.arange(101, dtype=torch.int32), 5, "training")
+    batches = training_batches(split, 4, seed=0, steps=10**12)
+    assert next(batches)[0].shape == (4, 6)
+
+
 def test_every_epoch_shows_every_example_once():
     batches = list(batch_order(24, 8, 0, 6))
     epochs = [sorted(chain.from_iterable(batches[start : start + 3])) for start in (0, 3)]

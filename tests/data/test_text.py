@@ -58,8 +58,39 @@ def test_folders_of_text(tmp_path, kind):
             rows.to_parquet(file) if kind == "parquet" else rows.to_json(file)
     documents = load_data(str(tmp_path))
     assert isinstance(documents, Documents)
-    assert list(documents.train)[3] == "train line 3"
-    assert next(iter(documents.evaluation)) == "validation line 0"
+    train, evaluation = list(documents.train), list(documents.evaluation)
+    if kind == "txt":  # a file is a document
+        assert "train line 3\ntrain line 4" in train[0]
+        assert len(train) == len(evaluation) == 1 and evaluation[0].startswith("validation line 0\n")
+    else:
+        assert train[3] == "train line 3"
+        assert evaluation[0] == "validation line 0"
+
+
+def test_of_a_few_files_without_an_evaluation_split_the_end_of_each_is_held_out(tmp_path):
+    texts = {name: "\n".join(f"{name} {number}" for number in range(100)) for name in ("one", "two")}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    documents = load_data(str(tmp_path))
+    assert isinstance(documents, Documents)
+    parts = list(zip(documents.train, documents.evaluation, strict=True))
+    assert sorted(train + evaluation for train, evaluation in parts) == sorted(texts.values())
+    assert all(0.89 < len(train) / len(train + evaluation) < 0.91 for train, evaluation in parts)
+
+
+def test_long_documents_are_tokenized_in_pieces_with_one_end(monkeypatch):
+    tokenizer = load_tokenizer("bytes")
+    documents = Documents(train=["some words " * 30, ""], evaluation=["held out " * 20])
+    whole = documents.tokenize(tokenizer, 8).train.tokens
+    monkeypatch.setattr("ghn.data.text._PIECE", 7)
+    assert torch.equal(documents.tokenize(tokenizer, 8).train.tokens, whole)
+    assert (whole == tokenizer.eos_token_id).sum() == 2
+
+
+def test_several_tokenizers_read_the_same_documents():
+    source = python_stdlib()
+    first, second = (source.tokenize(load_tokenizer("bytes"), 16, enough=1000) for _ in range(2))
+    assert torch.equal(first.train.tokens, second.train.tokens)
 
 
 def test_which_of_several_columns_is_unclear(tmp_path):

@@ -52,6 +52,11 @@ def test_arms_are_added_to_a_folder_without_doing_runs_again(options: dict, monk
     with (options["output"] / "models.csv").open() as file:
         rows = {row["arm"]: row for row in csv.DictReader(file)}
     assert rows.keys() == {"random", "mimetic", "ghn"}
+    # A call for another model drops no row.
+    evaluate_command(**{**options, "models": "mobilenetv3-11x96"}, inits=["random", "orthogonal"])
+    with (options["output"] / "models.csv").open() as file:
+        table = [(row["model"], row["arm"]) for row in csv.DictReader(file)]
+    assert {("mobilenetv3-11x48", "ghn"), ("mobilenetv3-11x96", "orthogonal")} <= set(table)
     # No attention: mimetic is random, and costs nothing.
     assert rows["mimetic"]["metric_100"] == rows["random"]["metric_100"]
     results = json.loads((options["output"] / "results.json").read_text())

@@ -1,5 +1,7 @@
 """Figures of an evaluation follow from the curves."""
 
+from dataclasses import replace
+
 import pytest
 
 from ghn.evaluate.config import Case
@@ -63,6 +65,16 @@ def test_diverged_runs_lose_and_show() -> None:
     ghn = rows(DIVERGED)[1]
     assert ghn.metric_100 is None and ghn.difference is None
     assert "diverged" in markdown(rows(DIVERGED), [])
+
+
+def test_runs_that_failed_at_once_are_reported() -> None:
+    failed = replace(
+        DIVERGED, tuned=DIVERGED.tuned | {"ghn": [replace(run, curve=()) for run in DIVERGED.tuned["ghn"]]}
+    )
+    random, ghn = rows(failed)
+    assert random.steps == ghn.steps == 100
+    assert ghn.metric_10 is None
+    assert curves_png([failed]).startswith(b"\x89PNG")
 
 
 def test_reports_hold_every_model_and_arm() -> None:

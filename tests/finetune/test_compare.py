@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from ghn.apply.baselines import load_hypernetwork
 from ghn.errors import ConfigError, GhnError, OutputError
 from ghn.finetune import compare as compare_module
 from ghn.finetune.compare import compare
@@ -108,9 +107,18 @@ def test_a_checkpoint_that_was_trained_on_is_not_mixed_in(tiny, tiny_ghn, tmp_pa
     with torch.no_grad():
         next(tiny_ghn.parameters()).add_(1)
     tiny_ghn.save_pretrained(tmp_path / "net")
-    load_hypernetwork.cache_clear()  # as in a new process
     with pytest.raises(ConfigError, match="has been trained or replaced"):
         compare(tiny(**settings, resume=True))
+
+
+def test_a_comparison_from_before_a_setting_was_added_is_continued(tiny):
+    config = tiny()
+    results = compare(config)
+    file = Path(config.output_dir) / "config.json"
+    stored = json.loads(file.read_text())
+    assert stored["config"].pop("warmup") == config.warmup
+    file.write_text(json.dumps(stored))
+    assert compare(tiny(resume=True)).runs == results.runs
 
 
 def test_a_folder_that_a_crash_left_before_its_first_run_is_continued(tiny):

@@ -15,7 +15,20 @@ T5 = {"d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 1, "num_heads": 2, "v
 SWIN = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
 BERT = {**SMALL, "intermediate_size": 48, "max_position_embeddings": 40}
 
+
+class Score(nn.Module):
+    """A product with one vector."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(8))
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight)
+
+
 LAYERS = {
+    "vector": (Score(), (8,), {"weight": ("matrix", ("in",), 1)}),
     "linear": (
         nn.Linear(8, 6),
         (8,),

@@ -77,6 +77,14 @@ def test_inputs_are_the_same_every_time_and_leave_global_randomness_alone():
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
+@pytest.mark.parametrize("spec", ["timm:test_vit", "torchvision:vit_b_16", "hf:vit"])
+def test_inputs_have_the_precision_of_the_model(spec):
+    model = load_model(spec, device="meta").bfloat16()
+    args, kwargs = example_inputs(model)
+    floats = [one for one in tree_leaves((args, kwargs)) if one.is_floating_point()]
+    assert floats and all(one.dtype == torch.bfloat16 for one in floats)
+
+
 def test_unknown_model_asks_for_inputs():
     with pytest.raises(ModelError, match="pass inputs="):
         example_inputs(nn.Linear(2, 2))

@@ -172,7 +172,7 @@ def test_fixed_parameters_are_kept_unless_the_whole_model_is_fixed(tiny_ghn):
 def test_a_kept_parameter_that_nobody_can_compute_is_named(tiny_ghn):
     model = Handmade(fixed=False).to("meta")
     with pytest.raises(
-        PredictionError, match="'idle' is a parameter, which isn't predicted.*on a real device"
+        PredictionError, match=r"'idle' is a parameter, which isn't predicted.*on a real device"
     ):
         tiny_ghn.init_(model, X)
     assert model.map.weight.is_meta and model.idle.is_meta

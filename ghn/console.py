@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -83,6 +84,22 @@ def json_object(text: str | None, option: str) -> dict[str, Any]:
             f"""{option} {text} is {type(value).__name__}; expected names with values: '{{"num_classes": 10}}'"""
         )
     return value
+
+
+def settings_object(given: str | None) -> dict[str, Any]:
+    """Read the value of ``--settings``: a JSON object, or the name of a file that holds one.
+
+    Raises:
+        ConfigError: If it isn't one, or there is no such file.
+    """
+    if given is None or given.lstrip().startswith("{"):
+        return json_object(given, "--settings")
+    try:
+        return json_object(Path(given).read_text(), "--settings")
+    except OSError as error:
+        raise ConfigError(
+            f"--settings: {given} can't be read ({error}); pass a file or a JSON object"
+        ) from error
 
 
 @contextmanager

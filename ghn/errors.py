@@ -1,7 +1,7 @@
 """Every mistake a user can make has a class here; the command line turns them into one line and exit code 2."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class GhnError(Exception):
@@ -46,12 +46,30 @@ def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
     return f" Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
 
 
+def one_line(error: Exception, limit: int = 300) -> str:
+    """Text of an error, or its kind if it has none, to end a message of ours with."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:limit].rstrip(".")
+
+
+def check_known(what: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Check that settings exist.
+
+    Raises:
+        ConfigError: If one doesn't; suggests another.
+    """
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{what} has no setting {key!r}.{did_you_mean(key, known)}")
+
+
 def check_type(name: str, value: object, default: object) -> None:
-    """Check that a setting has the type of its default; tuples hold any number of such entries.
+    """Check that a setting has the type of its default; tuples hold any number of such entries, None says nothing.
 
     Raises:
         ConfigError: If it hasn't.
     """
+    if default is None:
+        return
     if not _is_like(value, default):
         raise ConfigError(f"{name} is {value!r}; expected {type(default).__name__}, such as {default!r}")
 

@@ -45,6 +45,12 @@ def write_whole(path: Path, content: str | bytes, remedy: str) -> None:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what a process that was killed left of a file in a folder; no other may be writing there."""
+    for part in folder.glob(".*.part"):
+        _remove(part)
+
+
 def _put(part: Path, path: Path) -> None:
     if not part.is_dir() or not path.is_dir():
         part.replace(path)

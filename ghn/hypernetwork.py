@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from ghn.checkpoints import resolve_checkpoint
 from ghn.decoder import MEMORY, Decoder, DecoderConfig
 from ghn.encoder import EncoderConfig, build_encoder
-from ghn.errors import CheckpointError, ConfigError, OutputError, PredictionError, check_type, did_you_mean
+from ghn.errors import (
+    CheckpointError,
+    ConfigError,
+    OutputError,
+    PredictionError,
+    check_known,
+    check_type,
+    one_line,
+)
 from ghn.graph.graph import ComputationGraph
 from ghn.settings import own_settings
 
@@ -51,9 +59,8 @@ class GHNConfig:
             value = getattr(self, name)
             if isinstance(value, Mapping):
                 known = asdict(component())
+                check_known(name, value, known)
                 for key, setting in value.items():
-                    if key not in known:
-                        raise ConfigError(f"{name} has no setting {key!r}.{did_you_mean(key, known)}")
                     check_type(f"{name}.{key}", setting, known[key])
                 object.__setattr__(self, name, component(**value))
             elif not isinstance(value, component):
@@ -69,10 +76,7 @@ class GHNConfig:
         cls(
             version=values.get("version", 0)
         )  # a newer version may have settings unknown here: say that first
-        known = {entry.name for entry in fields(cls)}
-        for key in values:
-            if key not in known:
-                raise ConfigError(f"the configuration has no setting {key!r}.{did_you_mean(key, known)}")
+        check_known("the configuration", values, {entry.name for entry in fields(cls)})
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -240,13 +244,13 @@ class GHN(
             return super().from_pretrained(source, **kwargs)
         except (SafetensorError, RuntimeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise CheckpointError(
-                f"{source} can't be loaded: {_one_line(error)}. It is truncated, corrupted, or not a ghn checkpoint; "
+                f"{source} can't be loaded: {one_line(error)}. It is truncated, corrupted, or not a ghn checkpoint; "
                 "copy or download it again"
             ) from error
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
             raise CheckpointError(
                 f"no checkpoint at {source!r}: it is neither a folder with config.json and model.safetensors nor "
-                f"reachable on the hub ({_one_line(error)})"
+                f"reachable on the hub ({one_line(error)})"
             ) from error
 
     @classmethod
@@ -293,7 +297,7 @@ class GHN(
             self._write_parts(folder)
         except (OSError, SafetensorError) as error:
             raise OutputError(
-                f"no checkpoint can be written to {folder}: {_one_line(error)}; pass another folder"
+                f"no checkpoint can be written to {folder}: {one_line(error)}; pass another folder"
             ) from error
         url: str | None = super().save_pretrained(folder, **kwargs)
         return url
@@ -317,7 +321,3 @@ class GHN(
 def _parts(folder: Path) -> tuple[Path, Path]:
     """Temporary names, which are ``with_suffix("")`` the right ones."""
     return folder / f"{WEIGHTS}.part", folder / "config.json.part"
-
-
-def _one_line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:300].rstrip(".")

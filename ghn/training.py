@@ -1,12 +1,22 @@
 """How a target is trained, when its weights are compared and when a hypernetwork learns from them."""
 
 import math
+from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 
 MOMENTUM = 0.9
 """Of SGD."""
+
+
+def new_accelerator(**settings: Any) -> Accelerator:
+    """An ``Accelerator`` whose device and precision are its own: those of an earlier one outlive it otherwise."""
+    if not torch.distributed.is_initialized():
+        AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(**settings)
 
 
 def make_optimizer(

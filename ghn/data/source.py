@@ -6,7 +6,7 @@ from typing import Any
 
 import datasets
 
-from ghn.errors import DataError
+from ghn.errors import DataError, one_line
 
 _TRAIN = ("train", "training")
 _EVALUATION = ("validation", "valid", "val", "dev", "eval", "test", "testing")
@@ -102,7 +102,7 @@ def _load(source: str) -> dict[str, datasets.Dataset]:
             whole = {"sample_by": "document"} if hasattr(builder.config, "sample_by") else {}
             found = datasets.load_dataset(source, configuration or None, **whole)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        first = " ".join(str(error).split())[:300].rstrip(".")
+        first = one_line(error)
         hint = ""
         if "onfig name is missing" in first:
             hint = f"; choose one, for example {source + ':CONFIGURATION'!r}"

@@ -14,7 +14,7 @@ import transformers
 from torch import Tensor
 
 from ghn.data.source import describe, find_column, is_string
-from ghn.errors import ConfigError, DataError
+from ghn.errors import ConfigError, DataError, one_line
 
 STDLIB_BYTES = 4_000_000
 """Of the Python library's source that ``python-stdlib`` trains on; as much of it as any Python has."""
@@ -125,7 +125,7 @@ def load_tokenizer(name: str) -> Any:
         return transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ConfigError(
-            f"no tokenizer at {name!r} ({' '.join(str(error).split())[:160].rstrip('.')}); give 'bytes', a hub id, or "
+            f"no tokenizer at {name!r} ({one_line(error, 160)}); give 'bytes', a hub id, or "
             "a folder with tokenizer files"
         ) from error
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ghn.apply.baselines import ARMS, NEEDS_CHECKPOINT
-from ghn.errors import ConfigError, did_you_mean
+from ghn.data.text import load_tokenizer
+from ghn.errors import ConfigError, check_known, check_type, did_you_mean
 from ghn.finetune.config import CompareConfig
 from ghn.spaces import Architecture, held_out
 
@@ -19,11 +20,13 @@ class EvaluateConfig:
     images: str = "uoft-cs/cifar10"
     """Image data of the kind that the hypernetwork has seen; empty for none."""
     text: str = "Salesforce/wikitext:wikitext-2-raw-v1"
-    """Text, likewise."""
+    """Text of that kind; empty for none."""
+    tokenizer: str | None = None
+    """Of all text: ``bytes``, a hub id, or a folder; None is ``bytes``."""
     transfer_images: str = "digits"
     """Images that it hasn't seen, for a shorter budget and the arms of ``transfer_arms`` alone; empty for none."""
     transfer_text: str = "python-stdlib"
-    """Text, likewise."""
+    """Text that it hasn't seen, in the same way; empty for none."""
     checkpoint: str | None = None
     """Hypernetwork of the arms 'ghn' and 'base'; None is the shipped one."""
     arms: tuple[str, ...] = ("random", "ghn", "base", "orthogonal", "mimetic")
@@ -45,14 +48,15 @@ class EvaluateConfig:
     steps: int = 480
     """Training steps of a run; evaluated at every tenth part."""
     transfer_steps: int = 60
-    """The same for transfer data."""
+    """Training steps of a run on transfer data."""
     eval_samples: int = 1000
     """Images of each evaluation; a quarter as many texts, which hold many predictions each."""
     max_parameters: int = 12_000_000
     """Larger architectures of the list are left out."""
     precision: str = "fp32"
-    """As ``CompareConfig`` has it, and so is the next."""
+    """As ``CompareConfig.precision``."""
     device: str = "auto"
+    """As ``CompareConfig.device``."""
 
     def __post_init__(self) -> None:
         for name in (*self.arms, *self.transfer_arms):
@@ -72,21 +76,30 @@ class EvaluateConfig:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "EvaluateConfig":
-        """A preset with changes; None changes nothing.
+        """A preset with changes; None changes nothing, and lists are taken for tuples.
 
         Raises:
-            ConfigError: If there is none of that name.
+            ConfigError: If there is none of that name, or a change is unknown or of another type.
         """
         if name not in PRESETS:
             raise ConfigError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
-        return replace(PRESETS[name], **{key: value for key, value in changes.items() if value is not None})
+        preset = PRESETS[name]
+        check_known("an evaluation", changes, vars(preset))
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in changes.items()
+            if value is not None
+        }
+        for key, value in given.items():
+            check_type(key, value, getattr(preset, key))
+        return replace(preset, **given)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values; of folders the name alone, which means something elsewhere too."""
         values: dict[str, Any] = {
             name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()
         }
-        local = ("images", "text", "transfer_images", "transfer_text", "checkpoint")
+        local = ("images", "text", "transfer_images", "transfer_text", "tokenizer", "checkpoint")
         return values | {name: short_name(values[name]) for name in local}
 
 
@@ -151,7 +164,9 @@ def cases(config: EvaluateConfig, pattern: str = "*", limit: int | None = None) 
     Raises:
         ConfigError: If the pattern matches nothing.
     """
-    sized = _sized(config.image_size, config.sequence_length)
+    sized = _sized(
+        config.image_size, config.sequence_length, len(load_tokenizer(config.tokenizer or "bytes"))
+    )
     kept = [architecture for parameters, architecture in sized if parameters <= config.max_parameters]
     named = [(Case(architecture, "", False).name, architecture) for architecture in kept]
     matching = [architecture for name, architecture in named if fnmatch.fnmatch(name, pattern)]
@@ -166,11 +181,11 @@ def cases(config: EvaluateConfig, pattern: str = "*", limit: int | None = None) 
 
 
 @lru_cache(maxsize=4)
-def _sized(image_size: int, sequence_length: int) -> list[tuple[int, Architecture]]:
+def _sized(image_size: int, sequence_length: int, vocabulary: int) -> list[tuple[int, Architecture]]:
     """The held-out list with numbers of parameters, smallest first."""
     found = [
         (sum(parameter.numel() for parameter in architecture.build(device="meta").parameters()), architecture)
-        for architecture in held_out(image_size, sequence_length)
+        for architecture in held_out(image_size, sequence_length, vocabulary)
     ]
     return sorted(found, key=lambda entry: entry[0])
 
@@ -191,6 +206,7 @@ def comparison(config: EvaluateConfig, case: Case, arm: str, folder: str) -> Com
         dataset=case.dataset,
         image_size=None if text else config.image_size,
         sequence_length=config.sequence_length if text else None,
+        tokenizer=config.tokenizer if text else None,
         checkpoint=config.checkpoint if arm in NEEDS_CHECKPOINT else None,
         inits=(arm,),
         seeds=config.seeds,

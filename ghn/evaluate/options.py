@@ -13,7 +13,7 @@ from rich.markdown import Markdown
 
 from ghn.apply.baselines import NEEDS_CHECKPOINT
 from ghn.apply.load import load_hypernetwork
-from ghn.console import run_app
+from ghn.console import run_app, settings_object
 from ghn.environment import commit, machine, versions
 from ghn.errors import ConfigError, OutputError
 from ghn.evaluate.config import EvaluateConfig, cases
@@ -31,6 +31,7 @@ _SHARED = (
     "lr",
     "image_size",
     "sequence_length",
+    "tokenizer",
     "image_batch",
     "text_batch",
     "steps",
@@ -75,25 +76,33 @@ def evaluate_command(
         str, typer.Option(metavar="K/N", help="This of N processes that share the work.")
     ] = "1/1",
     device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, mps.")] = None,
+    settings: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|JSON",
+            help="Any of EvaluateConfig's settings, such as '{\"image_size\": 32}'; other options win.",
+        ),
+    ] = None,
 ) -> None:
     """Compare initializations over the held-out architectures, each arm at its own best rate of one grid."""
-    config = EvaluateConfig.preset(
-        preset,
-        images=images,
-        text=text,
-        transfer_images=transfer_images,
-        transfer_text=transfer_text,
-        checkpoint=checkpoint,
-        arms=tuple(inits) if inits else None,
-        transfer_arms=tuple(transfer_inits) if transfer_inits else None,
-        seeds=tuple(seeds) if seeds else None,
-        lr=tuple(lr) if lr else None,
-        steps=steps,
-        transfer_steps=transfer_steps,
-        eval_samples=eval_samples,
-        max_parameters=max_parameters,
-        device=device,
-    )
+    given = {
+        "images": images,
+        "text": text,
+        "transfer_images": transfer_images,
+        "transfer_text": transfer_text,
+        "checkpoint": checkpoint,
+        "arms": inits or None,
+        "transfer_arms": transfer_inits or None,
+        "seeds": seeds or None,
+        "lr": lr or None,
+        "steps": steps,
+        "transfer_steps": transfer_steps,
+        "eval_samples": eval_samples,
+        "max_parameters": max_parameters,
+        "device": device,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    config = EvaluateConfig.preset(preset, **{**settings_object(settings), **options})
     if limit_models is not None and limit_models < 1:
         raise ConfigError(f"--limit-models is {limit_models}; expected 1 or more")
     chosen = cases(config, models, limit_models)
@@ -102,14 +111,14 @@ def evaluate_command(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{output} can't be a folder ({error.strerror}); choose another") from error
-    settings = _settings(config, preset, output)
+    record = _settings(config, preset, output)
     # Tables keep what earlier calls have done: on data sets that this one leaves out, and with other arms.
-    listed = cases(replace(config, **{name: settings["config"][name] for name in _SOURCES}))
+    listed = cases(replace(config, **{name: record["config"][name] for name in _SOURCES}))
     names = list(dict.fromkeys(case.name for case in chosen))
     for case in (case for case in chosen if names.index(case.name) % count == number - 1):
         evaluate_case(config, case, output)
         known = [outcome for other in listed if (outcome := outcome_of(config, other, output))]
-        write_evaluation(known, settings, output)
+        write_evaluation(known, record, output)
     if (output / "table.md").exists():
         Console().print(Markdown((output / "table.md").read_text()))
         Console().print(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import nn
 
 from ghn.apply.baselines import ARMS
@@ -20,7 +19,7 @@ from ghn.finetune.config import CompareConfig
 from ghn.finetune.memory import peak_bytes, reset_peak
 from ghn.finetune.results import Point, Run
 from ghn.finetune.task import Task, call, losses
-from ghn.training import make_optimizer, schedule
+from ghn.training import make_optimizer, new_accelerator, schedule
 
 CALIBRATION_BATCHES = 4
 """Training batches that BatchNorm statistics are averaged over before the first evaluation."""
@@ -191,11 +190,8 @@ def make_accelerator(config: CompareConfig) -> Accelerator:
         )
     if index:
         torch.cuda.set_device(int(index))
-    if not torch.distributed.is_initialized():
-        # Device and precision outlive an Accelerator; a second comparison in this process may want others.
-        AcceleratorState._reset_state(reset_partial_state=True)
     try:
-        return Accelerator(
+        return new_accelerator(
             cpu=kind == "cpu",
             mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
             dynamo_backend="inductor" if config.compile else None,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghn.data.order import Split
-from ghn.errors import ConfigError, DataError, GhnError, ModelError
+from ghn.errors import ConfigError, DataError, GhnError, ModelError, one_line
 from ghn.models import load_model
 
 Inputs = dict[str, Any] | tuple[Tensor, ...]
@@ -77,7 +77,7 @@ class Task(ABC):
         except GhnError:
             raise
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
-            raise ConfigError(self._cannot_run(" ".join(str(error).split())[:200])) from error
+            raise ConfigError(self._cannot_run(one_line(error, 200))) from error
         self._check_logits(model, logits)
         return sum(parameter.numel() for parameter in model.parameters())
 

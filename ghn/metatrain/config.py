@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ghn.errors import ConfigError, check_type, did_you_mean
+from ghn.errors import ConfigError, check_known, check_type, did_you_mean
 from ghn.hypernetwork import GHNConfig
 from ghn.spaces import SCALES
 
@@ -147,6 +147,10 @@ class MetaTrainConfig:
             )
         if self.text and not self.tokenizers:
             raise ConfigError("text needs a tokenizer; give tokenizers=('bytes',)")
+        if not self.text and self.tokenizers != ("bytes",):
+            raise ConfigError(
+                f"tokenizers={self.tokenizers} have no text to read; give text=… or leave them out"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values."""
@@ -159,10 +163,7 @@ class MetaTrainConfig:
         Raises:
             ConfigError: If a setting is unknown or out of range.
         """
-        known = {entry.name for entry in fields(cls)}
-        for key in values:
-            if key not in known:
-                raise ConfigError(f"meta-training has no setting {key!r}.{did_you_mean(key, known)}")
+        check_known("meta-training", values, {entry.name for entry in fields(cls)})
         given: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }

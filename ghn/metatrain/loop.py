@@ -9,16 +9,16 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from ghn.errors import ConfigError, OutputError
-from ghn.files import write_whole
+from ghn.files import sweep, write_whole
 from ghn.hypernetwork import GHN
 from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.state import load_state, save_state
 from ghn.metatrain.targets import Targets
 from ghn.metatrain.tasks import load_tasks
 from ghn.metatrain.update import Learner, update
+from ghn.training import new_accelerator
 
 LOG = "log.jsonl"
 SETTINGS = "metatrain.json"
@@ -56,19 +56,27 @@ def metatrain(
 
     Raises:
         OutputError: If the folder can't be written.
-        ConfigError: If the folder holds a run with other settings, or a tracker or the precision can't be used.
+        ConfigError: If the folder holds a run with other settings or data, there are more processes than targets in
+            an update, or a tracker or the precision can't be used.
     """
     started = time.monotonic()
     accelerator = _accelerator(config, folder, device, trackers)
+    if accelerator.num_processes > config.targets_per_step:
+        raise ConfigError(
+            f"{accelerator.num_processes} processes share targets_per_step={config.targets_per_step} targets, so some "
+            f"would have nothing to do; give it {accelerator.num_processes} or a multiple, or start fewer processes"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} can't be made: {error}; choose another output folder") from error
     tasks = load_tasks(config, accelerator.device)
+    data = {name: task.examples.digest() for name, task in tasks.items()}
     targets = Targets(config, tasks)
     learner = _learner(config, accelerator.device)
-    done = load_state(folder, config, learner)
+    done = load_state(folder, config, data, learner)
     if accelerator.is_main_process:
+        sweep(folder)
         write_whole(folder / SETTINGS, json.dumps(config.to_dict(), indent=2) + "\n", _REMEDY)
         # The saved state doesn't include what came later.
         write_whole(folder / LOG, "".join(_lines(folder / LOG)[:done]), _REMEDY)
@@ -78,16 +86,14 @@ def metatrain(
     for step in range(done, config.steps):
         row = update(learner, targets, tasks, config, accelerator, step)
         rows.append(row)
+        accelerator.log(row, step)  # after a kill, what wasn't saved is done and logged again
         if progress is not None and accelerator.is_main_process:
             progress(step + 1, row)
         out_of_time = _any(accelerator, time.monotonic() - started > max_seconds)
         due = (step + 1) % config.save_every == 0 or step + 1 == config.steps or out_of_time
         if due and accelerator.is_main_process:
             _append(folder / LOG, rows)
-            save_state(folder, step + 1, config, learner)
-        if due:
-            for saved in rows:  # not before: what is lost in between is done, and logged, again
-                accelerator.log(saved, int(saved["step"]))
+            save_state(folder, step + 1, config, data, learner)
             rows.clear()
         if out_of_time:
             break
@@ -110,12 +116,9 @@ def _accelerator(config: MetaTrainConfig, folder: Path, device: str, trackers: S
         raise ConfigError(
             f"unknown device {device!r}; expected 'auto' or 'cpu' (choose among GPUs with CUDA_VISIBLE_DEVICES)"
         )
-    if not torch.distributed.is_initialized():
-        # Device and precision outlive an Accelerator; a second run in this process may want others.
-        AcceleratorState._reset_state(reset_partial_state=True)
     precision = "no" if config.precision == "fp32" else config.precision
     try:
-        accelerator = Accelerator(
+        accelerator = new_accelerator(
             cpu=device == "cpu",
             mixed_precision=precision,
             log_with=list(trackers) or None,

@@ -3,12 +3,11 @@
 import math
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ghn.console import json_object
-from ghn.errors import ConfigError
+from ghn.console import settings_object
 
 
 def train_command(
@@ -81,20 +80,9 @@ def train_command(
     from ghn.metatrain.progress import first_process, update_bar
 
     names = {entry.name for entry in fields(MetaTrainConfig)}
-    values = {**_settings(settings), **{name: value for name, value in given.items() if name in names}}
+    values = {**settings_object(settings), **{name: value for name, value in given.items() if name in names}}
     config = MetaTrainConfig.from_dict(values)
     with update_bar(config.steps) as progress:
         metatrain(config, output, max_seconds, progress, device, trackers or ())
     if first_process():
         print(f"checkpoint in {output / 'checkpoint'}")
-
-
-def _settings(given: str | None) -> dict[str, Any]:
-    if given is None or given.lstrip().startswith("{"):
-        return json_object(given, "--settings")
-    try:
-        return json_object(Path(given).read_text(), "--settings")
-    except OSError as error:
-        raise ConfigError(
-            f"--settings: {given} can't be read ({error}); pass a file or a JSON object"
-        ) from error

@@ -1,7 +1,9 @@
 """Everything a run needs to go on exactly where it stopped, in one file that is replaced atomically."""
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +21,9 @@ _HOW_IT_RUNS = ("save_every",)
 """Settings that don't change results, so that a resumed run may change them."""
 
 
-def save_state(folder: Path, step: int, config: MetaTrainConfig, learner: Learner) -> None:
+def save_state(
+    folder: Path, step: int, config: MetaTrainConfig, data: Mapping[str, str], learner: Learner
+) -> None:
     """Write weights, their average, the optimizer's moments, the losses' means and the step.
 
     Nothing else is needed: every random number, data position and learning rate is keyed by the step.
@@ -38,15 +42,15 @@ def save_state(folder: Path, step: int, config: MetaTrainConfig, learner: Learne
             {name: value.contiguous() for name, value in tensors.items()},
             part,
             # One entry: safetensors writes several in any order, and equal runs are to leave equal files.
-            {"run": json.dumps({"step": step, "config": config.to_dict()}, sort_keys=True)},
+            {"run": json.dumps({"step": step, "config": config.to_dict(), "data": data}, sort_keys=True)},
         )
 
 
-def load_state(folder: Path, config: MetaTrainConfig, learner: Learner) -> int:
+def load_state(folder: Path, config: MetaTrainConfig, data: Mapping[str, str], learner: Learner) -> int:
     """Load what ``save_state`` wrote into a learner, and return the number of steps done; 0 if there is nothing.
 
     Raises:
-        ConfigError: If the state belongs to a run with other settings.
+        ConfigError: If the state belongs to a run with other settings or data.
         CheckpointError: If the file is damaged.
     """
     path = folder / STATE
@@ -60,10 +64,16 @@ def load_state(folder: Path, config: MetaTrainConfig, learner: Learner) -> int:
         raise CheckpointError(f"{path} is damaged: {error}; delete it to start again") from error
     # Settings that the library has got since keep their defaults.
     saved, wanted = MetaTrainConfig.from_dict(run["config"]).to_dict(), config.to_dict()
-    changed = ", ".join(key for key in wanted if wanted[key] != saved[key] and key not in _HOW_IT_RUNS)
+    changed = [line for line in _changes(saved, wanted) if not line.startswith(_HOW_IT_RUNS)]
     if changed:
         raise ConfigError(
-            f"{folder} holds a run with other settings ({changed}); choose another output folder"
+            f"{folder} holds a run with other settings ({', '.join(changed)}); choose another output folder"
+        )
+    other = [name for name, digest in run.get("data", {}).items() if data.get(name) != digest]
+    if other:
+        raise ConfigError(
+            f"{folder} holds a run on other data than the {other[0]} of now; bring that back, or choose another output "
+            "folder"
         )
     learner.net.load_state_dict(_part(tensors, "net/"))
     learner.average.load_state_dict(_part(tensors, "average/"))
@@ -75,6 +85,15 @@ def load_state(folder: Path, config: MetaTrainConfig, learner: Learner) -> int:
     optimizer = learner.optimizer
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return int(run["step"])
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Settings that differ, each with both values."""
+    for key, value in now.items():
+        if isinstance(value, Mapping):
+            yield from _changes(before[key], value, f"{prefix}{key}.")
+        elif value != before[key]:
+            yield f"{prefix}{key} was {before[key]}, now it is {value}"
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from ghn.encoder import EncoderConfig
 from ghn.errors import ConfigError, OutputError
 from ghn.evaluate import run as running
-from ghn.evaluate.config import EvaluateConfig, cases
+from ghn.evaluate.config import EvaluateConfig, cases, comparison
 from ghn.evaluate.options import evaluate_command, main
 from ghn.evaluate.run import outcome_of
 from ghn.finetune.results import Point, Run
@@ -212,3 +214,26 @@ def test_script_explains_itself() -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["/tmp/never-made", "--preset", "nothing"])
     assert stopped.value.code == 2
+
+
+def test_settings_reach_every_field_and_options_win(options: dict) -> None:
+    settings = '{"image_size": 32, "steps": 90, "transfer_steps": 10}'
+    evaluate_command(**options, inits=["random"], settings=settings)
+    config = json.loads((options["output"] / "results.json").read_text())["config"]
+    assert (config["image_size"], config["steps"], config["transfer_steps"]) == (32, 10, 10)
+    for wrong, message in (
+        ('{"image_sise": 32}', "Did you mean 'image_size'"),
+        ('{"lr": [true]}', "expected tuple"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            evaluate_command(**{**options, "lr": None}, inits=["random"], settings=wrong)
+
+
+def test_models_get_the_vocabulary_of_the_tokenizer(tmp_path: Path) -> None:
+    words = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(tmp_path)
+    config = EvaluateConfig(images="", transfer_images="", tokenizer=str(tmp_path))
+    (case, _) = cases(config, "gpt2-6x384")
+    assert case.architecture.build(device="meta").config.vocab_size == 3
+    assert comparison(config, case, "random", "x").tokenizer == str(tmp_path)
+    assert config.to_dict()["tokenizer"] == tmp_path.name

@@ -20,6 +20,7 @@ from ghn.metatrain.config import MetaTrainConfig
         ({"seed": 2**40}, r"less than 2\*\*31"),
         ({"lr": float("nan")}, "positive learning rates"),
         ({"tokenizers": []}, "needs a tokenizer"),
+        ({"text": "", "tokenizers": ["gpt2"]}, "no text to read"),
         ({"stepps": 3}, "Did you mean 'steps'"),
         ({"clip_norm": -1.0}, "clip_norm is -1.0; expected more than 0"),
         ({"warmup_steps": -5}, "warmup_steps is -5; expected 0 or more"),

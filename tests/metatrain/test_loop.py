@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from ghn.encoder import EncoderConfig
 from ghn.errors import CheckpointError, ConfigError, DataError
 from ghn.hypernetwork import GHN, GHNConfig
+from ghn.metatrain import loop
 from ghn.metatrain import update as updating
 from ghn.metatrain.config import OBJECTIVES, MetaTrainConfig
 from ghn.metatrain.loop import LOG, SETTINGS, metatrain
@@ -203,8 +205,12 @@ def test_bfloat16_and_repeated_updates_learn(tmp_path: Path) -> None:
 
 def test_other_settings_and_damaged_states_are_refused(tmp_path: Path) -> None:
     metatrain(TINY, tmp_path, max_seconds=0, device="cpu")
-    with pytest.raises(ConfigError, match=r"other settings \(lr\)"):
-        metatrain(replace(TINY, lr=0.1), tmp_path, device="cpu")
+    larger = replace(TINY.ghn, decoder=replace(TINY.ghn.decoder, max_trust=0.9))
+    with pytest.raises(
+        ConfigError,
+        match=r"other settings \(lr was \S+, now it is 0.1, ghn.decoder.max_trust was \S+, now it is 0.9\)",
+    ):
+        metatrain(replace(TINY, lr=0.1, ghn=larger), tmp_path, device="cpu")
     (tmp_path / STATE).write_bytes((tmp_path / STATE).read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="damaged"):
         metatrain(TINY, tmp_path, device="cpu")
@@ -224,6 +230,29 @@ def test_a_resumed_run_may_save_at_other_times_and_lack_newer_settings(tmp_path:
 def test_settings_left_beside_the_state_start_the_same_run(tmp_path: Path) -> None:
     metatrain(TINY, tmp_path, max_seconds=0, device="cpu")
     assert MetaTrainConfig.from_dict(json.loads((tmp_path / SETTINGS).read_text())) == TINY
+
+
+def test_other_data_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    text = tmp_path / "texts" / "train.txt"
+    text.write_text("the quick brown fox " * 500)
+    config = replace(TINY, images="", text=str(tmp_path / "texts"))
+    metatrain(config, tmp_path / "run", max_seconds=0, device="cpu")
+    text.write_text("jumps over the lazy dog " * 500)
+    with pytest.raises(ConfigError, match="on other data than the text of now"):
+        metatrain(config, tmp_path / "run", device="cpu")
+
+
+def test_more_processes_than_targets_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "_accelerator", lambda *_: SimpleNamespace(num_processes=3))
+    with pytest.raises(ConfigError, match=r"3 processes share targets_per_step=2"):
+        metatrain(replace(TINY, targets_per_step=2), tmp_path)
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".state.safetensors.12345.part").write_text("half")
+    metatrain(TINY, tmp_path, max_seconds=0, device="cpu")
+    assert not list(tmp_path.glob(".*.part"))
 
 
 def test_data_of_the_wrong_kind_is_refused(tmp_path: Path) -> None:

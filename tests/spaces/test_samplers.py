@@ -70,13 +70,22 @@ def test_thousands_of_distinct_networks_for_each_kind_of_data(scale: str) -> Non
         assert space.draw(task, 17, seed=1) != drawn[17]
 
 
+def _sizes(scale: str) -> dict[str, list[tuple[int, int]]]:
+    """Depths and widths of many networks, by family."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for task in TASKS:
+        for number in range(3000):
+            drawn = Space(scale=scale).draw(task, number)
+            found.setdefault(drawn.family, []).append((drawn.depth, drawn.width))
+    return found
+
+
 def test_full_scale_covers_the_published_ranges_and_nothing_exceeds_the_stated_sizes() -> None:
-    seen: dict[str, list[tuple[int, int]]] = {}
-    for scale in SCALES:
-        for task in TASKS:
-            for number in range(3000):
-                architecture = Space(scale=scale).draw(task, number)
-                seen.setdefault(architecture.family, []).append((architecture.depth, architecture.width))
+    small, seen = _sizes("small"), _sizes("full")
+    for family, sizes in small.items():
+        assert all(depth <= LARGEST[family][0] and width <= LARGEST[family][1] for depth, width in sizes), (
+            family
+        )
     for family, sizes in seen.items():
         depth, width = (max(values) for values in zip(*sizes, strict=True))
         assert 0.8 * LARGEST[family][0] < depth <= LARGEST[family][0], family

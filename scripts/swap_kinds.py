@@ -1,0 +1,106 @@
+"""Which parameters of an initialization help and which hurt: replace those of one role by another initialization's.
+
+    python scripts/swap_kinds.py base random
+    python scripts/swap_kinds.py base random --model timm:vit_tiny_patch16_224 --model-kwargs '{"patch_size": 4}' \\
+        --dataset uoft-cs/cifar10 --role linear --role norm_weight --steps 500
+
+Trains the first initialization, the second, and the first with the parameters of each role in turn taken from the second. An
+arm that ends higher than the first says that the first has that role wrong.
+"""
+
+import copy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works without installation
+
+import torch
+import typer
+from rich.console import Console
+from torch import nn
+
+from ghn.apply.baselines import ARMS, Arm
+from ghn.console import json_object, run_app
+from ghn.errors import ConfigError, did_you_mean
+from ghn.finetune.choose import make_task
+from ghn.finetune.compare import compare
+from ghn.finetune.config import CompareConfig
+from ghn.finetune.options import spread_lists
+from ghn.finetune.report import table
+from ghn.graph.trace import trace
+
+
+def swapped(first: str, second: str, role: str) -> Arm:
+    """The arm ``first`` with the parameters of a role from the arm ``second``."""
+
+    @torch.no_grad()
+    def arm(model: nn.Module, seed: int, inputs: Any = None, checkpoint: str | None = None) -> str:
+        twin = copy.deepcopy(model)
+        specs = [spec for spec in trace(model, inputs).params if spec.role == role]
+        for name, target in ((first, model), (second, twin)):
+            ARMS[name](target, seed, inputs, checkpoint)
+        targets, sources = dict(model.named_parameters()), dict(twin.named_parameters())
+        for spec in specs:
+            targets[spec.name].copy_(sources[spec.name])
+        return f"{len(specs)} parameters of role {role} as in {second}"
+
+    return arm
+
+
+def swap(
+    first: Annotated[str, typer.Argument(metavar="FIRST", help=f"One of {', '.join(ARMS)}.")],
+    second: Annotated[str, typer.Argument(metavar="SECOND", help="Where swapped parameters come from.")],
+    model: Annotated[str | None, typer.Option(metavar="SPEC", help="As in ghn compare.")] = None,
+    model_kwargs: Annotated[str | None, typer.Option(metavar="JSON", help="Its arguments.")] = None,
+    dataset: Annotated[str | None, typer.Option(metavar="ID|DIR", help="As in ghn compare.")] = None,
+    image_size: Annotated[int | None, typer.Option(metavar="N", help="As in ghn compare.")] = None,
+    roles: Annotated[
+        list[str] | None, typer.Option("--role", metavar="ROLE …", help="To swap.  [default: all there are]")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="As in ghn compare.")] = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="N", help="As in ghn compare.")] = None,
+    seeds: Annotated[list[int] | None, typer.Option(metavar="N …", help="As in ghn compare.")] = None,
+    lr: Annotated[list[float] | None, typer.Option(metavar="RATE …", help="As in ghn compare.")] = None,
+    output_dir: Annotated[str | None, typer.Option(metavar="DIR", help="As in ghn compare.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="As in ghn compare.")] = False,
+) -> None:
+    """Swap the parameters of one role at a time between two initializations, and train each mixture."""
+    given = {
+        "model": model,
+        "dataset": dataset,
+        "image_size": image_size,
+        "steps": steps,
+        "batch_size": batch_size,
+        "seeds": seeds and tuple(seeds),
+        "lr": lr and tuple(lr),
+        "output_dir": output_dir,
+    }
+    settings = {name: value for name, value in given.items() if value is not None}
+    settings |= {"model_kwargs": json_object(model_kwargs, "--model-kwargs"), "resume": resume}
+    task = make_task(CompareConfig(inits=(first, second), **settings))
+    found = dict.fromkeys(spec.role for spec in trace(task.build(0), task.example()).params)
+    for role in roles or ():
+        if role not in found:
+            raise ConfigError(
+                f"{task.model} has no parameters of role {role!r}; it has {', '.join(found)}."
+                f"{did_you_mean(role, found)}"
+            )
+    mixtures = {f"{first}, {role} of {second}": swapped(first, second, role) for role in roles or found}
+    ARMS.update(mixtures)
+    results = compare(CompareConfig(inits=(first, second, *mixtures), **settings))
+    console = Console()
+    console.print(table(results))
+    console.print(f"Results are in {results.output_dir}: report.html, results.json, curves.csv, curves.png")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command as a program: a user's mistake is one line on stderr and exit code 2."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(swap)
+    run_app(app, spread_lists(arguments))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,67 @@
+"""Parameters of one role come from the second initialization, all others from the first."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from ghn.apply.baselines import ARMS
+from ghn.errors import ConfigError
+from ghn.graph.trace import trace
+from ghn.models import load_model
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr("ghn.apply.baselines.ARMS", ARMS)
+    for name in list(ARMS):
+        monkeypatch.setitem(ARMS, name, ARMS[name])  # what the script adds is taken out again
+    spec = importlib.util.spec_from_file_location("swap_kinds", ROOT / "scripts" / "swap_kinds.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_role_is_swapped(script: ModuleType) -> None:
+    torch.manual_seed(0)
+    random = load_model("timm:test_vit", num_classes=10)
+    orthogonal, mixed = (
+        load_model("timm:test_vit", num_classes=10),
+        load_model("timm:test_vit", num_classes=10),
+    )
+    for model in (orthogonal, mixed):
+        model.load_state_dict(random.state_dict())
+    ARMS["orthogonal"](orthogonal, 0, None, None)
+    note = script.swapped("orthogonal", "random", "linear")(mixed, 0)
+    roles = {spec.name: spec.role for spec in trace(mixed).params}
+    assert note.startswith(f"{list(roles.values()).count('linear')} parameters")
+    for name, value in mixed.named_parameters():
+        source = random if roles[name] == "linear" else orthogonal
+        assert torch.equal(value, source.get_parameter(name)), name
+    assert not torch.equal(
+        mixed.get_parameter("patch_embed.proj.weight"), random.get_parameter("patch_embed.proj.weight")
+    )
+
+
+def test_every_role_is_compared(script: ModuleType, tmp_path: Path) -> None:
+    options = {
+        "model": "timm:test_resnet",
+        "dataset": "digits",
+        "image_size": 16,
+        "steps": 2,
+        "batch_size": 4,
+    }
+    script.swap(
+        "orthogonal", "random", **options, seeds=[0], lr=[1e-3], roles=["conv"], output_dir=str(tmp_path)
+    )
+    runs = json.loads((tmp_path / "results.json").read_text())["runs"]
+    assert [run["init"] for run in runs] == ["orthogonal", "random", "orthogonal, conv of random"]
+    assert len({run["curve"][-1]["loss"] for run in runs}) == 2  # all but the classifier is a convolution
+    with pytest.raises(ConfigError, match="Did you mean 'conv'"):
+        script.swap("orthogonal", "random", **options, roles=["convs"])

@@ -4,8 +4,8 @@
     python scripts/swap_kinds.py base random --model timm:vit_tiny_patch16_224 --model-kwargs '{"patch_size": 4}' \\
         --dataset uoft-cs/cifar10 --role linear --role norm_weight --steps 500
 
-Trains the first initialization, the second, and the first with the parameters of each role in turn taken from the second. An
-arm that ends higher than the first says that the first has that role wrong.
+Trains the first initialization, the second, and the first with the parameters of each role in turn taken from the
+second. An arm that ends higher than the first says that the first has that role wrong.
 """
 
 import copy

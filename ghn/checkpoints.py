@@ -8,6 +8,9 @@ from ghn.errors import CheckpointError, did_you_mean
 DEFAULT_CHECKPOINT = "ghn-small"
 """Folder name of the checkpoint that ships with the package."""
 
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+"""The files of a checkpoint."""
+
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
 
 
@@ -42,7 +45,7 @@ def resolve_checkpoint(checkpoint: str | Path | None) -> str:
                 f"{name} is a pickle, and loading one runs whatever code it holds: refused. ghn checkpoints are "
                 "folders with config.json and model.safetensors"
             )
-        if path.name in ("model.safetensors", "config.json"):
+        if path.name in (WEIGHTS, CONFIG):
             return resolve_checkpoint(path.parent)
         raise CheckpointError(f"{name} is a file; expected a folder with config.json and model.safetensors")
     if path.is_dir():
@@ -63,7 +66,7 @@ def resolve_checkpoint(checkpoint: str | Path | None) -> str:
 
 
 def _check_folder(folder: Path) -> None:
-    weights, config = folder / "model.safetensors", folder / "config.json"
+    weights, config = folder / WEIGHTS, folder / CONFIG
     if not weights.is_file():
         pickles = [child.name for child in folder.iterdir() if child.suffix in PICKLES]
         hint = f" ({pickles[0]} is a pickle: refused, since loading one runs code)" if pickles else ""

@@ -13,13 +13,13 @@ from rich.table import Table
 
 from ghn.console import json_object, run_app, working
 from ghn.errors import ConfigError, ModelError, OutputError, did_you_mean
+from ghn.files import write_whole
 from ghn.finetune.options import compare_command, spread_lists
 from ghn.metatrain.options import train_command
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ghn.apply.report import Report
     from ghn.graph.graph import ComputationGraph
 
 app = typer.Typer(
@@ -114,7 +114,6 @@ def graph(
 ) -> None:
     """Trace a model and show its computation graph; takes no memory for weights."""
     from ghn.graph.draw import draw, image_path
-    from ghn.graph.summary import to_dict
     from ghn.graph.trace import trace
 
     kwargs = json_object(model_kwargs, "--model-kwargs")
@@ -128,7 +127,8 @@ def graph(
         traced = trace(model, example)
     _print_graph(spec, type(model).__name__, traced, time.perf_counter() - started)
     if json_file is not None:
-        _write_text(json_file, json.dumps(to_dict(traced)))
+        write_whole(json_file, json.dumps(traced.to_dict()), "choose another place")
+        print(f"wrote {json_file}")
     if image is not None:
         with working("drawing"):
             draw(traced, image, title=spec)
@@ -189,7 +189,7 @@ def predict(
             overwrite=overwrite,
             progress=progress,
         )
-    _print_report(report)
+    print(report)
     if layers := batchnorm_layers(model):
         print(
             f"{len(layers)} BatchNorm layers have uncalibrated running statistics (mean 0, variance 1): train, or run "
@@ -253,10 +253,6 @@ def _print_graph(spec: str, name: str, graph: "ComputationGraph", seconds: float
         print(f"note: {note}")
 
 
-def _print_report(report: "Report") -> None:
-    print(report)
-
-
 def _how_to_load(spec: str, model: "nn.Module", path: Path, kwargs: dict[str, Any]) -> str:
     zoo, _, name = spec.partition(":")
     arguments = "".join(f", {key}={value!r}" for key, value in kwargs.items())
@@ -266,14 +262,6 @@ def _how_to_load(spec: str, model: "nn.Module", path: Path, kwargs: dict[str, An
     if zoo == "timm":
         return f"timm.create_model({name!r}{arguments}, checkpoint_path={str(path)!r})"
     return f"model.load_state_dict(safetensors.torch.load_file({str(path)!r}))"
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise OutputError(f"{path} can't be written: {error.strerror}; choose another place") from error
-    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

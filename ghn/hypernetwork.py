@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ghn.checkpoints import resolve_checkpoint
+from ghn.checkpoints import CONFIG, WEIGHTS, resolve_checkpoint
 from ghn.decoder import MEMORY, Decoder, DecoderConfig
 from ghn.encoder import EncoderConfig, build_encoder
 from ghn.errors import (
@@ -32,8 +33,6 @@ from ghn.settings import own_settings
 
 if TYPE_CHECKING:
     from ghn.apply.report import Report
-
-WEIGHTS = "model.safetensors"
 
 FORMAT_VERSION = 1
 """Of config.json and the weights' names; a checkpoint of a higher version is refused."""
@@ -304,9 +303,9 @@ class GHN(
 
     def _write_parts(self, folder: Path) -> None:
         """Write complete files beside those of an earlier checkpoint, or nothing."""
-        weights, config = _parts(folder)
+        weights, config = parts = [_part(folder / name) for name in (WEIGHTS, CONFIG)]
         with ExitStack() as undo:
-            for part in (weights, config):
+            for part in parts:
                 undo.callback(part.unlink, missing_ok=True)
             save_file({name: value.contiguous() for name, value in self.state_dict().items()}, weights)
             config.write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
@@ -314,10 +313,10 @@ class GHN(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Give the files of ``_write_parts`` their names; the mixin has just deleted the earlier configuration."""
-        for part in _parts(save_directory):
-            part.replace(part.with_suffix(""))
+        for name in (WEIGHTS, CONFIG):
+            _part(save_directory / name).replace(save_directory / name)
 
 
-def _parts(folder: Path) -> tuple[Path, Path]:
-    """Temporary names, which are ``with_suffix("")`` the right ones."""
-    return folder / f"{WEIGHTS}.part", folder / "config.json.part"
+def _part(path: Path) -> Path:
+    """Where this process writes a file before it takes its place."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ghn.checkpoints import resolve_checkpoint
+from ghn.checkpoints import CONFIG, WEIGHTS, resolve_checkpoint
 
 if TYPE_CHECKING:
     from ghn.hypernetwork import GHN
@@ -17,7 +17,7 @@ def load_hypernetwork(checkpoint: str | Path | None = None) -> "GHN":
         checkpoint: As ``GHN.from_pretrained`` takes it, and so are the errors.
     """
     source = resolve_checkpoint(checkpoint)
-    files = (Path(source) / name for name in ("config.json", "model.safetensors"))
+    files = (Path(source) / name for name in (WEIGHTS, CONFIG))
     stats = [path.stat() for path in files if path.is_file()]
     return _load(source, tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats))
 

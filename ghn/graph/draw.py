@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghn.errors import OutputError
+from ghn.files import write_whole
 from ghn.graph.blocks import MAX_BLOCKS, Block, BlockGraph, to_blocks
 from ghn.graph.graph import ComputationGraph
 from ghn.graph.ops import MIXERS, NORMS
@@ -46,10 +47,7 @@ def draw(graph: ComputationGraph, path: str | Path, title: str = "", max_blocks:
         content = buffer.getvalue()
         if path.suffix == ".html":
             content = _page(title or "graph", content.decode()).encode()
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise OutputError(f"{path} can't be written: {error.strerror}; choose another place") from error
+    write_whole(path, content, "choose another place")
     return path
 
 

@@ -68,13 +68,13 @@ class RoleFinder:
             for source, slot in node.inputs:
                 self.readers[source].append((index, slot))
 
-    def role(self, parameter: int) -> tuple[Role, bool]:
-        """Role of the parameter recorded at a node, in terms of its own axes, and whether an operation uses it."""
+    def role(self, parameter: int) -> Role:
+        """Role of the parameter recorded at a node, in terms of its own axes."""
         shape = self.nodes[parameter].shape
         uses = list(self._uses(parameter)) or list(self._inner_uses(parameter))
         found = [(self._role_of(use), use) for use in uses]
         if not found:
-            return Role("unknown", ("unknown",) * len(shape)), bool(self.readers[parameter])
+            return Role("unknown", ("unknown",) * len(shape))
         role, use = min(
             found, key=lambda pair: (pair[0].role != "embedding", pair[0].role in ("unknown", "matrix"))
         )
@@ -82,7 +82,7 @@ class RoleFinder:
         for axis, label in zip(use.axes, role.axes, strict=True):
             if axis is not None and axes[axis] == "unknown" and label != "one":
                 axes[axis] = label
-        return Role(role.role, tuple(axes), role.groups), True
+        return Role(role.role, tuple(axes), role.groups)
 
     def _uses(self, parameter: int) -> Iterator[Use]:
         shape = self.nodes[parameter].shape

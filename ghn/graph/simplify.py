@@ -92,7 +92,7 @@ def _specs(
         shape, attached = tuple(tensor.shape), parameter in positions
         # Integers, complex numbers and nothing at all: no rule says what they should be.
         ruled = attached and tensor.is_floating_point() and tensor.numel() > 0
-        role, _ = finder.role(recorded[parameter]) if ruled else (None, False)
+        role = finder.role(recorded[parameter]) if ruled else None
         specs.append(
             ParamSpec(
                 names=tuple(names),

@@ -1,8 +1,7 @@
-"""A graph in numbers, and as plain values for other programs."""
+"""A graph in numbers."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from ghn.graph.graph import ComputationGraph, ParamSpec
 
@@ -37,15 +36,3 @@ def depths(graph: ComputationGraph) -> list[int]:
     for edge in sorted(graph.edges, key=lambda edge: edge.target):
         depth[edge.target] = max(depth[edge.target], depth[edge.source] + 1)
     return depth
-
-
-def to_dict(graph: ComputationGraph) -> dict[str, Any]:
-    """The graph as plain values for JSON: ``nodes``, ``edges`` (source, target, slot), ``params``, ``notes``."""
-    return {
-        "nodes": [asdict(node) for node in graph.nodes],
-        "edges": [list(edge) for edge in graph.edges],
-        "params": [
-            {**asdict(spec), "dtype": str(spec.dtype).removeprefix("torch.")} for spec in graph.params
-        ],
-        "notes": list(graph.notes),
-    }

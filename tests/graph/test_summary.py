@@ -3,7 +3,7 @@ import json
 import torch
 
 from ghn.graph.graph import ComputationGraph, Edge, Node, ParamSpec
-from ghn.graph.summary import count_roles, depths, to_dict, unattached
+from ghn.graph.summary import count_roles, depths, unattached
 
 GRAPH = ComputationGraph(
     nodes=(
@@ -38,7 +38,7 @@ def test_unattached_parameters_are_those_without_node():
 
 
 def test_plain_values_survive_json():
-    values = json.loads(json.dumps(to_dict(GRAPH)))
+    values = json.loads(json.dumps(GRAPH.to_dict()))
     assert values["edges"][0] == [2, 4, 0]
     assert values["nodes"][4]["attributes"] == {"alpha": 1.0}
     assert values["params"][1]["names"] == ["left", "right"]

@@ -179,7 +179,7 @@ class GHN(
             seed: Same seed, same result, whatever ``memory`` is.
             learned: Whether there is a learned part.
             device: Where the model goes; None leaves it, or puts a meta model on the CPU.
-            dtype: float32, bfloat16 or float16; None is what the model has.
+            dtype: float32, bfloat16, float16 or float64; None is what the model has.
             memory: Bytes to take beside the model and the graph's encoding, roughly.
 
         Returns:

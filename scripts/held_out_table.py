@@ -17,7 +17,7 @@ GROUPS = {
         "mobilenetv3-11x96": "MobileNetV3-small-100",
         "ghostnet-16x160": "GhostNet",
     },
-    "Of families whose own curves here led to a change of the base, which was chosen on other models": {
+    "Of families whose results here prompted a change of the base, which was chosen on other models": {
         "cait-12x192": "CaiT, 12 × 192",
         "deit_distilled-12x192": "DeiT distilled, 12 × 192",
         "poolformer-12x512": "PoolFormer-S12",
@@ -31,7 +31,7 @@ GROUPS = {
         "inverted-17x320": "MobileNetV2",
         "inverted-16x320": "EfficientNet-B0",
     },
-    "Looked at, or smaller ones of the family, while the base was made": {
+    "Used while the base was designed, or smaller ones of the family were": {
         "mixer-6x128": "MLP-Mixer, 6 × 128",
         "vit-12x192": "ViT, 12 × 192",
         "swin-6x192": "Swin, 6 × 192",

@@ -22,16 +22,17 @@ class DecoderConfig:
     fan: str = "zoo"
     """Rule for the spread of mixing parameters: 'fan_in', 'fan_out' or 'zoo'."""
     output: str = "normalized"
-    """What becomes of the factors: 'normalized' (centred, orthonormalized, a product of unit size), or multiplied as
-    they are, with heads initialized by the rule 'hyperfan' (to unit size times the scale rule's), 'xavier' or 'kaiming'
-    (sizes are what comes out, as in earlier graph hypernetworks; only with ``base='none'``)."""
+    """'normalized': factors are centred and orthonormalized, and their product has the size that the scale rule says.
+    'hyperfan', 'xavier', 'kaiming': the raw product, with heads initialized by that rule; hyperfan's comes out at the
+    scale rule's size, the others' at whatever it is, as in earlier graph hypernetworks (only with ``base='none'``)."""
     scope: str = "edges"
     """What has a learned part beside its random one: 'edges' (matrices that the model's inputs or outputs touch, see
     ``Place.edge``, and vectors), 'tokens' (the same in models that look tokens up, and in others nothing) or 'all'."""
     max_trust: float = 0.3
     """Largest share (as a standard deviation) of the learned part; language models that begin with 0.7 end worse."""
     max_gain: float = 1.0
-    """Predicted gains stay within this factor of the scale rule; 1 fixes sizes, or short horizons game them."""
+    """Predicted sizes stay within this factor of the scale rule's. 1 keeps the rule's: a hypernetwork that may change
+    them lowers the loss of short trainings by it, at the cost of long ones."""
 
     def __post_init__(self) -> None:
         if self.base not in BASES or self.fan not in FANS:

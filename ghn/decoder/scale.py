@@ -28,10 +28,10 @@ CENTRES = {
 """Value around which a vector is predicted; 0 for roles not listed."""
 
 OPEN_BIAS = 1.0
-"""Of a batch normalization that activations alone read, in standard deviations of what they read: five in six pass
-instead of half, and the network is closer to a linear one. Convolutional networks end one to nine points higher; behind
-other normalizations, which keep the mean of the next layer, it costs as much, and StarNet loses by it behind the stem
-(scripts/LOG.md)."""
+"""Bias of a batch normalization whose output only rectifiers read. What they read has unit variance, so that five in
+six units pass instead of half, and the network is closer to a linear one. Convolutional networks end one to nine points
+higher; behind other normalizations, which keep the mean of the next layer, it costs as much, and StarNet loses by it
+behind the stem (scripts/LOG.md)."""
 
 VECTOR_SPREAD = 0.25
 """Spread of a vector around its centre at full trust, relative to the centre."""
@@ -63,8 +63,8 @@ LAST_NORM = 1.75
 """Of the normalization before the logits of language models, which end lower with larger logits (scripts/LOG.md)."""
 
 LAST_WIDTH = 128
-"""Channels from which that normalization is smaller where logits are taken with the table of input tokens: every
-token is most similar to itself, in proportion to the square root of the width."""
+"""Width above which that normalization's weight falls as the root of 128 / width, where logits are taken with the table
+of input tokens: a token's logit with itself grows with the root of the width."""
 
 LAST_BIAS_SPREAD = 1.0
 """Spread at full trust of that normalization's bias, as large as what it is added to. It is all that the logits of

@@ -1,5 +1,6 @@
 """Which channels of which weights each head of an attention reads: views replayed on a tensor of channel numbers."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -104,9 +105,7 @@ class ChannelFinder:
 
     def _evaluate(self, index: int, output: int, steps: int) -> Followed | None:
         node = self.nodes[index]
-        size = 1
-        for extent in node.shape:
-            size *= extent
+        size = math.prod(node.shape)
         if self.finder.constant[index] or not node.inputs or steps == 0 or size > MAX_NUMEL:
             return None
         if self._weight(index) is not None:

@@ -1,5 +1,6 @@
 """Watches a forward pass operation by operation and writes down who reads whose results."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
@@ -339,10 +340,7 @@ def _factory_numel(args: Any) -> int:
         if args and isinstance(args[0], list | tuple)
         else [arg for arg in args[:1] if isinstance(arg, int)]
     )
-    total = 1
-    for size in sizes:
-        total *= int(size)
-    return total
+    return math.prod(map(int, sizes))
 
 
 def _like_numel(name: str, args: Any) -> int:

@@ -16,12 +16,15 @@ BYPASSED = frozenset({"shape", "dropout", "copy"})
 """Kinds that leave values as they are; a node of these kinds disappears if it has one source."""
 
 SINKS = ELEMENTWISE | {"mean"}
+"""Kinds of nodes that take their only source into themselves, if it is one of ``MERGED``."""
+
 MERGED = (SINKS - ACTIVATIONS) | {"sigmoid", "tanh"}
+"""Kinds of nodes that disappear into the only one that reads them, if it is one of ``SINKS``."""
 
 Facts = dict[str, float | tuple[int, ...]]
 
 MAX_SCORE_STEPS = 4
-"""Elementwise operations between the product of queries and keys and its softmax, and one."""
+"""One more than the elementwise operations that are allowed between the product of queries and keys and its softmax."""
 
 UNUSED = "no executed operation uses it"
 

@@ -53,7 +53,8 @@ class MetaTrainConfig:
     scale: str = "small"
     """Sizes of the architectures: see ``ghn.spaces.SCALES``."""
     networks: int = 2000
-    """Numbers of a space that are drawn from, per kind of data; a process traces each once, up to 4,096 in all."""
+    """Architectures that a run draws from, per kind of data; a process traces each once and keeps up to 4,096 graphs,
+    which take up to 1.6 MB each at scale 'full'."""
     objective: str = "trajectory"
     """One of ``OBJECTIVES``."""
     steps: int = 130
@@ -61,7 +62,7 @@ class MetaTrainConfig:
     targets_per_step: int = 2
     """Targets whose losses are averaged in one update, shared by all processes."""
     bases: int = 1
-    """Consecutive targets that are one architecture, each with a random base, data order and rate of its own."""
+    """How many consecutive targets share an architecture, each with a random base, data order and rate of its own."""
     held_parameters: int = 2**26
     """Predicted numbers that a process holds at once: more targets are learned from one group after another. With
     ``repeats``, the weights that all its targets of an update had and reached are kept besides."""

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ghn.apply.local_part import LocalPart, Scratch
 from ghn.apply.materialize import check_target, materialized, move_
-from ghn.apply.place import Place, Scratch
 from ghn.apply.report import Report, why_kept
 from ghn.decoder.chunks import Grid
 from ghn.decoder.decoder import MEMORY, Piece, Remembered, predicted_params
@@ -66,15 +66,15 @@ def init_(
     ):
         move_(model, target, dtype)
         targets = dict(model.named_parameters())
-        places = {name: Place.of(name, targets[name]) for name in plan.predicted}
+        parts = {name: LocalPart.of(name, targets[name]) for name in plan.predicted}
 
         def wanted(spec: ParamSpec, grid: Grid) -> tuple[int, int]:
-            return places[spec.name].wanted(grid)
+            return parts[spec.name].wanted(grid)
 
         pieces = net.decoder.stream(
             plan.embeddings, plan.graph, seed, learned, memory, wanted, plan.remembered
         )
-        _write(pieces, places, plan.embeddings.device)
+        _write(pieces, parts, plan.embeddings.device)
     return Report.of(plan.graph, plan.predicted)
 
 
@@ -179,14 +179,14 @@ def _digest(net: GHN) -> bytes:
 
 
 @own_settings()
-def _write(pieces: Iterator[Piece], places: Mapping[str, Place], device: torch.device) -> None:
+def _write(pieces: Iterator[Piece], parts: Mapping[str, LocalPart], device: torch.device) -> None:
     scratch = Scratch(device)
     for name, consecutive in groupby(pieces, lambda piece: piece.spec.name):
-        if places[name].whole:
-            places[name].write(list(consecutive), scratch)
+        if parts[name].whole:
+            parts[name].write(list(consecutive), scratch)
         else:
             for piece in consecutive:
-                places[name].write([piece], scratch)
+                parts[name].write([piece], scratch)
 
 
 def _check_finite(net: GHN, embeddings: Tensor, first: ParamSpec) -> None:

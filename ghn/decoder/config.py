@@ -27,7 +27,7 @@ class DecoderConfig:
     scale rule's size, the others' at whatever it is, as in earlier graph hypernetworks (only with ``base='none'``)."""
     scope: str = "edges"
     """What has a learned part beside its random one: 'edges' (matrices that the model's inputs or outputs touch, see
-    ``Place.edge``, and vectors), 'tokens' (the same in models that look tokens up, and in others nothing) or 'all'."""
+    ``Place.boundary``, and vectors), 'tokens' (those in models that look tokens up, and in others nothing) or 'all'."""
     max_trust: float = 0.3
     """Largest share (as a standard deviation) of the learned part; language models that begin with 0.7 end worse."""
     max_gain: float = 1.0

@@ -252,7 +252,7 @@ class Decoder(nn.Module):
             if scale.random and self.config.output in ("xavier", "kaiming"):
                 scale = replace(scale, spread=1.0)
             kind = self.config.base
-            if kind != "none" and spec.role == "position" and place.tokens:
+            if kind != "none" and spec.role == "position" and place.network.tokens:
                 kind = "waves"  # order is what attention first learns from a text, see scripts/LOG.md
             if kind == "orthogonal" and spec.role not in MIXING_ROLES and spec.numel < LARGE_TABLE:
                 kind = "normal"
@@ -263,9 +263,9 @@ class Decoder(nn.Module):
         return recipes
 
     def _has_learned_part(self, place: Place, scale: Scale) -> bool:
-        if self.config.scope == "tokens" and not place.tokens:
+        if self.config.scope == "tokens" and not place.network.tokens:
             return False
-        return not scale.random or place.edge or self.config.scope == "all"
+        return not scale.random or place.boundary or self.config.scope == "all"
 
     def _coefficients(
         self, statistics: Statistics, recipes: Sequence[_Recipe], learned: bool

@@ -89,33 +89,40 @@ RECTIFIERS = ACTIVATIONS - {"sigmoid", "tanh", "hardsigmoid", "hardtanh"}
 
 
 @dataclass(frozen=True)
+class Network:
+    """What the graph says about the whole network."""
+
+    attention: bool = False
+    """It has attention: a transformer."""
+    norms: frozenset[str] = frozenset()
+    """Kinds of normalization that it has anywhere."""
+    tokens: bool = False
+    """It looks tokens up, whose vectors start small."""
+    tied: bool = False
+    """It looks them up in a table that is also its output map."""
+    positions: bool = False
+    """It adds a table of positions."""
+    patches: bool = False
+    """It cuts images into patches, and has no other convolution over pixels or space."""
+
+
+@dataclass(frozen=True)
 class Place:
     """What the graph says about one parameter's surroundings."""
 
+    network: Network = Network()
     branches: int = 0
     """Residual additions in the whole graph if this tensor or the norm that it shifts ends a residual branch, or 0."""
     bare: bool = False
     """That branch has no matrix or kernel."""
     readers: frozenset[str] = frozenset()
     """Kinds of the operations that read the result of the parameter's own operation."""
-    attention: bool = False
-    """The graph has attention: a transformer."""
     batch: bool = False
     """The parameter belongs to a batch normalization."""
-    norms: frozenset[str] = frozenset()
-    """Kinds of normalization that the graph has anywhere."""
-    tokens: bool = False
-    """The graph looks tokens up, whose vectors start small."""
-    positions: bool = False
-    """The graph adds a table of positions."""
-    patches: bool = False
-    """The graph cuts images into patches, and has no other convolution over pixels or space."""
-    edge: bool = False
+    boundary: bool = False
     """The parameter's rows or columns are those of the model's inputs or outputs: pixels, tokens, classes. Between
     them, rows and columns are hidden units, which have no identity under a random base: nothing can be known of them
     before training."""
-    tied: bool = False
-    """The graph looks tokens up in a table that is also its output map."""
     last: bool = False
     """What the parameter's operation makes is read by the one that makes the model's output."""
     stem: bool = False
@@ -157,11 +164,6 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
         if spec.role == "norm_bias" and not ending.isdisjoint(operations)
     }
     bare = {name for add in adds if add.bare for name in add.branch_ends}
-    norms = frozenset(node.kind for node in graph.nodes) & NORMS
-    attention = has_attention(graph)
-    roles = {spec.role for spec in graph.params}
-    tables = [spec for spec in graph.params if spec.role == "embedding"]
-    tokens, tied = bool(tables), any(len(table.names) > 1 for table in tables)
     stems = {
         spec.name for spec, operations in attached if _fits_images(spec) and not first.isdisjoint(operations)
     }
@@ -170,24 +172,18 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     }
     behind = {reader for operation in image_readers for reader in consumers[operation]}
     stem_operations = image_readers | {reader for reader in behind if graph.nodes[reader].kind in NORMS}
-    spatial = {spec.name for spec in graph.params if spec.role == "conv" and _kernel(spec) > 1}
-    patches = bool(stems) and spatial <= stems and not tokens
+    network = _network(graph, stems)
     result = {}
     for spec, operations in attached:
         after = {reader for operation in operations for reader in consumers[operation]}
         readers = frozenset(graph.nodes[reader].kind for reader in after)
         result[spec.name] = Place(
+            network=network,
             branches=len(adds) if spec.name in damped else 0,
             bare=spec.name in bare,
             readers=readers,
             batch=all(graph.nodes[operation].kind == "batch_norm" for operation in operations),
-            attention=attention,
-            norms=norms,
-            tokens=tokens,
-            tied=tied,
-            positions="position" in roles,
-            edge=not ends.isdisjoint(operations) or not first.isdisjoint(operations),
-            patches=patches,
+            boundary=not ends.isdisjoint(operations) or not first.isdisjoint(operations),
             last=not ends.isdisjoint(after),
             stem=not stem_operations.isdisjoint(operations),
             pixels=spec.name in stems
@@ -196,6 +192,20 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             and readers <= NORMS,
         )
     return result
+
+
+def _network(graph: ComputationGraph, stems: set[str]) -> Network:
+    """Facts of the whole network; ``stems`` are the names of convolutions that read images."""
+    tables = [spec for spec in graph.params if spec.role == "embedding"]
+    spatial = {spec.name for spec in graph.params if spec.role == "conv" and _kernel(spec) > 1}
+    return Network(
+        attention=has_attention(graph),
+        norms=frozenset(node.kind for node in graph.nodes) & NORMS,
+        tokens=bool(tables),
+        tied=any(len(table.names) > 1 for table in tables),
+        positions=any(spec.role == "position" for spec in graph.params),
+        patches=bool(stems) and spatial <= stems and not tables,
+    )
 
 
 def _fits_images(spec: ParamSpec) -> bool:
@@ -244,17 +254,17 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
         return Scale(0.0, _mixing_spread(spec, place, fan, damping), random=True)
     if spec.role == "relative_bias":
         return Scale(0.0, RELATIVE_BIAS_SPREAD, random=True)
-    if spec.role == "position" and not place.tokens:
+    if spec.role == "position" and not place.network.tokens:
         return Scale(0.0, POSITION_SPREAD, random=True)
-    forgetful = place.norms and place.norms <= PLACE_NORMS
-    if spec.role == "bias" and place.stem and forgetful and not place.positions:
+    forgetful = place.network.norms and place.network.norms <= PLACE_NORMS
+    if spec.role == "bias" and place.stem and forgetful and not place.network.positions:
         return Scale(0.0, STEM_BIAS_SPREAD, random=True)
-    if spec.role == "norm_bias" and place.tokens and place.last:
+    if spec.role == "norm_bias" and place.network.tokens and place.last:
         return Scale(0.0, LAST_BIAS_SPREAD, random=False)
     if spec.role in TABLE_ROLES:
         channels = spec.shape[-1] if spec.shape else 1
         # Something that all tokens share does the work of biases, which such networks lack or start at zero.
-        common = spec.role == "embedding" and place.attention and not place.positions
+        common = spec.role == "embedding" and place.network.attention and not place.network.positions
         return Scale(0.0, DEFAULT_GAIN / math.sqrt(channels), random=True, common=common)
     centre = CENTRES.get(spec.role, 0.0)
     opens = place.batch and not place.stem and place.readers and place.readers <= RECTIFIERS
@@ -264,9 +274,9 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
         centre *= damping
     if spec.role == "layer_scale" and place.bare:
         centre = 0.0  # PoolFormer's poolings: what they blur at first is lost (scripts/LOG.md)
-    if spec.role == "norm_weight" and place.tokens and place.last:
+    if spec.role == "norm_weight" and place.network.tokens and place.last:
         centre *= LAST_NORM
-        if place.tied:
+        if place.network.tied:
             centre *= min(1, math.sqrt(LAST_WIDTH / spec.numel))
     return Scale(centre, VECTOR_SPREAD * abs(centre) if centre else BIAS_SPREAD, random=False)
 
@@ -278,16 +288,16 @@ def _mixing_spread(spec: ParamSpec, place: Place, fan: str, damping: float) -> f
         return damping * DEFAULT_GAIN / math.sqrt(fan_in if fan == "fan_in" else fan_out)
     if spec.role == "conv" and place.readers & BATCH_STATISTICS:
         return damping * RELU_GAIN / math.sqrt(fan_out)  # He et al. in the backward direction, as ResNets do
-    if not place.norms and place.readers & RECTIFIERS:
+    if not place.network.norms and place.readers & RECTIFIERS:
         return damping * RELU_GAIN / math.sqrt(fan_in)  # nothing else keeps the size of activations
-    if spec.role == "linear" and place.tokens and place.readers & RECTIFIERS:
+    if spec.role == "linear" and place.network.tokens and place.readers & RECTIFIERS:
         return 1 / math.sqrt(fan_in)  # zoos start language models with half of that, and end higher
-    if spec.role == "linear" and not place.tokens and "output" in place.readers:
-        gain = HEAD_GAIN if place.patches else DEFAULT_GAIN
-        if "batch_norm" in place.norms:
+    if spec.role == "linear" and not place.network.tokens and "output" in place.readers:
+        gain = HEAD_GAIN if place.network.patches else DEFAULT_GAIN
+        if "batch_norm" in place.network.norms:
             gain *= min(1, math.sqrt(HEAD_WIDTH / fan_in))
         return gain / math.sqrt(fan_in)
-    if spec.role == "linear" and not place.attention and "output" not in place.readers:
+    if spec.role == "linear" and not place.network.attention and "output" not in place.readers:
         return math.sqrt(2 / (fan_in + fan_out))  # Glorot, undamped, as MLP-Mixers do
     return damping * DEFAULT_GAIN / math.sqrt(fan_in)
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import ghn
-from ghn.apply.place import Place
+from ghn.apply.local_part import LocalPart
 from ghn.errors import ConfigError, PredictionError, TraceError
 from ghn.models import load_model
 
@@ -139,14 +139,14 @@ def test_freed_memory_is_noticed_before_anything_is_written(tiny_ghn):
 @pytest.mark.parametrize("error", [RuntimeError("the device was lost"), MemoryError()], ids=type)
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_a_failure_midway_is_told(tiny_ghn, monkeypatch, error, device):
-    model, write = _model().to(device), Place.write
+    model, write = _model().to(device), LocalPart.write
 
     def fail_at_the_last(place, *rest):
         if place.name == "3.bias":
             raise error
         write(place, *rest)
 
-    monkeypatch.setattr(Place, "write", fail_at_the_last)
+    monkeypatch.setattr(LocalPart, "write", fail_at_the_last)
     if device == "meta":
         with pytest.raises(type(error)):
             tiny_ghn.init_(model, X)
@@ -162,7 +162,7 @@ def test_an_interruption_midway_is_told(tiny_ghn, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Place, "write", interrupt)
+    monkeypatch.setattr(LocalPart, "write", interrupt)
     with pytest.raises(KeyboardInterrupt) as caught:
         tiny_ghn.init_(_model(), X)
     assert "some of its parameters may be predicted" in caught.value.__notes__[0]

@@ -234,7 +234,7 @@ def test_bad_options_change_nothing(tiny_ghn, options, message):
 
 def test_failing_halfway_leaves_a_meta_model_on_meta(tiny_ghn, monkeypatch):
     model = Wide().to("meta")
-    monkeypatch.setattr("ghn.apply.place.Place.write", lambda *_: 1 / 0)
+    monkeypatch.setattr("ghn.apply.local_part.LocalPart.write", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tiny_ghn.init_(model, torch.ones(2, 160))
     assert all(p.is_meta for p in model.parameters())

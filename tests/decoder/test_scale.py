@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ghn.decoder.scale import Place, fans, places, scale_of
+from ghn.decoder.scale import Network, Place, fans, places, scale_of
 from ghn.errors import ConfigError
 from ghn.graph.graph import ParamSpec
 from ghn.graph.trace import trace
@@ -44,7 +44,7 @@ def test_transposed_axes_swap_the_fans():
 
 @pytest.mark.parametrize(("fan", "reads"), [("fan_in", 4), ("fan_out", 6), ("zoo", 4)])
 def test_matrices_follow_their_fan(fan, reads):
-    rule = scale_of(spec("linear", (6, 4), "out in"), Place(attention=True), fan)
+    rule = scale_of(spec("linear", (6, 4), "out in"), Place(network=Network(attention=True)), fan)
     assert rule.spread == pytest.approx(math.sqrt(1 / 3 / reads))
     assert rule.centre == 0 and rule.random
 
@@ -95,7 +95,8 @@ def test_stems_before_layer_normalizations_have_a_random_bias(model, expected):
 def test_attention_counts_in_any_form(model, expected):
     """CoaT multiplies a softmax of its keys with its values, and that with its queries."""
     assert all(
-        place.attention is expected for place in places(trace(load_model(model, device="meta"))).values()
+        place.network.attention is expected
+        for place in places(trace(load_model(model, device="meta"))).values()
     )
 
 
@@ -108,18 +109,16 @@ def test_layer_scales_of_branches_without_maps_start_at_zero():
 
 def test_classifiers_of_patches_make_logits_of_unit_variance():
     rows = spec("linear", (10, 64), "out in")
+    networks = (Network(norms=frozenset({"layer_norm"}), patches=cut) for cut in (False, True))
     plain, patches = (
-        scale_of(
-            rows, Place(readers=frozenset({"output"}), norms=frozenset({"layer_norm"}), patches=cut), "zoo"
-        )
-        for cut in (False, True)
+        scale_of(rows, Place(network=network, readers=frozenset({"output"})), "zoo") for network in networks
     )
     assert patches.spread == pytest.approx(1 / 8)
     assert plain.spread == pytest.approx(math.sqrt(1 / 3) / 8)
 
 
 def test_wide_classifiers_of_convolutional_networks_start_smaller():
-    place = Place(readers=frozenset({"output"}), norms=frozenset({"batch_norm"}))
+    place = Place(network=Network(norms=frozenset({"batch_norm"})), readers=frozenset({"output"}))
     narrow, wide = (scale_of(spec("linear", (10, width), "out in"), place, "zoo") for width in (128, 512))
     assert narrow.spread == pytest.approx(math.sqrt(1 / 3 / 128))
     assert wide.spread == pytest.approx(narrow.spread / 4)
@@ -188,7 +187,7 @@ def test_cached_keys_and_values_make_no_last_operation():
     model = load_model("hf:gpt2", device="meta", n_embd=32, n_layer=2, n_head=2, vocab_size=50)
     tokens = {"input_ids": torch.zeros(1, 8, dtype=torch.long, device="meta")}
     last = [
-        [(name, place.last, place.edge) for name, place in places(trace(model, example)).items()]
+        [(name, place.last, place.boundary) for name, place in places(trace(model, example)).items()]
         for example in ({**tokens, "use_cache": True}, {**tokens, "use_cache": False})
     ]
     assert last[0] == last[1] and any(is_last for _, is_last, _ in last[0])

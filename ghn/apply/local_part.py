@@ -29,7 +29,7 @@ class Scratch:
 
 
 @dataclass(frozen=True)
-class Place:
+class LocalPart:
     """The part of a parameter that this process holds."""
 
     name: str
@@ -41,7 +41,7 @@ class Place:
     """Of the part, along each axis."""
 
     @classmethod
-    def of(cls, name: str, parameter: Tensor) -> "Place":
+    def of(cls, name: str, parameter: Tensor) -> "LocalPart":
         """Find this process's part.
 
         Raises:
@@ -53,7 +53,7 @@ class Place:
         return cls._of_shard(name, cast(Any, parameter))
 
     @classmethod
-    def _of_shard(cls, name: str, parameter: Any) -> "Place":
+    def _of_shard(cls, name: str, parameter: Any) -> "LocalPart":
         from torch.distributed.tensor import Replicate, Shard
         from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 

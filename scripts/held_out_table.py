@@ -30,6 +30,8 @@ GROUPS = {
         "densenet-34x768": "DenseNet, 34 layers",
         "inverted-17x320": "MobileNetV2",
         "inverted-16x320": "EfficientNet-B0",
+        "vit-12x384": "ViT, 12 × 384",
+        "llama-10x384": "Llama, 10 × 384 (bits per byte)",
     },
     "Used while the base was designed, or smaller ones of the family were": {
         "mixer-6x128": "MLP-Mixer, 6 × 128",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -96,6 +97,7 @@ def materialized(
     entries = [entry for entry in _entries(model) if entry.tensor.is_meta]
     entries = [entry for entry in entries if whole or id(entry.tensor) not in covered]
     before = [(entry, entry.tensor) for entry in entries]
+    real = [tensor for tensor in (*model.parameters(), *model.buffers()) if not tensor.is_meta]
     own = _own_means(model, [entry for entry in entries if id(entry.tensor) not in covered])
     twins: dict[int, Tensor] = {}
     try:
@@ -108,8 +110,11 @@ def materialized(
             model._apply(lambda tensor: tensor)  # FSDP notes its parameters anew after every ``_apply``
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.default_generator.manual_seed(seed)
-            for means in dict.fromkeys(own.values()):
+            values = [tensor.clone() for tensor in real] if own else []
+            for means in dict.fromkeys(chain.from_iterable(own.values())):
                 means()
+            for tensor, value in zip(real, values, strict=False):
+                tensor.copy_(value)  # a module's means write more than was asked for
         for entry in own:
             if _is_untouched(entry.tensor):
                 raise PredictionError(_unknown(type(model).__name__, entry))
@@ -155,24 +160,29 @@ class _Means:
         self.method(*self.arguments)
 
 
-def _own_means(model: nn.Module, entries: list[_Entry]) -> dict[_Entry, _Means]:
-    """What computes each entry's values."""
+def _own_means(model: nn.Module, entries: list[_Entry]) -> dict[_Entry, list[_Means]]:
+    """What computes each entry's values, one after the other."""
+    modules: dict[str, Any] = dict(model.named_modules())
     ancestors: dict[str, Any] = {
         name: module
-        for name, module in model.named_modules()
+        for name, module in modules.items()
         if hasattr(module, "_init_weights") and hasattr(module, "config")  # models of transformers
     }
     found = {}
     for entry in entries:
         parts = entry.name.split(".")[:-1]
-        prefixes = (".".join(parts[:count]) for count in range(len(parts), -1, -1))
-        above = next((ancestors[prefix] for prefix in prefixes if prefix in ancestors), None)
+        prefixes = [".".join(parts[:count]) for count in range(len(parts), -1, -1)]
+        nearest = next((prefix for prefix in prefixes if prefix in ancestors), None)
         names = (name for name in OWN_MEANS[entry.table] if hasattr(entry.module, name))
         own = next((getattr(entry.module, name) for name in names), None)
-        if above is not None:
-            found[entry] = _Means(above._init_weights, (entry.module,))
+        if nearest is not None:
+            # A fixed table is filled by the module that holds its own, as Whisper's encoder does.
+            inside = prefixes[: prefixes.index(nearest) + 1]
+            holders = inside[:1] if entry.table == "_buffers" or entry.tensor.requires_grad else inside
+            means = ancestors[nearest]._init_weights
+            found[entry] = [_Means(means, (modules[prefix],)) for prefix in holders]
         elif own is not None:
-            found[entry] = _Means(own)
+            found[entry] = [_Means(own)]
         else:
             raise PredictionError(_unknown(type(model).__name__, entry))
     return found

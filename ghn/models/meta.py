@@ -26,13 +26,15 @@ each still takes a millisecond."""
 def parameters_on_meta() -> Iterator[None]:
     """Inside, a parameter moves to the meta device when a module registers it; every other tensor stays real.
 
-    So a constructor can read what it computes (``torch.linspace(…).tolist()`` for drop rates, RegNet's widths),
-    and buffers keep their values. A parameter that is registered twice stays one tensor.
+    So a constructor can read what it computes (``torch.linspace(…).tolist()`` for drop rates, RegNet's widths), and
+    buffers and fixed parameters (tables of sines) keep their values. A parameter that is registered twice stays one
+    tensor.
     """
     twins = WeakIdKeyDictionary()
 
     def to_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
-        if parameter.is_meta or isinstance(parameter, nn.UninitializedParameter):
+        fixed = not parameter.requires_grad
+        if fixed or parameter.is_meta or isinstance(parameter, nn.UninitializedParameter):
             return parameter
         if parameter not in twins:
             twin = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)

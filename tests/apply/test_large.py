@@ -169,6 +169,29 @@ def test_fixed_parameters_are_kept_unless_the_whole_model_is_fixed(tiny_ghn):
     assert tiny_ghn.init_(Handmade(fixed=True).requires_grad_(False), X).count("predicted") == 3
 
 
+LAYERS = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+HEADS = {"d_model": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "vocab_size": 60000}
+VIT_MAE = {"num_hidden_layers": 1, "hidden_size": 48, "num_attention_heads": 2, "intermediate_size": 48}
+
+
+@pytest.mark.parametrize(
+    ("spec", "kwargs"),
+    [
+        ("hf:marian:MarianMTModel", LAYERS | HEADS),  # filled in the constructor
+        ("hf:whisper:WhisperForConditionalGeneration", LAYERS | HEADS),  # filled by the encoder
+        ("hf:vit_mae:ViTMAEModel", VIT_MAE),
+    ],
+)
+def test_fixed_tables_of_a_meta_model_are_those_of_a_real_one(tiny_ghn, spec, kwargs):
+    models = [load_model(spec, device=device, **kwargs) for device in ("meta", None)]
+    for model in models:
+        assert tiny_ghn.init_(model).count("kept") > 0
+    fixed = {name: p for name, p in models[0].named_parameters() if not p.requires_grad}
+    assert fixed
+    for name, value in fixed.items():
+        torch.testing.assert_close(value, models[1].get_parameter(name), msg=name)
+
+
 def test_a_kept_parameter_that_nobody_can_compute_is_named(tiny_ghn):
     model = Handmade(fixed=False).to("meta")
     with pytest.raises(

@@ -108,13 +108,10 @@ def materialized(
             entry.put(twins[id(old)])
         if any(map(is_distributed, twins.values())):
             model._apply(lambda tensor: tensor)  # FSDP notes its parameters anew after every ``_apply``
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), _unchanged(real if own else []):
             torch.default_generator.manual_seed(seed)
-            values = [tensor.clone() for tensor in real] if own else []
             for means in dict.fromkeys(chain.from_iterable(own.values())):
                 means()
-            for tensor, value in zip(real, values, strict=False):
-                tensor.copy_(value)  # a module's means write more than was asked for
         for entry in own:
             if _is_untouched(entry.tensor):
                 raise PredictionError(_unknown(type(model).__name__, entry))
@@ -126,6 +123,17 @@ def materialized(
         if not whole:
             for entry, tensor in before:
                 entry.put(tensor)
+
+
+@contextmanager
+def _unchanged(tensors: list[Tensor]) -> Iterator[None]:
+    """Put values back at the end: a module's own means write more than was asked for."""
+    values = [tensor.clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        for tensor, value in zip(tensors, values, strict=True):
+            tensor.copy_(value)
 
 
 def move_(model: nn.Module, device: torch.device | None, dtype: torch.dtype | None) -> None:

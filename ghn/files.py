@@ -24,7 +24,7 @@ def replacing(path: Path, remedy: str) -> Iterator[Path]:
     Raises:
         OutputError: If it can't be written.
     """
-    part = path.absolute().with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_of(path.absolute())
     try:
         yield part
         for child in (part, *part.rglob("*")):
@@ -43,6 +43,11 @@ def write_whole(path: Path, content: str | bytes, remedy: str) -> None:
     """Write a file that is complete or not there; see ``replacing``."""
     with replacing(path, remedy) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def part_of(path: Path) -> Path:
+    """Where this process writes a file before it takes its place."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def sweep(folder: Path) -> None:

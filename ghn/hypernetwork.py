@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields
@@ -28,6 +27,7 @@ from ghn.errors import (
     check_type,
     one_line,
 )
+from ghn.files import part_of
 from ghn.graph.graph import ComputationGraph
 from ghn.settings import own_settings
 
@@ -303,7 +303,7 @@ class GHN(
 
     def _write_parts(self, folder: Path) -> None:
         """Write complete files beside those of an earlier checkpoint, or nothing."""
-        weights, config = parts = [_part(folder / name) for name in (WEIGHTS, CONFIG)]
+        weights, config = parts = [part_of(folder / name) for name in (WEIGHTS, CONFIG)]
         with ExitStack() as undo:
             for part in parts:
                 undo.callback(part.unlink, missing_ok=True)
@@ -314,9 +314,4 @@ class GHN(
     def _save_pretrained(self, save_directory: Path) -> None:
         """Give the files of ``_write_parts`` their names; the mixin has just deleted the earlier configuration."""
         for name in (WEIGHTS, CONFIG):
-            _part(save_directory / name).replace(save_directory / name)
-
-
-def _part(path: Path) -> Path:
-    """Where this process writes a file before it takes its place."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+            part_of(save_directory / name).replace(save_directory / name)

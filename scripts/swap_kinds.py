@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works wi
 
 import torch
 import typer
-from rich.console import Console
 from torch import nn
 
 from ghn.apply.baselines import ARMS, Arm
@@ -28,7 +27,7 @@ from ghn.finetune.choose import make_task
 from ghn.finetune.compare import compare
 from ghn.finetune.config import CompareConfig
 from ghn.finetune.options import spread_lists
-from ghn.finetune.report import table
+from ghn.finetune.report import show
 from ghn.graph.trace import trace
 
 
@@ -89,10 +88,7 @@ def swap(
             )
     mixtures = {f"{first}, {role} of {second}": swapped(first, second, role) for role in roles or found}
     ARMS.update(mixtures)
-    results = compare(CompareConfig(inits=(first, second, *mixtures), **settings))
-    console = Console()
-    console.print(table(results))
-    console.print(f"Results are in {results.output_dir}: report.html, results.json, curves.csv, curves.png")
+    show(compare(CompareConfig(inits=(first, second, *mixtures), **settings)))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -149,9 +149,8 @@ def export_prediction(
                     done += forms[name].nbytes
             for piece in net.decoder.stream(plan.embeddings, plan.graph, seed, memory=memory):
                 values = piece.make(None)
-                for name in copies.get(
-                    piece.spec.name, ()
-                ):  # none: a model may leave parameters out of its files
+                # None: a model may leave parameters out of its files.
+                for name in copies.get(piece.spec.name, ()):
                     files[name].write(name, values, piece.start * piece.columns)
                     done += values.numel() * dtype.itemsize
                 progress(done, total)

@@ -70,12 +70,10 @@ def describe(features: datasets.Features) -> str:
 
 def _hold_out(rows: datasets.Dataset, source: str) -> tuple[datasets.Dataset, datasets.Dataset]:
     column = find_column(rows.features, is_string)
-    if len(rows) < _FEW_DOCUMENTS and list(rows.features) == [column]:
-        texts = [text or "" for text in rows[column]]
-        cuts = [round(len(text) * (1 - HELD_OUT_SHARE)) for text in texts]
-        begun = {column: [text[:cut] for text, cut in zip(texts, cuts, strict=True)]}
-        ends = {column: [text[cut:] for text, cut in zip(texts, cuts, strict=True)]}
-        return datasets.Dataset.from_dict(begun), datasets.Dataset.from_dict(ends)
+    if 0 < len(rows) < _FEW_DOCUMENTS and list(rows.features) == [column]:
+        cuts = [(text or "", round(len(text or "") * (1 - HELD_OUT_SHARE))) for text in rows[column]]
+        begun, ends = [text[:cut] for text, cut in cuts], [text[cut:] for text, cut in cuts]
+        return datasets.Dataset.from_dict({column: begun}), datasets.Dataset.from_dict({column: ends})
     if len(rows) < 2:
         raise DataError(f"data set {source!r} has {len(rows)} rows; expected 2 or more")
     halves = rows.train_test_split(test_size=HELD_OUT_SHARE, seed=0)

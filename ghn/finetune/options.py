@@ -120,18 +120,10 @@ def compare_command(
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
     config = CompareConfig(**values)
 
-    from rich.console import Console
-
     from ghn.finetune.compare import compare
-    from ghn.finetune.report import table
+    from ghn.finetune.report import show
 
-    results = compare(config)
-    if results.output_dir:  # the first of several processes
-        console = Console()
-        console.print(table(results))
-        console.print(
-            f"Results are in {results.output_dir}: report.html, results.json, curves.csv, curves.png"
-        )
+    show(compare(config))
 
 
 def spread_lists(arguments: Sequence[str]) -> list[str]:

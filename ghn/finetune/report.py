@@ -10,6 +10,7 @@ from statistics import fmean
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rich.console import Console
 from rich.table import Table
 
 from ghn.finetune.results import Results, Run, best_runs, mean_curve
@@ -31,6 +32,16 @@ def write_report(results: Results, store: Store) -> None:
     store.write("curves.csv", curves_csv(results))
     store.write("curves.png", png)
     store.write("report.html", page(results, png))
+
+
+def show(results: Results) -> None:
+    """Print the summary and where the files are; nothing in processes that wrote none."""
+    if results.output_dir:
+        console = Console()
+        console.print(table(results))
+        console.print(
+            f"Results are in {results.output_dir}: report.html, results.json, curves.csv, curves.png"
+        )
 
 
 def table(results: Results) -> Table:

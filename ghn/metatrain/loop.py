@@ -85,10 +85,11 @@ def metatrain(
         accelerator.init_trackers("ghn", {name: str(value) for name, value in config.to_dict().items()})
     for step in range(done, config.steps):
         row = update(learner, targets, tasks, config, accelerator, step)
-        rows.append(row)
         accelerator.log(row, step)  # after a kill, what wasn't saved is done and logged again
-        if progress is not None and accelerator.is_main_process:
-            progress(step + 1, row)
+        if accelerator.is_main_process:
+            rows.append(row)
+            if progress is not None:
+                progress(step + 1, row)
         out_of_time = _any(accelerator, time.monotonic() - started > max_seconds)
         due = (step + 1) % config.save_every == 0 or step + 1 == config.steps or out_of_time
         if due and accelerator.is_main_process:

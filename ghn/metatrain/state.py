@@ -63,8 +63,8 @@ def load_state(folder: Path, config: MetaTrainConfig, data: Mapping[str, str], l
     except (SafetensorError, OSError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged: {error}; delete it to start again") from error
     # Settings that the library has got since keep their defaults.
-    saved, wanted = MetaTrainConfig.from_dict(run["config"]).to_dict(), config.to_dict()
-    changed = [line for line in _changes(saved, wanted) if not line.startswith(_HOW_IT_RUNS)]
+    wanted = {key: value for key, value in config.to_dict().items() if key not in _HOW_IT_RUNS}
+    changed = list(_changes(MetaTrainConfig.from_dict(run["config"]).to_dict(), wanted))
     if changed:
         raise ConfigError(
             f"{folder} holds a run with other settings ({', '.join(changed)}); choose another output folder"

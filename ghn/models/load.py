@@ -115,10 +115,8 @@ def example_calls(model: nn.Module) -> list[Inputs]:
         ModelError: As ``example_inputs``.
     """
     further = getattr(_module(zoo_of(model)), "further_inputs", None)
-    return [
-        example_inputs(model),
-        *(_in_precision_of(model, call) for call in (further(model) if further else ())),
-    ]
+    further_calls = further(model) if further else ()
+    return [example_inputs(model), *(_in_precision_of(model, call) for call in further_calls)]
 
 
 def _in_precision_of(model: nn.Module, inputs: Inputs) -> Inputs:

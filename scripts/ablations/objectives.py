@@ -2,6 +2,7 @@
 
     python scripts/ablations/objectives.py
     python scripts/ablations/objectives.py --images uoft-cs/cifar10 --text DIR --passes 20000
+    python scripts/ablations/objectives.py --steps 480 --only random --only base --only step0
 
 Compute is counted in forward and backward passes of targets; a prediction, with the hypernetwork's own gradient, costs
 about as much as ``PREDICTION`` of them (benchmarks/metatrain.py). Each hypernetwork is then judged by what users do:
@@ -43,7 +44,14 @@ HELD_OUT = {
 }
 """Architectures to judge by, of families that are not trained on."""
 
-_DEFAULT = replace(SMALL, inner_batch_size=16, trust_penalty=1e-3, image_trust_penalty=1e-3, ghn=GHNConfig())
+
+def _trusting(most: float, **decoder: Any) -> GHNConfig:
+    return GHNConfig(decoder=DecoderConfig(max_trust=most, **decoder))
+
+
+_DEFAULT = replace(
+    SMALL, inner_batch_size=16, trust_penalty=1e-3, image_trust_penalty=1e-3, ghn=_trusting(0.7)
+)
 _REGRESSION = replace(_DEFAULT, objective="regression")
 _TRAJECTORY = replace(_REGRESSION, objective="trajectory", inner_steps=(8, 32))
 
@@ -59,13 +67,20 @@ VARIANTS = {
     "trajectory, not balanced": replace(_TRAJECTORY, balance=False),
     "trajectory, 2 bases": replace(_TRAJECTORY, bases=2),
     "trajectory, parameter penalty": replace(_TRAJECTORY, parameter_penalty=0.1),
-    "trajectory, all tensors": replace(_TRAJECTORY, ghn=GHNConfig(decoder=DecoderConfig(scope="all"))),
+    "trajectory, all tensors": replace(_TRAJECTORY, ghn=_trusting(0.7, scope="all")),
     "trajectory, all tensors, factors as they are": replace(
-        _TRAJECTORY, ghn=GHNConfig(decoder=DecoderConfig(scope="all", output="hyperfan"))
+        _TRAJECTORY, ghn=_trusting(0.7, scope="all", output="hyperfan")
+    ),
+    "step0, trust to 0.3": replace(_DEFAULT, ghn=_trusting(0.3)),
+    "the library's default": replace(
+        _TRAJECTORY,
+        inner_steps=MetaTrainConfig().inner_steps,
+        image_trust_penalty=MetaTrainConfig().image_trust_penalty,
+        ghn=GHNConfig(),
     ),
 }
-"""All but the last have factors of a flat spectrum; all but the last two learn only where rows or columns are tokens,
-pixels or classes."""
+"""Factors have a flat spectrum but for those "as they are"; only tensors whose rows or columns are tokens, pixels or
+classes are learned but where it says "all"; the trust in what is learned goes to 0.7 where nothing else is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,20 +177,28 @@ def main(
     steps: Annotated[int, typer.Option(help="Training steps of the architectures to judge by.")] = 100,
     images: str = SMALL.images,
     text: str = SMALL.text,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Starts to judge; more than once for several.")
+    ] = None,
     output: Path = RESULTS,
 ) -> None:
     """Meta-train the variants and judge them."""
     sources = {"images": images, "text": text}
     same = {"data": f"{short_name(images)}, {short_name(text)}", "passes": passes}
     kept, rows = _read(output), []
-    for start in ("random", "base", *VARIANTS):
+    starts = ("random", "base", *VARIANTS)
+    if unknown := set(only or ()) - set(starts):
+        raise typer.BadParameter(f"no start {', '.join(unknown)}; there are: {', '.join(starts)}")
+    for start in starts:
         settings = {**same, "settings": _digest(start)}
         known = {**settings, "steps": steps, "start": start}
         judged = [row for row in kept if known.items() <= asdict(row).items()]
-        if not judged:
-            judged = _train_and_judge(start, sources, steps, settings)
-            kept += judged
         rows += judged
+        if judged or (only and start not in only):
+            continue
+        judged = _train_and_judge(start, sources, steps, settings)
+        rows += judged
+        kept += judged
         write_rows(
             "objectives", kept, output, unprinted=("data", "passes", "steps", "settings", "commit", "curve")
         )
@@ -190,7 +213,9 @@ def main(
             means = [fmean(metrics) for metrics in zip(*each, strict=True)]
             lines[start] = ([steps * point / (len(means) - 1) for point in range(len(means))], means)
         label = "accuracy" if task == "images" else "−bits per byte"
-        plot_lines(f"objectives-{task}", lines, output, "step", f"{label}, mean of held-out architectures")
+        plot_lines(
+            f"objectives-{task}-{steps}", lines, output, "step", f"{label}, mean of held-out architectures"
+        )
 
 
 def _train_and_judge(start: str, sources: dict[str, str], steps: int, same: dict[str, Any]) -> list[Judged]:

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 import torch
+import typer
 from torch import nn
 
 from ghn.decoder import DecoderConfig
@@ -81,6 +82,10 @@ def test_objectives_are_judged_once_and_drawn(
     variants = {name: objectives.VARIANTS[name] for name in ("step0", "trajectory, SGD")}
     monkeypatch.setattr(objectives, "VARIANTS", variants)
     monkeypatch.setattr(objectives, "HELD_OUT", {"images": ("mobilenetv3-11x48",)})
+    with pytest.raises(typer.BadParameter, match="no start trajectry; there are: random, base, step0"):
+        objectives.main(passes=40, steps=10, only=["trajectry"], output=tmp_path)
+    objectives.main(passes=40, steps=10, only=["random", "base"], output=tmp_path)
+    assert [row.start for row in objectives._read(tmp_path)] == ["random", "base"]
     objectives.main(passes=40, steps=10, output=tmp_path)
     table = (tmp_path / "objectives.csv").read_text()
     rows = list(csv.DictReader(table.splitlines()))
@@ -96,4 +101,4 @@ def test_objectives_are_judged_once_and_drawn(
     objectives.main(passes=20, steps=10, output=tmp_path)  # another table, beside the first
     kept = list(csv.DictReader((tmp_path / "objectives.csv").open()))
     assert kept[: len(rows)] == rows and [row["passes"] for row in kept[len(rows) :]] == ["20"] * 4
-    assert (tmp_path / "objectives-images.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "objectives-images-10.png").read_bytes().startswith(b"\x89PNG")

@@ -4,23 +4,31 @@
     python benchmarks/metatrain.py --preset gpu --images uoft-cs/cifar10
 
 Writes benchmarks/results/metatrain-PRESET.json: seconds and shares of each phase, averaged over the updates after the
-first pass over the networks (tracing is paid once a network), and of that first pass apart.
+first pass over the networks (tracing is paid once a network), and of that first pass apart; and how many operations on
+tensors an update takes in each phase, views aside: where kernels are small, their launches are what a GPU's time goes
+into.
 """
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
+from unittest.mock import patch
 
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ghn.environment import commit, machine, versions
 from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.loop import metatrain
-from ghn.metatrain.update import PHASES
+from ghn.metatrain.update import PHASES, Tally
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -48,6 +56,34 @@ def phases(rows: list[dict[str, float]]) -> dict[str, float]:
     return {**seconds, "optimizer and average": whole - sum(seconds.values()), "whole": whole}
 
 
+class Operations(TorchDispatchMode):
+    """Counts operations that compute something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.count += not function.is_view
+        return function(*args, **(kwargs or {}))
+
+
+def operations(config: MetaTrainConfig) -> dict[str, float]:
+    """Operations of an update by phase, in updates like those of ``config``; apart, for counting takes time."""
+    counts = dict.fromkeys(PHASES, 0)
+    timed = Tally.timed
+
+    @contextmanager
+    def counted(self: Tally, phase: str, device: torch.device) -> Iterator[None]:
+        with Operations() as mode, timed(self, phase, device):
+            yield
+        counts[phase] += mode.count
+
+    with tempfile.TemporaryDirectory() as folder, patch.object(Tally, "timed", counted):
+        metatrain(config, Path(folder))
+    return {phase: count / config.steps for phase, count in counts.items()}
+
+
 def main(
     preset: Annotated[str, typer.Option(help="cpu or gpu")] = "cpu",
     images: Annotated[str, typer.Option(help="Hub id, folder or 'digits'.")] = "digits",
@@ -66,10 +102,20 @@ def main(
     for phase in found["later"]:
         table.add_row(phase, *(f"{found[name][phase]:.3f} ({shares[name][phase]:.0%})" for name in found))
     Console().print(table)
+    counts = {
+        objective: operations(replace(config, objective=objective, steps=config.steps // 2))
+        for objective in ("trajectory", "step0")
+    }
+    table = Table("operations an update (share)", *counts)
+    for phase in PHASES:
+        cells = (f"{each[phase]:.0f} ({each[phase] / sum(each.values()):.0%})" for each in counts.values())
+        table.add_row(phase, *cells)
+    Console().print(table)
     settings = {name: value for name, value in config.to_dict().items() if name not in ("images", "text")}
     result = {
         "seconds": found,
         "shares": shares,
+        "operations": counts,
         "settings": settings,
         "commit": commit(),
         "versions": versions(),

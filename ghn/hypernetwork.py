@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ghn.checkpoints import CONFIG, WEIGHTS, resolve_checkpoint
-from ghn.decoder import MEMORY, Decoder, DecoderConfig
+from ghn.decoder import MEMORY, Decoder, DecoderConfig, Order
 from ghn.encoder import EncoderConfig, build_encoder
 from ghn.errors import (
     CheckpointError,
@@ -118,7 +118,7 @@ class GHN(
             Float32 tensors on the hypernetwork's device, by ``ParamSpec.name``; parameters that no executed
             operation uses are absent.
         """
-        predicted: dict[str, Tensor] = self.decoder(self.encode(graph), graph, seed, learned)
+        predicted: dict[str, Tensor] = self.decoder([Order(graph, self.encode(graph), seed)], learned)[0]
         return predicted
 
     def encode(self, graph: ComputationGraph) -> Tensor:

@@ -15,7 +15,7 @@ from ghn.apply.init_ import check_numbers, plan_prediction
 from ghn.apply.materialize import materialized
 from ghn.apply.report import Report
 from ghn.apply.tensor_file import Form, TensorFile, open_file, open_folder
-from ghn.decoder import MEMORY
+from ghn.decoder import MEMORY, Order
 from ghn.errors import OutputError, PredictionError
 from ghn.files import replacing
 from ghn.hypernetwork import GHN
@@ -147,7 +147,7 @@ def export_prediction(
                 else:
                     files[name].write(name, value)
                     done += forms[name].nbytes
-            for piece in net.decoder.stream(plan.embeddings, plan.graph, seed, memory=memory):
+            for piece in net.decoder.stream(Order(plan.graph, plan.embeddings, seed), memory=memory):
                 values = piece.make(None)
                 # None: a model may leave parameters out of its files.
                 for name in copies.get(piece.spec.name, ()):

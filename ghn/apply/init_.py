@@ -15,7 +15,7 @@ from ghn.apply.local_part import LocalPart, Scratch
 from ghn.apply.materialize import check_target, materialized, move_
 from ghn.apply.report import Report, why_kept
 from ghn.decoder.chunks import Grid
-from ghn.decoder.decoder import MEMORY, Piece, Remembered, predicted_params
+from ghn.decoder.decoder import MEMORY, Order, Piece, Remembered, predicted_params
 from ghn.errors import ConfigError, PredictionError
 from ghn.graph.cache import trace_once
 from ghn.graph.graph import ComputationGraph, ParamSpec
@@ -71,9 +71,8 @@ def init_(
         def wanted(spec: ParamSpec, grid: Grid) -> tuple[int, int]:
             return parts[spec.name].wanted(grid)
 
-        pieces = net.decoder.stream(
-            plan.embeddings, plan.graph, seed, learned, memory, wanted, plan.remembered
-        )
+        order = Order(plan.graph, plan.embeddings, seed, plan.remembered)
+        pieces = net.decoder.stream(order, learned, memory, wanted)
         _write(pieces, parts, plan.embeddings.device)
     return Report.of(plan.graph, plan.predicted)
 

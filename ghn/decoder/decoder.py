@@ -1,7 +1,8 @@
 """From one embedding per parameter to its values."""
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -14,11 +15,11 @@ from ghn.decoder.chunks import Block, Grid
 from ghn.decoder.config import DecoderConfig
 from ghn.decoder.layout import Layout
 from ghn.decoder.learned import Arrangement, Product
-from ghn.decoder.low_rank import FactorGenerator, generation_bytes, init_head_, product_norm, whiten
+from ghn.decoder.low_rank import FactorGenerator, Side, generation_bytes, init_head_, product_norm, whiten
 from ghn.decoder.mip import shares
 from ghn.decoder.pixels import whiten_pixels
-from ghn.decoder.scale import Place, Scale, centre_tensor, places, scale_of
-from ghn.decoder.statistics import Statistics, StatisticsHead
+from ghn.decoder.scale import Place, Scale, centre_of, places, scale_of
+from ghn.decoder.statistics import StatisticsHead
 from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.ops import MIXING_ROLES
@@ -35,7 +36,7 @@ LARGE_TABLE = 2**20
 
 Key = TypeVar("Key")
 Kept = TypeVar("Kept")
-Factors = tuple[Tensor, Tensor]
+Factors = list[tuple[Tensor, Tensor]]
 Range = tuple[int, int]
 
 
@@ -71,7 +72,7 @@ class _Recipe:
 
     @property
     def geometry(self) -> tuple[object, ...]:
-        """Parameters that share it go through the generators together."""
+        """Parameters that share it are made together."""
         layout = self.layout
         return (layout.row_sizes, layout.column_sizes, layout.spatial, self.scale.random, self.learned)
 
@@ -82,7 +83,7 @@ class Remembered:
 
     recipes: list[_Recipe] = field(default_factory=list)
     factors: dict[tuple[int, ...], Factors] = field(default_factory=dict)
-    """Of parameters that go through the generators together, by their numbers."""
+    """Of parameters that go through the generators together, by their numbers: rows and columns of each."""
     draws: dict[tuple[int, int, int], Draw] = field(default_factory=dict)
     """Random numbers of the latest seed, by that, number of the parameter and first row of the block."""
     seed: int | None = None
@@ -90,9 +91,9 @@ class Remembered:
     """Bytes that may still be kept."""
 
     @property
-    def learned(self) -> list[int]:
-        """Numbers of the parameters with a learned part."""
-        return [recipe.number for recipe in self.recipes if recipe.learned]
+    def learned(self) -> dict[str, int]:
+        """Numbers of the parameters with a learned part, by name."""
+        return {recipe.spec.name: recipe.number for recipe in self.recipes if recipe.learned}
 
     def begin(self, seed: int) -> None:
         """Forget the random numbers of another seed."""
@@ -124,9 +125,26 @@ class Remembered:
 
 
 @dataclass(frozen=True)
-class _Coefficients:
-    """Factors by which the parts of every parameter enter, each of shape ``(tensors,)``."""
+class Order:
+    """A graph to decode."""
 
+    graph: ComputationGraph
+    embeddings: Tensor
+    """One row per attached entry of ``graph.params``, in that order, shape ``(tensors, embedding)``."""
+    seed: int = 0
+    """Keys the random base."""
+    remembered: Remembered = field(default_factory=lambda: Remembered(room=0))
+    """What earlier decoding of the same graph, embeddings and weights has left, of which this one takes and adds."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A parameter of an order, and the scalars by which what it is made of enters."""
+
+    order: int
+    recipe: _Recipe
+    row: int
+    """Of the embeddings of all orders."""
     gain: Tensor
     """On the centre."""
     base: Tensor
@@ -160,48 +178,40 @@ class Decoder(nn.Module):
             init_head_(self.rows, config.output)
             init_head_(self.columns, config.output)
 
-    def forward(
-        self,
-        embeddings: Tensor,
-        graph: ComputationGraph,
-        seed: int = 0,
-        learned: bool = True,
-        remembered: Remembered | None = None,
-    ) -> dict[str, Tensor]:
-        """Decode the parameters of one graph, all at once.
+    def forward(self, orders: Sequence[Order], learned: bool = True) -> list[dict[str, Tensor]]:
+        """Decode the parameters of graphs, all at once: equal geometries of all graphs in one go.
+
+        The values don't depend on the company, to the last bit on a CPU.
 
         Args:
-            embeddings: One row per attached entry of ``graph.params``, in that order, shape ``(tensors, embedding)``.
-            graph: The target.
-            seed: Keys the random base.
+            orders: The graphs.
             learned: False leaves the learned part out: scale rules and random bases alone.
-            remembered: As ``stream`` takes it.
 
         Returns:
-            Float32 tensors by parameter name: of ``predicted_params``, in that order.
+            For each order float32 tensors by parameter name: of ``predicted_params``, in that order.
 
         Raises:
             ConfigError: If there is neither a base nor a learned part.
         """
-        made: dict[str, list[Tensor]] = {}
+        made: list[dict[str, list[Tensor]]] = [{} for _ in orders]
         with own_settings():
-            for piece in self.stream(embeddings, graph, seed, learned, remembered=remembered):
-                made.setdefault(piece.spec.name, []).append(piece.make(None))
-        return {
-            spec.name: torch.cat(made[spec.name]).reshape(spec.shape)
-            for spec in graph.params
-            if spec.name in made
-        }
+            for number, piece in self._stream(orders, learned):
+                made[number].setdefault(piece.spec.name, []).append(piece.make(None))
+        return [
+            {
+                spec.name: _whole(pieces[spec.name]).reshape(spec.shape)
+                for spec in order.graph.params
+                if spec.name in pieces
+            }
+            for order, pieces in zip(orders, made, strict=True)
+        ]
 
     def stream(
         self,
-        embeddings: Tensor,
-        graph: ComputationGraph,
-        seed: int = 0,
+        order: Order,
         learned: bool = True,
         memory: int = MEMORY,
         wanted: Callable[[ParamSpec, Grid], Range] | None = None,
-        remembered: Remembered | None = None,
     ) -> Iterator[Piece]:
         """Decode the parameters of one graph in pieces that take a bounded amount of memory.
 
@@ -209,36 +219,39 @@ class Decoder(nn.Module):
         in order and one after the other; parameters come in groups of equal geometry. Read them under ``own_settings``.
 
         Args:
-            embeddings: As ``forward`` takes them, and so are ``graph``, ``seed`` and ``learned``.
-            graph: The target.
-            seed: Keys the random base.
-            learned: Whether there is a learned part.
+            order: The graph; what it remembers is part of ``memory``, at most ``REMEMBERED`` bytes.
+            learned: As ``forward`` takes it.
             memory: Bytes to take beside the results, roughly; at least what one band of the largest tensor needs.
             wanted: Which rows of a parameter (as ``Piece.start`` counts them) are needed, as (start, stop); all of
                 them if None. Pieces may begin before and end after that.
-            remembered: What an earlier call left, of which this one takes and adds; part of ``memory``, at most
-                ``REMEMBERED`` bytes.
         """
+        return (piece for _, piece in self._stream([order], learned, memory, wanted))
+
+    def _stream(
+        self,
+        orders: Sequence[Order],
+        learned: bool,
+        memory: int = MEMORY,
+        wanted: Callable[[ParamSpec, Grid], Range] | None = None,
+    ) -> Iterator[tuple[int, Piece]]:
+        """Pieces with the number of their order."""
         if not learned and self.config.base == "none":
             raise ConfigError("base='none' and learned=False leave nothing to fill parameters with")
-        remembered = Remembered(room=0) if remembered is None else remembered  # there is no next call
-        remembered.recipes = recipes = remembered.recipes or self._recipes(graph)
-        remembered.begin(seed)
-        statistics = self.statistics(embeddings) if learned else self.statistics.defaults(embeddings)
-        coefficients = self._coefficients(statistics, recipes, learned)
+        for order in orders:
+            order.remembered.recipes = order.remembered.recipes or self._recipes(order.graph)
+            order.remembered.begin(order.seed)
+        embeddings = torch.cat([order.embeddings for order in orders])
+        parts = self._parts(orders, embeddings, learned)
         sides = (self.rows.embedding(embeddings), self.columns.embedding(embeddings)) if learned else None
-        for group in _groups(recipes, self.config, memory // 4):
-            factors = None
-            if sides is not None and group[0].learned:
-                numbers = tuple(recipe.number for recipe in group)
-                make = partial(self._factors, sides, group)
-                factors = remembered.recall(remembered.factors, numbers, make, _factors_bytes, memory)
-            if not group[0].scale.random:
-                yield from _small(group, factors, coefficients)
-                continue
-            for position, recipe in enumerate(group):
-                factor = None if factors is None else (factors[0][position], factors[1][position])
-                yield from self._pieces(recipe, factor, coefficients, seed, memory, wanted, remembered)
+        for chunk in _chunks(parts, self.config, memory // 4):
+            factors = self._chunk_factors(orders, chunk, sides, memory)
+            for group in _groups(chunk):
+                if not group[0].recipe.scale.random:
+                    yield from _small(group, factors)
+                    continue
+                for part in group:
+                    pieces = _pieces(part, factors.get(part.row), orders[part.order], memory, wanted)
+                    yield from ((part.order, piece) for piece in pieces)
 
     def _recipes(self, graph: ComputationGraph) -> list[_Recipe]:
         surroundings = places(graph)
@@ -267,60 +280,89 @@ class Decoder(nn.Module):
             return False
         return not scale.random or place.boundary or self.config.scope == "all"
 
-    def _coefficients(
-        self, statistics: Statistics, recipes: Sequence[_Recipe], learned: bool
-    ) -> _Coefficients:
-        """Bring what is predicted and what the scale rules say together."""
-        numbers = [recipe.number for recipe in recipes]
+    def _parts(self, orders: Sequence[Order], embeddings: Tensor, learned: bool) -> list[_Part]:
+        """Bring what is predicted and what the scale rules say together, for the parameters of all orders."""
+        statistics = self.statistics(embeddings) if learned else self.statistics.defaults(embeddings)
+        found, first = [], 0
+        for number, order in enumerate(orders):
+            found += [(number, recipe, first + recipe.number) for recipe in order.remembered.recipes]
+            first += len(order.embeddings)
+        rows = [row for _, _, row in found]
         spread, random, shown = torch.zeros(3, *statistics.trust.shape, device=statistics.trust.device)
-        spread[numbers] = spread.new_tensor([recipe.scale.spread for recipe in recipes])
-        random[numbers] = random.new_tensor([float(recipe.scale.random) for recipe in recipes])
-        shown[numbers] = shown.new_tensor([float(learned and recipe.learned) for recipe in recipes])
+        spread[rows] = spread.new_tensor([recipe.scale.spread for _, recipe, _ in found])
+        random[rows] = random.new_tensor([float(recipe.scale.random) for _, recipe, _ in found])
+        shown[rows] = shown.new_tensor([float(learned and recipe.learned) for _, recipe, _ in found])
         trust = statistics.trust * shown
         if self.config.base == "none":
             trust, random = torch.where(random > 0, 1.0, trust), torch.zeros_like(random)
         base, product = shares(trust, random)
         sizes = statistics.gain * spread
-        return _Coefficients(statistics.gain, base * sizes, product * sizes)
+        # All at once: each index into a vector would cost one of its length in the backward pass.
+        gains, bases, products = statistics.gain.unbind(), (base * sizes).unbind(), (product * sizes).unbind()
+        return [
+            _Part(number, recipe, row, gains[row], bases[row], products[row]) for number, recipe, row in found
+        ]
 
-    def _factors(self, sides: tuple[Tensor, Tensor], group: Sequence[_Recipe]) -> Factors:
-        """Row factors ``(tensors, rows, rank)`` and column factors ``(tensors, columns, rank)`` of one geometry."""
-        numbers, layout = [recipe.number for recipe in group], group[0].layout
-        left = self.rows.generate(sides[0][numbers], layout.row_sizes, 0)
-        right = self.columns.generate(sides[1][numbers], layout.column_sizes, layout.spatial)
-        if self.config.output != "normalized":
-            return left / math.sqrt(self.config.rank), right
-        left, right = whiten(left), whiten(right)
-        return left / product_norm(left, right)[:, None, None], right
-
-    def _pieces(
+    def _chunk_factors(
         self,
-        recipe: _Recipe,
-        factor: Factors | None,
-        coefficients: _Coefficients,
-        seed: int,
+        orders: Sequence[Order],
+        chunk: Sequence[_Part],
+        sides: tuple[Tensor, Tensor] | None,
         memory: int,
-        wanted: Callable[[ParamSpec, Grid], Range] | None,
-        remembered: Remembered,
-    ) -> Iterator[Piece]:
-        """The pieces of a parameter with a base."""
-        grid, number, device = recipe.arrangement.grid, recipe.number, coefficients.base.device
-        product = None
-        if factor is not None:
-            left = factor[0] * coefficients.product[number]
-            product = Product(left, factor[1], recipe.layout, recipe.arrangement)
-        begin, end = (0, grid.height) if wanted is None else wanted(recipe.spec, grid)
-        for block in base_blocks(recipe.kind, grid):
-            if block.start >= end or block.start + block.height <= begin:
-                continue
-            make = partial(_draw, recipe, seed, block, device)
-            key = seed, number, block.start  # with the seed, as another thread may be at another one
-            drawn = remembered.recall(remembered.draws, key, make, lambda drawn: drawn.nbytes, memory)
-            first = max(0, begin - block.start) // drawn.band
-            last = min(drawn.bands, -(-(end - block.start) // drawn.band))
-            step = max(1, memory // 16 // (4 * drawn.band * block.columns))
-            for band in range(first, last, step):
-                yield _piece(recipe, drawn, (band, min(band + step, last)), coefficients, product)
+    ) -> dict[int, tuple[Tensor, Tensor]]:
+        """Factors by row of the embeddings, of the parameters that have a learned part."""
+        learned = [part for part in chunk if part.recipe.learned]
+        if sides is None or not learned:
+            return {}
+        make = partial(self._factors, sides, learned)
+        if len(orders) == 1:
+            numbers, remembered = tuple(part.recipe.number for part in learned), orders[0].remembered
+            factors = remembered.recall(remembered.factors, numbers, make, _factors_bytes, memory)
+        else:
+            factors = make()
+        return {part.row: pair for part, pair in zip(learned, factors, strict=True)}
+
+    def _factors(self, sides: tuple[Tensor, Tensor], parts: Sequence[_Part]) -> Factors:
+        """Factors of shapes ``(rows, rank)`` and ``(columns, rank)`` of each parameter."""
+        rows, layouts = [part.row for part in parts], [part.recipe.layout for part in parts]
+        left = Side.of(self.rows, sides[0][rows], [(layout.row_sizes, 0) for layout in layouts])
+        right = Side.of(
+            self.columns, sides[1][rows], [(layout.column_sizes, layout.spatial) for layout in layouts]
+        )
+        if self.config.output == "normalized":
+            left, right = left.map(whiten), right.map(whiten)
+            norms = product_norm(
+                left.grams(), right.grams(), [layout.rows * layout.columns for layout in layouts]
+            )
+        else:
+            norms = sides[0].new_full((len(parts),), math.sqrt(self.config.rank))
+        return list(zip(left.divided(norms).each(), right.each(), strict=True))
+
+
+def _pieces(
+    part: _Part,
+    factors: tuple[Tensor, Tensor] | None,
+    order: Order,
+    memory: int,
+    wanted: Callable[[ParamSpec, Grid], Range] | None,
+) -> Iterator[Piece]:
+    """The pieces of a parameter with a base."""
+    recipe, remembered, device = part.recipe, order.remembered, part.base.device
+    grid, product = recipe.arrangement.grid, None
+    if factors is not None:
+        product = Product(factors[0] * part.product, factors[1], recipe.layout, recipe.arrangement)
+    begin, end = (0, grid.height) if wanted is None else wanted(recipe.spec, grid)
+    for block in base_blocks(recipe.kind, grid):
+        if block.start >= end or block.start + block.height <= begin:
+            continue
+        make = partial(_draw, recipe, order.seed, block, device)
+        key = order.seed, recipe.number, block.start  # with the seed, as another thread may be at another one
+        drawn = remembered.recall(remembered.draws, key, make, lambda drawn: drawn.nbytes, memory)
+        first = max(0, begin - block.start) // drawn.band
+        last = min(drawn.bands, -(-(end - block.start) // drawn.band))
+        step = max(1, memory // 16 // (4 * drawn.band * block.columns))
+        for band in range(first, last, step):
+            yield _piece(recipe, drawn, (band, min(band + step, last)), part.base, product)
 
 
 def _draw(recipe: _Recipe, seed: int, block: Block, device: torch.device) -> Draw:
@@ -332,14 +374,12 @@ def _draw(recipe: _Recipe, seed: int, block: Block, device: torch.device) -> Dra
     return Draw(block, block.height, whiten_pixels(rows, recipe.spec.shape[1:]))
 
 
-def _piece(
-    recipe: _Recipe, drawn: Draw, bands: Range, coefficients: _Coefficients, product: Product | None
-) -> Piece:
+def _piece(recipe: _Recipe, drawn: Draw, bands: Range, base: Tensor, product: Product | None) -> Piece:
     block, (first, last) = drawn.block, bands
     start, stop = first * drawn.band, min(last * drawn.band, block.height)
 
     def make(out: Tensor | None) -> Tensor:
-        values = drawn.make(first, last, coefficients.base[recipe.number], out)
+        values = drawn.make(first, last, base, out)
         if product is not None:
             values = product.add(values, block, drawn.band, first)
         return values if out is None or values.data_ptr() == out.data_ptr() else out.copy_(values)
@@ -348,41 +388,58 @@ def _piece(
 
 
 def _factors_bytes(factors: Factors) -> int:
-    return factors[0].nbytes + factors[1].nbytes
+    return sum(left.nbytes + right.nbytes for left, right in factors)
 
 
-def _small(group: Sequence[_Recipe], factors: Factors | None, coefficients: _Coefficients) -> Iterator[Piece]:
-    """Whole parameters without a base (biases, norms), which one product makes all of."""
-    numbers = [recipe.number for recipe in group]
-    products = None
-    if factors is not None:
-        products = (factors[0] * coefficients.product[numbers][:, None, None]) @ factors[1].mT
-    for position, recipe in enumerate(group):
+def _small(
+    group: Sequence[_Part], factors: Mapping[int, tuple[Tensor, Tensor]]
+) -> Iterator[tuple[int, Piece]]:
+    """Whole parameters of one geometry without a base (biases, norms), which one product makes all of."""
+    products: Sequence[Tensor] = ()
+    if group[0].row in factors:
+        left, right = (torch.stack(side) for side in zip(*(factors[part.row] for part in group), strict=True))
+        sizes = torch.stack([part.product for part in group])
+        products = ((left * sizes[:, None, None]) @ right.mT).unbind()
+    for position, part in enumerate(group):
+        recipe = part.recipe
         grid = recipe.arrangement.grid
-        centre = coefficients.gain[recipe.number] * centre_tensor(
-            recipe.spec, recipe.scale, coefficients.gain.device
-        )
+        centre = part.gain * centre_of(recipe.spec, recipe.scale, part.gain.device)
         values = centre.expand(recipe.spec.shape)
-        if products is not None:
+        if products:
             values = values + recipe.layout.restore(products[position])
         values = values.reshape(grid.height, grid.columns)
-        yield Piece(recipe.spec, 0, grid.height, grid.columns, partial(_give, values))
+        yield part.order, Piece(recipe.spec, 0, grid.height, grid.columns, partial(_give, values))
+
+
+def _whole(pieces: list[Tensor]) -> Tensor:
+    return pieces[0].contiguous() if len(pieces) == 1 else torch.cat(pieces)
 
 
 def _give(values: Tensor, out: Tensor | None) -> Tensor:
     return values if out is None else out.copy_(values)
 
 
-def _groups(recipes: Sequence[_Recipe], config: DecoderConfig, memory: int) -> Iterator[list[_Recipe]]:
-    """Parameters of one geometry, as many at a time as may be generated together."""
-    members: dict[object, list[_Recipe]] = {}
-    for recipe in recipes:
-        members.setdefault(recipe.geometry, []).append(recipe)
-    for group in members.values():
-        layout = group[0].layout
+def _groups(parts: Iterable[_Part]) -> Iterable[list[_Part]]:
+    """Parameters of equal geometry together."""
+    groups: dict[object, list[_Part]] = {}
+    for part in parts:
+        groups.setdefault(part.recipe.geometry, []).append(part)
+    return groups.values()
+
+
+def _chunks(parts: Sequence[_Part], config: DecoderConfig, memory: int) -> Iterator[list[_Part]]:
+    """Parameters in groups of one geometry, as many at a time as may go through the generators together."""
+    chunk: list[_Part] = []
+    taken = 0
+    for part in itertools.chain.from_iterable(_groups(parts)):
+        layout = part.recipe.layout
         cost = sum(
             generation_bytes(side, config.hidden, config.rank) for side in (layout.rows, layout.columns)
         )
-        step = max(1, memory // cost)
-        for start in range(0, len(group), step):
-            yield group[start : start + step]
+        if chunk and taken + cost > memory:
+            yield chunk
+            chunk, taken = [], 0
+        chunk.append(part)
+        taken += cost
+    if chunk:
+        yield chunk

@@ -88,10 +88,10 @@ def axis_positions(
     """
     stop = math.prod(sizes) if stop is None else stop
     make = _remembered_positions if stop - start <= MAX_REMEMBERED else _positions
-    return make(sizes, spatial, start, stop).to(device)
+    return make(sizes, spatial, start, stop, device)
 
 
-def _positions(sizes: tuple[int, ...], spatial: int, start: int, stop: int) -> Tensor:
+def _positions(sizes: tuple[int, ...], spatial: int, start: int, stop: int, device: torch.device) -> Tensor:
     counted, kernel = sizes[: len(sizes) - spatial], sizes[len(sizes) - spatial :]
     # Axes past the slots' number join the one before them.
     slots = [*_merge(counted, 2), *_merge(kernel, 2)]
@@ -99,7 +99,8 @@ def _positions(sizes: tuple[int, ...], spatial: int, start: int, stop: int) -> T
     for size in reversed(slots):
         places.append(index % size)
         index = index // size
-    return torch.cat([_waves(place, size) for place, size in zip(reversed(places), slots, strict=True)], -1)
+    waves = [_waves(place, size) for place, size in zip(reversed(places), slots, strict=True)]
+    return torch.cat(waves, -1).to(device)
 
 
 _remembered_positions = lru_cache(maxsize=32)(_positions)

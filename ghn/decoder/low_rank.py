@@ -1,6 +1,8 @@
 """Low-rank matrices whose factors are generated row by row, so that no width is too large."""
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +77,55 @@ class FactorGenerator(nn.Module):
         return _each(self.out, hidden)
 
 
+@dataclass(frozen=True)
+class Side:
+    """Factors of one side of several tensors; those of equal geometry are stacked."""
+
+    numbers: list[list[int]]
+    """For each stack the numbers of its tensors."""
+    stacks: list[Tensor]
+    """Shapes ``(tensors, positions, rank)``."""
+
+    @classmethod
+    def of(
+        cls, generator: FactorGenerator, projected: Tensor, geometries: Sequence[tuple[tuple[int, ...], int]]
+    ) -> "Side":
+        """Generate the factors of all tensors.
+
+        Args:
+            generator: Of this side.
+            projected: As ``FactorGenerator.generate`` takes them, of all tensors.
+            geometries: ``sizes`` and ``spatial`` of each, likewise.
+        """
+        stacked: dict[tuple[tuple[int, ...], int], list[int]] = {}
+        for number, geometry in enumerate(geometries):
+            stacked.setdefault(geometry, []).append(number)
+        stacks = [generator.generate(projected[numbers], *geometry) for geometry, numbers in stacked.items()]
+        return cls(list(stacked.values()), stacks)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Side":
+        """Change every stack."""
+        return Side(self.numbers, [change(stack) for stack in self.stacks])
+
+    def divided(self, by: Tensor) -> "Side":
+        """Divide every tensor's factors by a number of its own, shape ``(tensors,)``."""
+        pairs = zip(self.numbers, self.stacks, strict=True)
+        return Side(self.numbers, [stack / by[numbers][:, None, None] for numbers, stack in pairs])
+
+    def each(self) -> list[Tensor]:
+        """The factors of each tensor, shape ``(positions, rank)``."""
+        found = {
+            number: own
+            for numbers, stack in zip(self.numbers, self.stacks, strict=True)
+            for number, own in zip(numbers, stack.unbind(), strict=True)
+        }
+        return [found[number] for number in range(len(found))]
+
+    def grams(self) -> Tensor:
+        """Gram matrix of each tensor's factors, shape ``(tensors, rank, rank)``."""
+        return torch.stack(self.map(lambda stack: stack.mT @ stack).each())
+
+
 def _each(layer: nn.Linear, inputs: Tensor) -> Tensor:
     """Apply a layer to ``(tensors, positions, features)`` tensor by tensor.
 
@@ -110,23 +161,26 @@ def whiten(factors: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(lower, factors.mT, upper=False).mT
 
 
-def product_norm(left: Tensor, right: Tensor) -> Tensor:
-    """Root mean square of the entries of ``left @ right.mT`` without forming the product.
+def product_norm(left: Tensor, right: Tensor, entries: Sequence[int]) -> Tensor:
+    """Root mean square of the entries of products ``rows @ columns.mT``, without forming them.
 
     Args:
-        left: Shape ``(tensors, rows, rank)``.
-        right: Shape ``(tensors, columns, rank)``.
+        left: Gram matrices ``rows.mT @ rows``, shape ``(tensors, rank, rank)``.
+        right: Gram matrices ``columns.mT @ columns``, of the same shape.
+        entries: Of each product.
 
     Returns:
         Shape ``(tensors,)``.
 
     Raises:
-        ShapeError: If the factors disagree on ``tensors`` or ``rank``.
+        ShapeError: If they are of different shapes.
     """
-    if left.shape[0] != right.shape[0] or left.shape[-1] != right.shape[-1]:
-        raise ShapeError(f"factors of shapes {tuple(left.shape)} and {tuple(right.shape)} have no product")
-    squares = ((left.mT @ left) * (right.mT @ right)).sum(dim=(-2, -1))
-    return (squares / (left.shape[1] * right.shape[1])).clamp_min(torch.finfo(squares.dtype).tiny).sqrt()
+    if left.shape != right.shape:
+        raise ShapeError(
+            f"Gram matrices of shapes {tuple(left.shape)} and {tuple(right.shape)} are of no product"
+        )
+    squares = (left * right).sum(dim=(-2, -1)) / left.new_tensor(entries)
+    return squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt()
 
 
 def init_head_(generator: FactorGenerator, rule: str) -> None:

@@ -302,12 +302,12 @@ def _mixing_spread(spec: ParamSpec, place: Place, fan: str, damping: float) -> f
     return damping * DEFAULT_GAIN / math.sqrt(fan_in)
 
 
-def centre_tensor(spec: ParamSpec, scale: Scale, device: torch.device) -> Tensor:
-    """The centre as a tensor that broadcasts to the parameter's shape.
+def centre_of(spec: ParamSpec, scale: Scale, device: torch.device) -> Tensor | float:
+    """The centre as a number, or as a tensor that broadcasts to the parameter's shape.
 
     State-space decays (a matrix of logarithms, channels x states) start at ``log(1), log(2), …`` along the states,
     as S4D-real does (https://arxiv.org/abs/2206.11893); everything else is constant.
     """
     if spec.role == "log_scale" and len(spec.shape) == 2 and min(spec.shape) > 1:
         return torch.arange(1, spec.shape[-1] + 1, device=device, dtype=torch.float32).log()
-    return torch.tensor(scale.centre, device=device)
+    return scale.centre

@@ -124,6 +124,13 @@ def regression_loss(predicted: Parameters, start: Parameters, reached: Parameter
 
 
 def linear_loss(predicted: Parameters, start: Parameters, gradients: Parameters, value: Tensor) -> Tensor:
-    """A loss known at the start by its value and gradients: their first-order continuation."""
-    slopes = [((values - start[name]) * gradients[name]).sum() for name, values in predicted.items()]
-    return value.detach() + torch.stack(slopes).sum()
+    """A loss known at the start by its value and gradients: their first-order continuation.
+
+    Tensors without a gradient are where they were.
+    """
+    slopes = [
+        ((values - start[name]) * gradients[name]).sum()
+        for name, values in predicted.items()
+        if values.requires_grad
+    ]
+    return value.detach() + torch.stack(slopes).sum() if slopes else value.detach()

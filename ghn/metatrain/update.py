@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
+from ghn.decoder import Order
 from ghn.hypernetwork import GHN
 from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.objective import Lesson, learn
@@ -95,7 +96,7 @@ def update(
         learner.optimizer.zero_grad(set_to_none=True)
         for target, lesson in lessons:
             predicted, trust = predict_with_trust(learner.net, [target])[0]
-            _loss(learner, config, target, lesson, predicted, trust)[0].backward()
+            _backward(_loss(learner, config, target, lesson, predicted, trust)[0])
         norms.append(_step(learner, config, accelerator, _finite(tally)))
     with torch.no_grad():
         decay = min(config.ema, (step + 1) / (step + 10))
@@ -122,15 +123,24 @@ def outer_schedule(step: int, config: MetaTrainConfig) -> float:
 def predict_with_trust(net: GHN, targets: Sequence[Target]) -> list[tuple[dict[str, Tensor], Tensor]]:
     """Predicted parameters of each target, and the trust of every tensor that has a learned part, shape ``(tensors,)``.
 
-    The graphs go through the encoder together.
+    The graphs go through encoder and decoder together. Tensors whose gradient is zero for certain carry none.
     """
     data = Batch.from_data_list([target.data for target in targets]).to(net.device)
     embeddings = net.encoder(data)[data.param_index]
     counts = [len(target.data.param_index) for target in targets]
+    orders = [
+        Order(target.graph, part, target.seed, target.remembered)
+        for target, part in zip(targets, embeddings.split(counts), strict=True)
+    ]
+    trusts = net.decoder.statistics(embeddings).trust.split(counts)
     found = []
-    for target, part in zip(targets, embeddings.split(counts), strict=True):
-        predicted = net.decoder(part, target.graph, target.seed, remembered=target.remembered)
-        found.append((predicted, net.decoder.statistics(part).trust[target.remembered.learned]))
+    for target, predicted, trust in zip(targets, net.decoder(orders), trusts, strict=True):
+        learned = target.remembered.learned
+        if net.config.decoder.max_gain == 1:
+            predicted = {
+                name: values if name in learned else values.detach() for name, values in predicted.items()
+            }
+        found.append((predicted, trust[list(learned.values())]))
     return found
 
 
@@ -177,7 +187,7 @@ def _learn_from(
         kept.append((target, lesson))
     if total is not None:
         with tally.timed("backward", accelerator.device):
-            total.backward()
+            _backward(total)
     return kept
 
 
@@ -219,6 +229,11 @@ def _loss(
         squares = torch.stack([values.square().mean() for values in predicted.values()])
         penalty = penalty + config.parameter_penalty * squares.mean()
     return weight * loss + penalty, loss.item()
+
+
+def _backward(loss: Tensor) -> None:
+    if loss.requires_grad:  # it doesn't where nothing is learned: on images, if the scope is tokens
+        loss.backward()
 
 
 def _step(learner: Learner, config: MetaTrainConfig, accelerator: Accelerator, finite: int) -> float:

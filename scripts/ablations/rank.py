@@ -36,14 +36,18 @@ class TileDecoder(Decoder):
             nn.Linear(embedding, config.hidden), nn.GELU(), nn.Linear(config.hidden, side * side)
         )
 
-    def _factors(self, sides: tuple[Tensor, Tensor], group: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    def _factors(self, sides: tuple[Tensor, Tensor], parts: Sequence[Any]) -> list[tuple[Tensor, Tensor]]:
         """Repeating a tile is a product with selections of its rows and columns: entry (i, j) is (i % n, j % n)."""
-        side, layout = self.config.rank, group[0].layout
-        tiles = self.tile(sides[0][[recipe.number for recipe in group]]).unflatten(-1, (side, side))
-        used = tiles[:, : layout.rows, : layout.columns]
-        tiles = tiles / used.square().mean(dim=(1, 2), keepdim=True).clamp_min(1e-12).sqrt()
-        pick = torch.eye(side, device=tiles.device)[torch.arange(layout.columns) % side]
-        return tiles[:, torch.arange(layout.rows) % side], pick.expand(len(group), -1, -1)
+        side = self.config.rank
+        tiles = self.tile(sides[0][[part.row for part in parts]]).unflatten(-1, (side, side))
+        pick = torch.eye(side, device=tiles.device)
+        found = []
+        for tile, part in zip(tiles, parts, strict=True):
+            layout = part.recipe.layout
+            size = tile[: layout.rows, : layout.columns].square().mean().clamp_min(1e-12).sqrt()
+            rows, columns = torch.arange(layout.rows) % side, torch.arange(layout.columns) % side
+            found.append((tile[rows] / size, pick[columns]))
+        return found
 
 
 def main(

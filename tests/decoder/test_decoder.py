@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from ghn.decoder import DecoderConfig
-from ghn.decoder.decoder import Remembered
+from ghn.decoder.decoder import Order, Remembered
 from ghn.decoder.scale import places, scale_of
 from ghn.errors import ConfigError
 from ghn.graph.trace import trace
@@ -32,11 +32,11 @@ def factors(decoder, embeddings, graph):
     """Row and column factors by number of the parameter."""
     remembered = Remembered()
     with torch.no_grad():
-        list(decoder.stream(embeddings, graph, remembered=remembered))
+        list(decoder.stream(Order(graph, embeddings, remembered=remembered)))
     return {
         number: pair
-        for numbers, sides in remembered.factors.items()
-        for number, pair in zip(numbers, zip(*sides, strict=True), strict=True)
+        for numbers, pairs in remembered.factors.items()
+        for number, pair in zip(numbers, pairs, strict=True)
     }
 
 
@@ -278,3 +278,34 @@ def test_without_a_base_everything_is_learned(tiny_ghn):
 def test_outputs_that_make_no_sense_are_refused(setting):
     with pytest.raises(ConfigError, match=r"output|base"):
         DecoderConfig(**setting)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"scope": "all"}, {"scope": "all", "output": "hyperfan"}, {"scope": "tokens"}]
+)
+def test_graphs_are_decoded_together_as_alone(settings):
+    """Another width, an equal geometry, and the same graph under another seed are in the company."""
+    net = GHN(GHNConfig(decoder=DecoderConfig(hidden=16, rank=4, **settings)))
+    graphs = [trace(*TARGETS[target]()) for target in ("gpt2", "vit", "lstm", "gpt2")]
+    orders = [Order(graph, net.encode(graph), seed) for seed, graph in enumerate(graphs)]
+    together = net.decoder(orders)
+    for order, predicted in zip(orders, together, strict=True):
+        alone = net(order.graph, order.seed)
+        assert list(alone) == list(predicted)
+        for name, values in alone.items():
+            assert torch.equal(values, predicted[name]), name
+            assert predicted[name].is_contiguous()
+    assert not torch.equal(together[0]["transformer.wte.weight"], together[3]["transformer.wte.weight"])
+
+    def gradients(*found):
+        loss = sum(
+            (values * torch.randn(values.shape, generator=torch.Generator().manual_seed(0))).sum()
+            for predicted in found
+            for values in predicted.values()
+        )
+        made = torch.autograd.grad(loss, list(net.parameters()), allow_unused=True, materialize_grads=True)
+        return torch.cat([gradient.flatten() for gradient in made])
+
+    summed = sum(gradients(net(order.graph, order.seed)) for order in orders)
+    assert summed.abs().max() > 0
+    torch.testing.assert_close(gradients(*together), summed, rtol=1e-3, atol=1e-5 * summed.abs().max().item())

@@ -42,9 +42,10 @@ def test_whitened_products_have_a_flat_spectrum(generator):
 def test_product_norm_is_the_root_mean_square(generator):
     left, right = torch.randn(2, 30, 4, generator=generator), torch.randn(2, 20, 4, generator=generator)
     expected = (left @ right.mT).square().mean(dim=(1, 2)).sqrt()
-    torch.testing.assert_close(product_norm(left, right), expected)
+    grams = [left.mT @ left, right.mT @ right]
+    torch.testing.assert_close(product_norm(*grams, [30 * 20, 30 * 20]), expected)
     with pytest.raises(ShapeError, match="no product"):
-        product_norm(left, right[:, :, :3])
+        product_norm(grams[0], grams[1][:, :3, :3], [600, 600])
 
 
 @pytest.mark.parametrize("rule", HEAD_RULES)

@@ -12,7 +12,7 @@ import torch
 import typer
 from torch import nn
 
-from ghn.decoder import DecoderConfig
+from ghn.decoder import DecoderConfig, Order
 from ghn.graph.trace import trace
 from ghn.hypernetwork import GHN
 
@@ -33,7 +33,7 @@ def script(monkeypatch: pytest.MonkeyPatch):
 def test_tiles_are_repeated_over_a_tensor_and_learn(script) -> None:
     decoder = script("rank").TileDecoder(12, DecoderConfig(rank=4, base="none"))
     graph = trace(nn.Sequential(nn.Linear(10, 7), nn.ReLU(), nn.Linear(7, 3)), torch.randn(2, 10))
-    decoded = decoder(torch.randn(4, 12), graph)
+    (decoded,) = decoder([Order(graph, torch.randn(4, 12))])
     weight = decoded["0.weight"]
     assert torch.allclose(weight[4:7], weight[:3])
     assert torch.allclose(weight[:, 4:8], weight[:, :4])

@@ -137,7 +137,7 @@ def _config(source: str, kwargs: Mapping[str, Any], head: str = "") -> PreTraine
             stored = {**REPAIRS.get(source, {}), **REPAIRS.get(f"{source}:{head}", {})}
         default = cls(**stored)
         _check_overrides(overrides, default, source)
-        config = cls(**_merge(stored, overrides)) if overrides else default
+        config = cls(**_merge(stored, _fit_tokens(overrides, default))) if overrides else default
         return fit_parts(config) if source in CONFIG_MAPPING else config
     except (TypeError, ValueError, KeyError, AttributeError, StrictDataclassError) as error:
         raise ModelError(f"{source!r} can't be configured with {overrides}: {one_line(error)}") from error
@@ -166,6 +166,16 @@ def _check_overrides(overrides: Mapping[str, Any], default: PreTrainedConfig, so
     for name in overrides:
         if name not in known and not hasattr(default, name):
             raise ModelError(f"The configuration of {source!r} has no {name!r}.{did_you_mean(name, known)}")
+
+
+def _fit_tokens(overrides: dict[str, Any], default: PreTrainedConfig) -> dict[str, Any]:
+    """Overrides under which the default's special tokens are none where a smaller vocabulary doesn't hold them."""
+    size = overrides.get("vocab_size")
+    if not isinstance(size, int):
+        return overrides
+    ids = {name: getattr(default, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    outside = {name: None for name, token in ids.items() if isinstance(token, int) and token >= size}
+    return {**outside, **overrides}
 
 
 def _merge(stored: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -129,3 +129,10 @@ def test_list_models():
     assert "hf:gpt2" in list_models("hf", "gpt2")
     with pytest.raises(ModelError, match="Did you mean 'timm'"):
         list_models("tim")
+
+
+def test_special_tokens_outside_a_smaller_vocabulary_are_none():
+    config = load_model("hf:gpt2", **TINY_GPT2).config
+    assert config.eos_token_id is None and config.bos_token_id is None
+    assert load_model("hf:gpt2", **TINY_GPT2, eos_token_id=7).config.eos_token_id == 7
+    assert load_model("hf:gpt2", **{**TINY_GPT2, "vocab_size": 50257}).config.eos_token_id == 50256

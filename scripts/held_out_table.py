@@ -25,12 +25,14 @@ GROUPS = {
     "Larger than those that were used": {
         "resnet-8x512": "ResNet-18",
         "resnet-16x512": "ResNet-34",
+        "resnet-16x2048": "ResNet-50",
         "convnext-12x320": "ConvNeXt-atto",
         "convnext-12x384": "ConvNeXt-femto",
         "densenet-34x768": "DenseNet, 34 layers",
         "inverted-17x320": "MobileNetV2",
         "inverted-16x320": "EfficientNet-B0",
         "vit-12x384": "ViT, 12 × 384",
+        "gpt2-12x384": "GPT-2, 12 × 384 (bits per byte)",
         "llama-10x384": "Llama, 10 × 384 (bits per byte)",
     },
     "Used while the base was designed, or smaller ones of the family were": {

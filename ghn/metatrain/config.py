@@ -67,7 +67,7 @@ class MetaTrainConfig:
     """Predicted numbers that a process holds at once: more targets are learned from one group after another. With
     ``repeats``, the weights that all its targets of an update had and reached are kept besides."""
     lr: float = 4e-3
-    """Peak learning rate of the hypernetwork (AdamW, cosine)."""
+    """Peak learning rate of the hypernetwork (AdamW, cosine); trust is learned at ``loop.TRUST_PACE`` of it."""
     warmup_steps: int = 20
     """Updates over which the learning rate rises."""
     clip_norm: float = 1.0

@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -22,6 +23,10 @@ from ghn.training import new_accelerator
 
 LOG = "log.jsonl"
 SETTINGS = "metatrain.json"
+
+TRUST_PACE = 0.3
+"""Of the learning rate, for the head that says how much to trust what is learned: it follows the directions, which are
+random at first, instead of giving them up before they are learned (scripts/LOG.md)."""
 
 _REMEDY = "free some space or choose another output folder"
 
@@ -108,7 +113,13 @@ def _learner(config: MetaTrainConfig, device: torch.device) -> Learner:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         net = GHN(config.ghn).to(device)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=1e-4)
+    groups = [
+        {"params": [parameter for _, parameter in group], "pace": TRUST_PACE if statistics else 1.0}
+        for statistics, group in groupby(
+            net.named_parameters(), lambda named: named[0].startswith("decoder.statistics.")
+        )
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), weight_decay=1e-4)
     return Learner(net, copy.deepcopy(net).eval(), optimizer)
 
 

@@ -77,7 +77,7 @@ def update(
     """
     started = now(accelerator.device)
     for parameters in learner.optimizer.param_groups:
-        parameters["lr"] = config.lr * outer_schedule(step, config)
+        parameters["lr"] = config.lr * parameters["pace"] * outer_schedule(step, config)
     numbers = range(config.targets_per_step)[accelerator.process_index :: accelerator.num_processes]
     tally = Tally({name: [0.0] * (2 + len(FIGURES)) for name in sorted(tasks)})
     lessons: list[tuple[Target, Lesson]] = []

@@ -275,3 +275,20 @@ def test_tensorboard_shows_the_rows_of_the_log(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "ghn")).Reload()
     assert [event.step for event in events.Scalars("loss")] == [0, 1, 2]
     assert [event.value for event in events.Scalars("loss")] == pytest.approx(losses(tmp_path), rel=1e-6)
+
+
+def test_trust_is_learned_more_slowly_than_directions(tmp_path: Path) -> None:
+    """In its first step AdamW moves every number by its learning rate."""
+    learner = loop._learner(TINY, torch.device("cpu"))
+    order = [id(parameter) for group in learner.optimizer.param_groups for parameter in group["params"]]
+    assert order == [
+        id(parameter) for parameter in learner.net.parameters()
+    ]  # as the state file numbers them
+    before = dict(learner.net.named_parameters())
+    metatrain(replace(TINY, steps=1, clip_norm=1e6), tmp_path / "run")
+    with safe_open(tmp_path / "run" / STATE, "pt") as state:
+        after = {name: state.get_tensor(f"net/{name}") for name in before}
+    moved = {name: (after[name] - values).abs().max().item() for name, values in before.items()}
+    slow = {name for name in moved if name.startswith("decoder.statistics.")}
+    assert max(moved[name] for name in slow) == pytest.approx(loop.TRUST_PACE * TINY.lr, rel=0.1)
+    assert max(moved[name] for name in moved.keys() - slow) == pytest.approx(TINY.lr, rel=0.1)

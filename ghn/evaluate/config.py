@@ -123,9 +123,9 @@ PRESETS = {
         precision="bf16",
     ),
 }
-"""'cpu' takes about seven hours on two cores in two processes, or four and a half without 'orthogonal' and 'mimetic'
-(from the times of the runs in benchmarks/results/held-out-cpu, on a machine with other work; arms of equal weights are
-trained once); 'gpu' has whole images and longer budgets."""
+"""'cpu' takes about six hours on two free cores in two processes, or four without 'orthogonal' and 'mimetic' (from the
+times of the runs in benchmarks/results/held-out-cpu, and of six of them that were timed again on free cores; arms of equal
+weights are trained once); 'gpu' has whole images and longer budgets."""
 
 
 @dataclass(frozen=True)

@@ -124,8 +124,8 @@ PRESETS = {
     ),
 }
 """'cpu' takes about six hours on two free cores in two processes, or four without 'orthogonal' and 'mimetic' (from the
-times of the runs in benchmarks/results/held-out-cpu, and of six of them that were timed again on free cores; arms of equal
-weights are trained once); 'gpu' has whole images and longer budgets."""
+times of the runs in benchmarks/results/held-out-cpu, and of six of them that were timed again on free cores; arms of
+equal weights are trained once); 'gpu' has whole images and longer budgets."""
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ class Decoder(nn.Module):
             factors = self._chunk_factors(orders, chunk, sides, memory)
             for group in _groups(chunk):
                 if not group[0].recipe.scale.random:
-                    yield from _small(group, factors)
+                    yield from zip((part.order for part in group), _small(group, factors), strict=True)
                     continue
                 for part in group:
                     pieces = _pieces(part, factors.get(part.row), orders[part.order], memory, wanted)
@@ -391,9 +391,7 @@ def _factors_bytes(factors: Factors) -> int:
     return sum(left.nbytes + right.nbytes for left, right in factors)
 
 
-def _small(
-    group: Sequence[_Part], factors: Mapping[int, tuple[Tensor, Tensor]]
-) -> Iterator[tuple[int, Piece]]:
+def _small(group: Sequence[_Part], factors: Mapping[int, tuple[Tensor, Tensor]]) -> Iterator[Piece]:
     """Whole parameters of one geometry without a base (biases, norms), which one product makes all of."""
     products: Sequence[Tensor] = ()
     if group[0].row in factors:
@@ -408,7 +406,7 @@ def _small(
         if products:
             values = values + recipe.layout.restore(products[position])
         values = values.reshape(grid.height, grid.columns)
-        yield part.order, Piece(recipe.spec, 0, grid.height, grid.columns, partial(_give, values))
+        yield Piece(recipe.spec, 0, grid.height, grid.columns, partial(_give, values))
 
 
 def _whole(pieces: list[Tensor]) -> Tensor:

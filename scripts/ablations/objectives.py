@@ -49,14 +49,12 @@ def _trusting(most: float, **decoder: Any) -> GHNConfig:
     return GHNConfig(decoder=DecoderConfig(max_trust=most, **decoder))
 
 
-_DEFAULT = replace(
-    SMALL, inner_batch_size=16, trust_penalty=1e-3, image_trust_penalty=1e-3, ghn=_trusting(0.7)
-)
-_REGRESSION = replace(_DEFAULT, objective="regression")
+_STEP0 = replace(SMALL, inner_batch_size=16, trust_penalty=1e-3, image_trust_penalty=1e-3, ghn=_trusting(0.7))
+_REGRESSION = replace(_STEP0, objective="regression")
 _TRAJECTORY = replace(_REGRESSION, objective="trajectory", inner_steps=(8, 32))
 
 VARIANTS = {
-    "step0": _DEFAULT,
+    "step0": _STEP0,
     "after_k, 8 to 32": replace(_TRAJECTORY, objective="after_k"),
     "trajectory, 8 to 32": _TRAJECTORY,
     "trajectory, penalized trust": replace(_TRAJECTORY, trust_penalty=0.3, image_trust_penalty=0.3),
@@ -71,7 +69,7 @@ VARIANTS = {
     "trajectory, all tensors, factors as they are": replace(
         _TRAJECTORY, ghn=_trusting(0.7, scope="all", output="hyperfan")
     ),
-    "step0, trust to 0.3": replace(_DEFAULT, ghn=_trusting(0.3)),
+    "step0, trust to 0.3": replace(_STEP0, ghn=_trusting(0.3)),
     "the library's default": replace(
         _TRAJECTORY,
         inner_steps=MetaTrainConfig().inner_steps,
@@ -193,15 +191,16 @@ def main(
         settings = {**same, "settings": _digest(start)}
         known = {**settings, "steps": steps, "start": start}
         judged = [row for row in kept if known.items() <= asdict(row).items()]
+        if not judged and (not only or start in only):
+            judged = _train_and_judge(start, sources, steps, settings)
+            kept += judged
+            write_rows(
+                "objectives",
+                kept,
+                output,
+                unprinted=("data", "passes", "steps", "settings", "commit", "curve"),
+            )
         rows += judged
-        if judged or (only and start not in only):
-            continue
-        judged = _train_and_judge(start, sources, steps, settings)
-        rows += judged
-        kept += judged
-        write_rows(
-            "objectives", kept, output, unprinted=("data", "passes", "steps", "settings", "commit", "curve")
-        )
     for task, architectures in HELD_OUT.items():
         lines = {}
         for start in dict.fromkeys(row.start for row in rows):
@@ -226,7 +225,7 @@ def _train_and_judge(start: str, sources: dict[str, str], steps: int, same: dict
             Console().print(trained)
             arm, updates, seconds = "ghn", config.steps, trained.seconds
         else:
-            arm, updates, seconds, net = start, 0, 0.0, GHN(_DEFAULT.ghn)
+            arm, updates, seconds, net = start, 0, 0.0, GHN(_STEP0.ghn)
         checkpoint = "" if arm == "random" else str(Path(folder) / "net")
         net.save_pretrained(Path(folder) / "net")
         known = {**same, "start": start, "updates": updates, "seconds": seconds}
@@ -234,7 +233,7 @@ def _train_and_judge(start: str, sources: dict[str, str], steps: int, same: dict
 
 
 def _digest(start: str) -> str:
-    settings = json.dumps(VARIANTS.get(start, _DEFAULT).to_dict(), sort_keys=True)
+    settings = json.dumps(VARIANTS.get(start, _STEP0).to_dict(), sort_keys=True)
     return hashlib.sha256(settings.encode()).hexdigest()[:8]
 
 

@@ -281,9 +281,8 @@ def test_trust_is_learned_more_slowly_than_directions(tmp_path: Path) -> None:
     """In its first step AdamW moves every number by its learning rate."""
     learner = loop._learner(TINY, torch.device("cpu"))
     order = [id(parameter) for group in learner.optimizer.param_groups for parameter in group["params"]]
-    assert order == [
-        id(parameter) for parameter in learner.net.parameters()
-    ]  # as the state file numbers them
+    # As the state file numbers them.
+    assert order == [id(parameter) for parameter in learner.net.parameters()]
     before = dict(learner.net.named_parameters())
     metatrain(replace(TINY, steps=1, clip_norm=1e6), tmp_path / "run")
     with safe_open(tmp_path / "run" / STATE, "pt") as state:

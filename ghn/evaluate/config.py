@@ -53,6 +53,8 @@ class EvaluateConfig:
     """Images of each evaluation; a quarter as many texts, which hold many predictions each."""
     max_parameters: int = 12_000_000
     """Larger architectures of the list are left out."""
+    optimizer: str = "adamw"
+    """As ``CompareConfig.optimizer``; 'sgd' needs larger rates than the grid of the presets has."""
     precision: str = "fp32"
     """As ``CompareConfig.precision``."""
     device: str = "auto"
@@ -215,6 +217,7 @@ def comparison(config: EvaluateConfig, case: Case, arm: str, folder: str) -> Com
         batch_size=config.text_batch if text else config.image_batch,
         eval_every=max(1, steps // 10),
         eval_samples=max(1, config.eval_samples // 4) if text else config.eval_samples,
+        optimizer=config.optimizer,
         precision=config.precision,
         device=config.device,
         output_dir=folder,

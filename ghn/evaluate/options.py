@@ -37,6 +37,7 @@ _SHARED = (
     "steps",
     "transfer_steps",
     "eval_samples",
+    "optimizer",
     "precision",
 )
 """Settings that all runs of a folder have in common."""

@@ -217,10 +217,12 @@ def test_script_explains_itself() -> None:
 
 
 def test_settings_reach_every_field_and_options_win(options: dict) -> None:
-    settings = '{"image_size": 32, "steps": 90, "transfer_steps": 10}'
+    settings = '{"image_size": 32, "steps": 90, "transfer_steps": 10, "optimizer": "sgd"}'
     evaluate_command(**options, inits=["random"], settings=settings)
     config = json.loads((options["output"] / "results.json").read_text())["config"]
     assert (config["image_size"], config["steps"], config["transfer_steps"]) == (32, 10, 10)
+    plans = [json.loads(path.read_text())["config"] for path in options["output"].rglob("random/config.json")]
+    assert {plan["optimizer"] for plan in plans} == {"sgd"}
     for wrong, message in (
         ('{"image_sise": 32}', "Did you mean 'image_size'"),
         ('{"lr": [true]}', "expected tuple"),

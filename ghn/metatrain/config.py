@@ -30,7 +30,7 @@ _COUNTS = (
 )
 """Fields that are 1 at least."""
 
-_AMOUNTS = ("warmup_steps", "trust_penalty", "image_trust_penalty", "parameter_penalty")
+_AMOUNTS = ("trust_pace", "warmup_steps", "trust_penalty", "image_trust_penalty", "parameter_penalty")
 """Fields that are 0 at least."""
 
 
@@ -67,7 +67,10 @@ class MetaTrainConfig:
     """Predicted numbers that a process holds at once: more targets are learned from one group after another. With
     ``repeats``, the weights that all its targets of an update had and reached are kept besides."""
     lr: float = 4e-3
-    """Peak learning rate of the hypernetwork (AdamW, cosine); trust is learned at ``loop.TRUST_PACE`` of it."""
+    """Peak learning rate of the hypernetwork (AdamW, cosine)."""
+    trust_pace: float = 0.3
+    """Share of it at which trust is learned: before there are directions worth following, every gradient asks for less
+    trust, and at the full rate it can reach zero, where nothing is learned any more."""
     warmup_steps: int = 20
     """Updates over which the learning rate rises."""
     clip_norm: float = 1.0

@@ -24,10 +24,6 @@ from ghn.training import new_accelerator
 LOG = "log.jsonl"
 SETTINGS = "metatrain.json"
 
-TRUST_PACE = 0.3
-"""Of the learning rate, for the head that says how much to trust what is learned: it follows the directions, which are
-random at first, instead of giving them up before they are learned (scripts/LOG.md)."""
-
 _REMEDY = "free some space or choose another output folder"
 
 Progress = Callable[[int, dict[str, float]], None]
@@ -114,8 +110,8 @@ def _learner(config: MetaTrainConfig, device: torch.device) -> Learner:
         torch.manual_seed(config.seed)
         net = GHN(config.ghn).to(device)
     groups = [
-        {"params": [parameter for _, parameter in group], "pace": TRUST_PACE if statistics else 1.0}
-        for statistics, group in groupby(
+        {"params": [parameter for _, parameter in group], "pace": config.trust_pace if trust else 1.0}
+        for trust, group in groupby(
             net.named_parameters(), lambda named: named[0].startswith("decoder.statistics.")
         )
     ]

@@ -24,6 +24,7 @@ from ghn.metatrain.config import MetaTrainConfig
         ({"stepps": 3}, "Did you mean 'steps'"),
         ({"clip_norm": -1.0}, "clip_norm is -1.0; expected more than 0"),
         ({"warmup_steps": -5}, "warmup_steps is -5; expected 0 or more"),
+        ({"trust_pace": -0.3}, "trust_pace is -0.3; expected 0 or more"),
         ({"trust_penalty": float("nan")}, "trust_penalty is nan; expected 0 or more"),
         ({"steps": "300"}, "steps is '300'; expected int"),
         ({"steps": True}, "steps is True; expected int"),

@@ -289,5 +289,5 @@ def test_trust_is_learned_more_slowly_than_directions(tmp_path: Path) -> None:
         after = {name: state.get_tensor(f"net/{name}") for name in before}
     moved = {name: (after[name] - values).abs().max().item() for name, values in before.items()}
     slow = {name for name in moved if name.startswith("decoder.statistics.")}
-    assert max(moved[name] for name in slow) == pytest.approx(loop.TRUST_PACE * TINY.lr, rel=0.1)
+    assert max(moved[name] for name in slow) == pytest.approx(TINY.trust_pace * TINY.lr, rel=0.1)
     assert max(moved[name] for name in moved.keys() - slow) == pytest.approx(TINY.lr, rel=0.1)

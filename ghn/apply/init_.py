@@ -1,6 +1,5 @@
 """Trace a model, predict its parameters, and write them in place, piece by piece."""
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -154,7 +153,7 @@ def plan_prediction(net: GHN, model: nn.Module, inputs: Any = None) -> Plan:
     net.check_weights()
     graph = trace_once(model, inputs)
     _check_writable(type(model).__name__, dict(model.named_parameters()))
-    key = (id(graph), _digest(net))
+    key = (id(graph), net.fingerprint(), net.training, net.device)
     if key in _plans:  # which keeps the graph, so that no other gets its id
         _plans.move_to_end(key)
         return _plans[key]
@@ -167,14 +166,6 @@ def plan_prediction(net: GHN, model: nn.Module, inputs: Any = None) -> Plan:
     if len(_plans) > MAX_PLANS:
         _plans.popitem(last=False)
     return plan
-
-
-def _digest(net: GHN) -> bytes:
-    """Digest of a hypernetwork's settings and weights, whichever way they were changed."""
-    digest = hashlib.blake2b(f"{net.config} {net.training} {net.device}".encode(), digest_size=16)
-    for value in net.state_dict().values():
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.digest()
 
 
 @own_settings()

@@ -10,7 +10,7 @@ from torch import Tensor
 from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.ops import ACTIVATIONS, MIXING_ROLES, NORMS
-from ghn.graph.structure import has_attention, residual_adds
+from ghn.graph.structure import attentions, has_attention, residual_adds
 
 FANS = ("fan_in", "fan_out", "zoo")
 
@@ -71,6 +71,15 @@ LAST_BIAS_SPREAD = 1.0
 every position share: with it a learned token table can say how frequent each token is before any training, and language
 models start below the entropy of a guess instead of above it (scripts/LOG.md)."""
 
+CHARACTERS = 512
+"""Tokens up to which a vocabulary is one of characters or bytes, whose order says more than they do. Of words a model
+learns first what each alone says, and what attention and positions add is noise before they are trained: from there on,
+both start smaller in proportion to the vocabulary, down to these shares (scripts/LOG.md)."""
+
+WORD_POSITIONS = 0.1
+WORD_ATTENTION = 0.4
+"""Of each matrix, so that a branch starts at its square."""
+
 HEAD_GAIN = 1.0
 """Of classifiers of patches, whose inputs are normalized: logits of unit variance. Twice that ends as high, but is
 behind for the first fifth of the training; mixers end lower with torch's default (scripts/LOG.md)."""
@@ -96,14 +105,23 @@ class Network:
     """It has attention: a transformer."""
     norms: frozenset[str] = frozenset()
     """Kinds of normalization that it has anywhere."""
-    tokens: bool = False
-    """It looks tokens up, whose vectors start small."""
+    vocabulary: int = 0
+    """How many tokens its largest table holds, whose vectors start small; 0 if it looks none up."""
     tied: bool = False
     """It looks them up in a table that is also its output map."""
     positions: bool = False
     """It adds a table of positions."""
     patches: bool = False
     """It cuts images into patches, and has no other convolution over pixels or space."""
+
+    @property
+    def tokens(self) -> bool:
+        """Whether it looks tokens up."""
+        return self.vocabulary > 0
+
+    def of_words(self, least: float) -> float:
+        """Size of what words need less of at the start than characters, down to a least share."""
+        return max(least, min(1.0, CHARACTERS / max(self.vocabulary, 1)))
 
 
 @dataclass(frozen=True)
@@ -129,6 +147,8 @@ class Place:
     """The parameter's operation is a convolution that reads images, or the normalization right behind it."""
     pixels: bool = False
     """The columns are the colours and many pixels of an image, and norms alone read what is made of them."""
+    attention: bool = False
+    """It makes queries, keys or values, or reads what attention makes of them."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +193,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     behind = {reader for operation in image_readers for reader in consumers[operation]}
     stem_operations = image_readers | {reader for reader in behind if graph.nodes[reader].kind in NORMS}
     network = _network(graph, stems)
+    attention = {name for found in attentions(graph) for name in found.names}
     result = {}
     for spec, operations in attached:
         after = {reader for operation in operations for reader in consumers[operation]}
@@ -190,6 +211,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             and _kernel(spec) >= LEAST_PIXELS
             and bool(readers)
             and readers <= NORMS,
+            attention=spec.name in attention,
         )
     return result
 
@@ -201,7 +223,7 @@ def _network(graph: ComputationGraph, stems: set[str]) -> Network:
     return Network(
         attention=has_attention(graph),
         norms=frozenset(node.kind for node in graph.nodes) & NORMS,
-        tokens=bool(tables),
+        vocabulary=max((spec.shape[0] for spec in tables), default=0),
         tied=any(len(table.names) > 1 for table in tables),
         positions=any(spec.role == "position" for spec in graph.params),
         patches=bool(stems) and spatial <= stems and not tables,
@@ -265,7 +287,8 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
         channels = spec.shape[-1] if spec.shape else 1
         # Something that all tokens share does the work of biases, which such networks lack or start at zero.
         common = spec.role == "embedding" and place.network.attention and not place.network.positions
-        return Scale(0.0, DEFAULT_GAIN / math.sqrt(channels), random=True, common=common)
+        share = place.network.of_words(WORD_POSITIONS) if spec.role == "position" else 1.0
+        return Scale(0.0, share * DEFAULT_GAIN / math.sqrt(channels), random=True, common=common)
     centre = CENTRES.get(spec.role, 0.0)
     opens = place.batch and not place.stem and place.readers and place.readers <= RECTIFIERS
     if spec.role == "norm_bias" and opens:
@@ -299,6 +322,8 @@ def _mixing_spread(spec: ParamSpec, place: Place, fan: str, damping: float) -> f
         return gain / math.sqrt(fan_in)
     if spec.role == "linear" and not place.network.attention and "output" not in place.readers:
         return math.sqrt(2 / (fan_in + fan_out))  # Glorot, undamped, as MLP-Mixers do
+    if place.attention:
+        damping *= place.network.of_words(WORD_ATTENTION)
     return damping * DEFAULT_GAIN / math.sqrt(fan_in)
 
 

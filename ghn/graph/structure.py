@@ -160,6 +160,12 @@ class Attention:
     projection: ParamSpec | None
     """Weight of the linear map that reads all heads' results, one head after the other."""
 
+    @property
+    def names(self) -> set[str]:
+        """Of the weights that make what it reads, and of the one that reads what it makes."""
+        maps = [channels.weight for channels in (self.query, self.key, self.value) if channels]
+        return {weight.name for weight in (*maps, self.projection) if weight}
+
 
 def has_attention(graph: ComputationGraph) -> bool:
     """Whether a graph has attention in any form: as a node, or as a softmax that a product of activations reads."""

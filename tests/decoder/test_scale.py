@@ -182,6 +182,32 @@ def test_tied_output_maps_see_smaller_activations_the_wider_they_are():
     assert centres == {(True, 64): 1.75, (True, 512): 1.75 / 2, (False, 512): 1.75}
 
 
+@pytest.mark.parametrize(
+    ("vocabulary", "positions", "attention"),
+    [(384, 1, 1), (1024, 0.5, 0.5), (4096, 0.125, 0.4), (10**5, 0.1, 0.4)],
+)
+def test_order_starts_smaller_beside_words_than_beside_characters(vocabulary, positions, attention):
+    model = load_model(
+        "hf:gpt2:AutoModelForCausalLM",
+        device="meta",
+        n_layer=1,
+        n_head=2,
+        n_embd=64,
+        n_positions=16,
+        vocab_size=vocabulary,
+    )
+    graph = trace(model)
+    found = places(graph)
+    spread = {entry.name: scale_of(entry, found[entry.name], "zoo").spread for entry in graph.params}
+    plain = math.sqrt(1 / 3 / 64)
+    assert spread["transformer.wte.weight"] == pytest.approx(plain)
+    assert spread["transformer.wpe.weight"] == pytest.approx(positions * plain)
+    assert spread["transformer.h.0.attn.c_attn.weight"] == pytest.approx(attention * plain)
+    assert spread["transformer.h.0.attn.c_proj.weight"] == pytest.approx(attention * plain / math.sqrt(2))
+    assert spread["transformer.h.0.mlp.c_fc.weight"] == pytest.approx(1 / math.sqrt(64))
+    assert spread["transformer.h.0.mlp.c_proj.weight"] == pytest.approx(math.sqrt(1 / 3 / 256) / math.sqrt(2))
+
+
 def test_cached_keys_and_values_make_no_last_operation():
     """A caller's own example may leave the cache on, which puts out what attention reads."""
     model = load_model("hf:gpt2", device="meta", n_embd=32, n_layer=2, n_head=2, vocab_size=50)

@@ -74,6 +74,29 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def same_rate() -> str:
+    """How often ``ghn`` ends higher at the same learning rate, without tuning of its own; first seed."""
+    finals: dict[tuple[str, str, float], tuple[int, float]] = {}
+    held_out = {model for models in GROUPS.values() for model in models}
+    with (RESULTS.parent / "curves.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["seed"] == "0" and row["model"] in held_out and row["dataset"] in ("cifar10", "english"):
+                key = (row["model"], row["arm"], float(row["lr"]))
+                finals[key] = max(finals.get(key, (0, 0.0)), (int(row["step"]), float(row["metric"])))
+    higher: dict[tuple[str, float], bool] = {}
+    best: dict[str, tuple[float, float]] = {}
+    for (model, arm, rate), (_, metric) in finals.items():
+        if arm == "random":
+            best[model] = max(best.get(model, (metric, rate)), (metric, rate))
+            if (model, "ghn", rate) in finals:
+                higher[model, rate] = finals[model, "ghn", rate][1] > metric
+    at_best = [higher[model, rate] for model, (_, rate) in best.items() if (model, rate) in higher]
+    return (
+        f"higher in {sum(higher.values())} of {len(higher)} pairs of model and rate, "
+        f"and on {sum(at_best)} of {len(at_best)} models at random's best"
+    )
+
+
 def _figure(row: dict[str, str], column: str) -> str:
     text = float(row["metric_100"]) < 0
     value = abs(float(row[column]))
@@ -87,3 +110,4 @@ if __name__ == "__main__":
             re.sub(rf"{re.escape(HEAD)}.*?(?=\n\n)", lambda _: new, page.read_text(), flags=re.DOTALL)
         )
     print(new)
+    print(f"At the same rate: {same_rate()}")

@@ -31,6 +31,7 @@ GROUPS = {
         "densenet-34x768": "DenseNet, 34 layers",
         "inverted-17x320": "MobileNetV2",
         "inverted-16x320": "EfficientNet-B0",
+        "mixer-8x512": "MLP-Mixer, 8 × 512",
         "vit-12x384": "ViT, 12 × 384",
         "gpt2-12x384": "GPT-2, 12 × 384 (bits per byte)",
         "llama-10x384": "Llama, 10 × 384 (bits per byte)",

@@ -77,21 +77,24 @@ def table() -> str:
 
 def same_rate() -> str:
     """How often ``ghn`` ends higher at the same learning rate, without tuning of its own; first seed."""
-    finals: dict[tuple[str, str, float], tuple[int, float]] = {}
-    held_out = {model for models in GROUPS.values() for model in models}
     with (RESULTS.parent / "curves.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            if row["seed"] == "0" and row["model"] in held_out and row["dataset"] in ("cifar10", "english"):
-                key = (row["model"], row["arm"], float(row["lr"]))
-                finals[key] = max(finals.get(key, (0, 0.0)), (int(row["step"]), float(row["metric"])))
-    higher: dict[tuple[str, float], bool] = {}
-    best: dict[str, tuple[float, float]] = {}
-    for (model, arm, rate), (_, metric) in finals.items():
+        finals = {
+            (row["model"], row["arm"], float(row["lr"])): float(row["metric"])  # the last step's is the last
+            for row in csv.DictReader(file)
+            if row["seed"] == "0" and row["dataset"] in ("cifar10", "english")
+        }
+    random: dict[str, dict[float, float]] = {}
+    for (model, arm, rate), metric in finals.items():
         if arm == "random":
-            best[model] = max(best.get(model, (metric, rate)), (metric, rate))
-            if (model, "ghn", rate) in finals:
-                higher[model, rate] = finals[model, "ghn", rate][1] > metric
-    at_best = [higher[model, rate] for model, (_, rate) in best.items() if (model, rate) in higher]
+            random.setdefault(model, {})[rate] = metric
+    higher = {
+        (model, rate): finals[model, "ghn", rate] > metric
+        for model, rates in random.items()
+        for rate, metric in rates.items()
+        if (model, "ghn", rate) in finals
+    }
+    best = [(model, max(rates, key=lambda rate: rates[rate])) for model, rates in random.items()]
+    at_best = [higher[run] for run in best if run in higher]
     return (
         f"higher in {sum(higher.values())} of {len(higher)} pairs of model and rate, "
         f"and on {sum(at_best)} of {len(at_best)} models at random's best"

@@ -121,7 +121,7 @@ class Network:
 
     def of_words(self, least: float) -> float:
         """Size of what words need less of at the start than characters, down to a least share."""
-        return max(least, min(1.0, CHARACTERS / max(self.vocabulary, 1)))
+        return max(least, CHARACTERS / max(self.vocabulary, CHARACTERS))
 
 
 @dataclass(frozen=True)

@@ -41,13 +41,11 @@ class Draw:
     """Shape ``(band * columns / width, width)``; the rows themselves if there is no ``right``."""
     right: Tensor | None = None
     """Shape ``(bands, width, width)``."""
-    common: Tensor | None = None
-    """Added to every row, shape ``(columns,)``."""
 
     @property
     def nbytes(self) -> int:
         """Memory that the numbers take."""
-        return sum(part.nbytes for part in (self.left, self.right, self.common) if part is not None)
+        return self.left.nbytes + (0 if self.right is None else self.right.nbytes)
 
     @property
     def bands(self) -> int:
@@ -66,14 +64,6 @@ class Draw:
         Returns:
             Shape ``(rows, columns)``, without rows past the end of the block.
         """
-        made = self._rows(first, last, scale, out)
-        if self.common is None:
-            return made
-        common = self.common * scale
-        return made + common if out is None else made.add_(common)
-
-    def _rows(self, first: int, last: int, scale: Tensor, out: Tensor | None) -> Tensor:
-        """What rows have of their own."""
         if self.right is None:
             return self.left * scale if out is None else torch.mul(self.left, scale, out=out)
         rows = min(last * self.band, self.block.height) - first * self.band
@@ -98,9 +88,7 @@ def _is_plain(kind: str, grid: Grid) -> bool:
     return kind != "orthogonal" or min(grid.rows, grid.columns) == 1
 
 
-def draw(
-    kind: str, seed: int, name: str, grid: Grid, block: Block, device: torch.device, common: bool = False
-) -> Draw:
+def draw(kind: str, seed: int, name: str, grid: Grid, block: Block, device: torch.device) -> Draw:
     """Draw one block of the base of a parameter, of unit root mean square, keyed by seed, name and block.
 
     Numbers are drawn on the CPU, so that they are the same for all devices.
@@ -113,14 +101,9 @@ def draw(
         grid: The parameter as matrices.
         block: One of its ``base_blocks``.
         device: Where the numbers go.
-        common: Whether all rows share a random vector beside what is their own, of unit root mean square too.
     """
     generator = keyed_generator(torch.device("cpu"), seed, name, block.start)
     matrices, rows, columns = block.matrices, block.rows, block.columns
-    shared = None
-    if common:
-        of_all = keyed_generator(torch.device("cpu"), seed, name)
-        shared = torch.randn(columns, generator=of_all).to(device)
     fewer, more = sorted((rows, columns))
     if kind == "none":
         numbers = torch.zeros(matrices, rows, columns)
@@ -135,9 +118,19 @@ def draw(
         left, right = tiled_factors(fewer, more, generator)
         if rows <= columns:
             band = left.shape[0] * right.shape[-1] // columns
-            return Draw(block, band, left.to(device), right.to(device), shared)
+            return Draw(block, band, left.to(device), right.to(device))
         numbers = (left @ right).view(-1, more)[:fewer].mT
-    return Draw(block, block.height, numbers.reshape(-1, columns).to(device), common=shared)
+    return Draw(block, block.height, numbers.reshape(-1, columns).to(device))
+
+
+def shared_vector(seed: int, name: str, columns: int) -> Tensor:
+    """The vector that all rows of a table share, of unit variance, shape ``(columns,)``, on the CPU."""
+    return torch.randn(columns, generator=keyed_generator(torch.device("cpu"), seed, name))
+
+
+def wave_frequencies(count: int, columns: int) -> Tensor:
+    """Of the ``waves`` of a table of so many positions, in radians per position, shape ``((columns + 1) // 2,)``."""
+    return math.pi * (2 * count) ** -torch.linspace(1, 0, (columns + 1) // 2)
 
 
 def waves(positions: Tensor, count: int, columns: int, generator: torch.Generator) -> Tensor:
@@ -158,7 +151,7 @@ def waves(positions: Tensor, count: int, columns: int, generator: torch.Generato
     References:
         Transformers, https://arxiv.org/abs/1706.03762
     """
-    pairs = (columns + 1) // 2
-    frequencies = math.pi * (2 * count) ** -torch.linspace(1, 0, pairs)
-    angles = positions[:, None] * frequencies + 2 * math.pi * torch.rand(pairs, generator=generator)
+    frequencies = wave_frequencies(count, columns)
+    phases = 2 * math.pi * torch.rand(len(frequencies), generator=generator)
+    angles = positions[:, None] * frequencies + phases
     return math.sqrt(2) * torch.cat([angles.sin(), angles.cos()], dim=1)[:, :columns]

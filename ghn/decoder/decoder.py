@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ghn.decoder.base import Draw, base_blocks, draw
 from ghn.decoder.chunks import Block, Grid
 from ghn.decoder.config import DecoderConfig
+from ghn.decoder.heads import Pattern, constants, patterns, sharing
 from ghn.decoder.layout import Layout
 from ghn.decoder.learned import Arrangement, Product
 from ghn.decoder.low_rank import FactorGenerator, Side, generation_bytes, init_head_, product_norm, whiten
@@ -69,6 +70,10 @@ class _Recipe:
     """Whether the base is to suit natural images."""
     learned: bool
     """Whether there is a learned part."""
+    pattern: Pattern | None = None
+    """What a random base is added to."""
+    constant: Tensor | None = None
+    """What a centre is added to."""
 
     @property
     def geometry(self) -> tuple[object, ...]:
@@ -256,24 +261,44 @@ class Decoder(nn.Module):
     def _recipes(self, graph: ComputationGraph) -> list[_Recipe]:
         surroundings = places(graph)
         predicted = {spec.name for spec in predicted_params(graph)}
+        scales = self._scales(graph, surroundings)
+        spreads = {name: scale.spread for name, scale in scales.items()}
+        added, constant = (
+            ({}, {}) if self.config.base == "none" else (patterns(graph, spreads), constants(graph))
+        )
         recipes = []
         for number, spec in enumerate(spec for spec in graph.params if spec.node is not None):
             if spec.name not in predicted:
                 continue
-            layout, place = Layout.of(spec), surroundings[spec.name]
-            scale = scale_of(spec, place, self.config.fan)
-            if scale.random and self.config.output in ("xavier", "kaiming"):
-                scale = replace(scale, spread=1.0)
+            layout, place, scale = Layout.of(spec), surroundings[spec.name], scales[spec.name]
             kind = self.config.base
             if kind != "none" and spec.role == "position" and place.network.tokens:
                 kind = "waves"  # order is what attention first learns from a text, see scripts/LOG.md
             if kind == "orthogonal" and spec.role not in MIXING_ROLES and spec.numel < LARGE_TABLE:
                 kind = "normal"
-            learned = kind == "none" or self._has_learned_part(place, scale)
-            pixels = place.pixels and kind != "none"
-            arrangement = Arrangement.of(spec, layout)
-            recipes.append(_Recipe(number, spec, layout, arrangement, scale, kind, pixels, learned))
+            recipes.append(
+                _Recipe(
+                    number=number,
+                    spec=spec,
+                    layout=layout,
+                    arrangement=Arrangement.of(spec, layout),
+                    scale=scale,
+                    kind=kind,
+                    pixels=place.pixels and kind != "none",
+                    learned=kind == "none" or self._has_learned_part(place, scale),
+                    pattern=sharing(spec) if scale.common else added.get(spec.name),
+                    constant=constant.get(spec.name),
+                )
+            )
         return recipes
+
+    def _scales(self, graph: ComputationGraph, surroundings: Mapping[str, Place]) -> dict[str, Scale]:
+        """Scale rules of all attached parameters, by name."""
+        specs = {spec.name: spec for spec in graph.params}
+        scales = {name: scale_of(specs[name], place, self.config.fan) for name, place in surroundings.items()}
+        if self.config.output not in ("xavier", "kaiming"):
+            return scales
+        return {name: replace(scale, spread=1.0) if scale.random else scale for name, scale in scales.items()}
 
     def _has_learned_part(self, place: Place, scale: Scale) -> bool:
         if self.config.scope == "tokens" and not place.network.tokens:
@@ -348,9 +373,12 @@ def _pieces(
 ) -> Iterator[Piece]:
     """The pieces of a parameter with a base."""
     recipe, remembered, device = part.recipe, order.remembered, part.base.device
-    grid, product = recipe.arrangement.grid, None
+    grid, products = recipe.arrangement.grid, []
+    if recipe.pattern is not None:
+        left, right = (side.to(device) for side in recipe.pattern.factors(order.seed))
+        products.append(Product(left * part.base, right, recipe.layout, recipe.arrangement))
     if factors is not None:
-        product = Product(factors[0] * part.product, factors[1], recipe.layout, recipe.arrangement)
+        products.append(Product(factors[0] * part.product, factors[1], recipe.layout, recipe.arrangement))
     begin, end = (0, grid.height) if wanted is None else wanted(recipe.spec, grid)
     for block in base_blocks(recipe.kind, grid):
         if block.start >= end or block.start + block.height <= begin:
@@ -362,25 +390,25 @@ def _pieces(
         last = min(drawn.bands, -(-(end - block.start) // drawn.band))
         step = max(1, memory // 16 // (4 * drawn.band * block.columns))
         for band in range(first, last, step):
-            yield _piece(recipe, drawn, (band, min(band + step, last)), part.base, product)
+            yield _piece(recipe, drawn, (band, min(band + step, last)), part.base, products)
 
 
 def _draw(recipe: _Recipe, seed: int, block: Block, device: torch.device) -> Draw:
     grid = recipe.arrangement.grid
-    drawn = draw(recipe.kind, seed, recipe.spec.name, grid, block, device, recipe.scale.common)
+    drawn = draw(recipe.kind, seed, recipe.spec.name, grid, block, device)
     if not recipe.pixels:
         return drawn
     rows = drawn.make(0, drawn.bands, torch.ones((), device=device))
     return Draw(block, block.height, whiten_pixels(rows, recipe.spec.shape[1:]))
 
 
-def _piece(recipe: _Recipe, drawn: Draw, bands: Range, base: Tensor, product: Product | None) -> Piece:
+def _piece(recipe: _Recipe, drawn: Draw, bands: Range, base: Tensor, products: Sequence[Product]) -> Piece:
     block, (first, last) = drawn.block, bands
     start, stop = first * drawn.band, min(last * drawn.band, block.height)
 
     def make(out: Tensor | None) -> Tensor:
         values = drawn.make(first, last, base, out)
-        if product is not None:
+        for product in products:
             values = product.add(values, block, drawn.band, first)
         return values if out is None or values.data_ptr() == out.data_ptr() else out.copy_(values)
 
@@ -405,6 +433,8 @@ def _small(group: Sequence[_Part], factors: Mapping[int, tuple[Tensor, Tensor]])
         values = centre.expand(recipe.spec.shape)
         if products:
             values = values + recipe.layout.restore(products[position])
+        if recipe.constant is not None:
+            values = values + part.gain * recipe.constant.to(part.gain.device)
         values = values.reshape(grid.height, grid.columns)
         yield Piece(recipe.spec, 0, grid.height, grid.columns, partial(_give, values))
 

@@ -155,7 +155,10 @@ def whiten(factors: Tensor) -> Tensor:
         factors = factors - factors.mean(dim=-2, keepdim=True)
     gram = factors.mT @ factors
     rank = gram.shape[-1]
-    level = gram.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(gram.dtype).tiny)
+    level = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
+    level = level.clamp_min(
+        torch.finfo(gram.dtype).tiny / RIDGE
+    )  # processors may take denormal ridges for zeros
     ridge = RIDGE * level[:, None, None] * torch.eye(rank, device=gram.device, dtype=gram.dtype)
     lower = torch.linalg.cholesky(gram + ridge)
     return torch.linalg.solve_triangular(lower, factors.mT, upper=False).mT

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ghn.decoder.heads import CHARACTERS, looking_back
 from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.ops import ACTIVATIONS, MIXING_ROLES, NORMS
@@ -71,14 +72,15 @@ LAST_BIAS_SPREAD = 1.0
 every position share: with it a learned token table can say how frequent each token is before any training, and language
 models start below the entropy of a guess instead of above it (scripts/LOG.md)."""
 
-CHARACTERS = 512
-"""Tokens up to which a vocabulary is one of characters or bytes, whose order says more than they do. Of words a model
-learns first what each alone says, and what attention and positions add is noise before they are trained: from there on,
-both start smaller in proportion to the vocabulary, down to these shares (scripts/LOG.md)."""
-
 WORD_POSITIONS = 0.1
+"""Least size of a position table, see ``CHARACTERS``: both start smaller in proportion to the vocabulary."""
+
 WORD_ATTENTION = 0.4
-"""Of each matrix, so that a branch starts at its square."""
+"""Least size of each matrix of attention, so that a branch starts at its square."""
+
+HEADS_OUTPUT = 0.3
+"""Of the matrix that reads heads that look back. What they bring is that of one token and not the mean of many, which
+random heads make small (scripts/LOG.md)."""
 
 HEAD_GAIN = 1.0
 """Of classifiers of patches, whose inputs are normalized: logits of unit variance. Twice that ends as high, but is
@@ -149,6 +151,8 @@ class Place:
     """The columns are the colours and many pixels of an image, and norms alone read what is made of them."""
     attention: bool = False
     """It makes queries, keys or values, or reads what attention makes of them."""
+    behind_heads: bool = False
+    """It reads what heads make that look back."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     stem_operations = image_readers | {reader for reader in behind if graph.nodes[reader].kind in NORMS}
     network = _network(graph, stems)
     attention = {name for found in attentions(graph) for name in found.names}
+    projections = {looking.attention.projection for looking in looking_back(graph)}
     result = {}
     for spec, operations in attached:
         after = {reader for operation in operations for reader in consumers[operation]}
@@ -212,6 +217,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             and bool(readers)
             and readers <= NORMS,
             attention=spec.name in attention,
+            behind_heads=spec in projections,
         )
     return result
 
@@ -324,6 +330,8 @@ def _mixing_spread(spec: ParamSpec, place: Place, fan: str, damping: float) -> f
         return math.sqrt(2 / (fan_in + fan_out))  # Glorot, undamped, as MLP-Mixers do
     if place.attention:
         damping *= place.network.of_words(WORD_ATTENTION)
+    if place.behind_heads:
+        damping *= HEADS_OUTPUT
     return damping * DEFAULT_GAIN / math.sqrt(fan_in)
 
 

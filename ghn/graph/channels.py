@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +41,24 @@ class Followed(NamedTuple):
     origin: int
     channels: Tensor
     """Channel numbers, of the result's shape."""
+    partners: Tensor | None = None
+    """Numbers of the channels that entries were rotated with (their own where they were not), of the same shape."""
+
+    @property
+    def numbers(self) -> list[Tensor]:
+        """Both kinds of numbers."""
+        return [self.channels, self.channels if self.partners is None else self.partners]
+
+
+class Rows(NamedTuple):
+    """Outputs of a linear map that an attention reads, by head."""
+
+    weight: int
+    """Parameter number."""
+    channels: Tensor
+    """Shape ``(heads, width)``."""
+    partners: Tensor
+    """Those that they are rotated with, or they themselves; shape ``(heads, width)``."""
 
 
 class ChannelFinder:
@@ -58,6 +76,10 @@ class ChannelFinder:
         ``h`` is output ``offset + h // group * head_stride + j * stride`` of that parameter's linear map.
         ``projection`` is ``(parameter,)`` if a linear map reads the heads' channels one after the other. What doesn't
         come in such a form is absent.
+
+        ``causal`` is 1 if a mask hides later tokens. ``rotary`` is ``(offset, stride, gap, pairs)`` if rotary
+        embeddings turn channel ``offset + i * stride`` of every head's query and key together with the one ``gap``
+        further, for each of so many pairs.
         """
         scores, output = self.nodes[attention.scores], self.nodes[attention.output]
         fused = attention.scores == attention.output
@@ -72,30 +94,53 @@ class ChannelFinder:
             return {}
         result: dict[str, float | tuple[int, ...]] = {}
         heads = width = 0
+        turns: dict[str, tuple[int, ...] | None] = {}
         for name, (node, position) in zip(("query", "key", "value"), operands, strict=True):
             found = self._rows(*_read(node, position), transposed=name == "key" and not fused)
             if found is not None and name == "query":
-                heads, width = found[1].shape
+                heads, width = found.channels.shape
             if heads == 0:
                 return {}
-            if found is not None and heads % len(found[1]) == 0:
+            if found is not None and heads % len(found.channels) == 0:
                 # A head of keys and values serves neighbouring heads of queries.
-                form = _affine(found[1].repeat_interleave(heads // len(found[1]), dim=0))
+                form = _affine(found.channels.repeat_interleave(heads // len(found.channels), dim=0))
                 if form is not None:
-                    result[name] = (found[0], *form)
+                    result[name] = (found.weight, *form)
+                    turns[name] = _turns(found)
+        rotary = turns.get("query")
+        if rotary and rotary == turns.get("key"):
+            result["rotary"] = rotary
+        if self._is_causal(attention):
+            result["causal"] = 1
         projection = self._projection(attention.output, heads)
         if projection is not None:
             result["projection"] = (projection,)
         return {"heads": heads, "width": width, **result}
 
-    def _rows(self, index: int, output: int, transposed: bool) -> tuple[int, Tensor] | None:
-        """Parameter number of the linear map a result comes from, and its outputs by head, ``(heads, width)``."""
+    def _is_causal(self, attention: Products) -> bool:
+        """Whether a mask that hides later tokens acts between the scores and their softmax."""
+        frontier = [attention.scores]
+        for _ in range(MAX_STEPS):
+            if any(self.nodes[index].causal for index in frontier):
+                return True
+            readers = {reader for index in frontier for reader, _ in self.finder.readers[index]}
+            frontier = [
+                reader
+                for reader in readers
+                if reader < attention.output and self.nodes[reader].kind != "softmax"
+            ]
+        return False
+
+    def _rows(self, index: int, output: int, transposed: bool) -> Rows | None:
+        """The linear map a result comes from, and its outputs by head."""
         followed = self._follow(index, output, MAX_STEPS)
         weight = None if followed is None else self._weight(followed.origin)
         if followed is None or weight is None:
             return None
-        rows = _heads(followed.channels.mT if transposed else followed.channels)
-        return None if rows is None else (weight, rows)
+        rows = [_heads(numbers.mT if transposed else numbers) for numbers in followed.numbers]
+        if rows[0] is None or rows[1] is None or rows[0].shape != rows[1].shape:
+            return None
+        return Rows(weight, rows[0], rows[1])
 
     def _follow(self, index: int, output: int, steps: int) -> Followed | None:
         key = (index, output)
@@ -115,10 +160,15 @@ class ChannelFinder:
             found = [self._follow(*read, steps - 1) for read in reads]
             return _replay(node, [entry for entry in found if entry is not None], output)
         if _stays(node):
-            for read in reads:
-                followed = self._follow(*read, steps - 1)
-                if followed is not None and tuple(followed.channels.shape) == node.shape:
-                    return followed
+            found = [self._follow(*read, steps - 1) for read in reads]
+            same = [
+                entry for entry in found if entry is not None and tuple(entry.channels.shape) == node.shape
+            ]
+            if len(same) == 2 and node.kind in ("add", "sub") and same[0].origin == same[1].origin:
+                return same[0]._replace(partners=same[1].channels)
+            if same and node.kind == "mul" and same[0].channels.is_complex():
+                return same[0]._replace(partners=torch.complex(same[0].channels.imag, same[0].channels.real))
+            return same[0] if same else None
         return None
 
     def _weight(self, index: int) -> int | None:
@@ -193,13 +243,24 @@ def _replay(node: RawNode, operands: list[Followed], output: int) -> Followed | 
     function, args, kwargs = node.call
     # Numbers repeat along all axes but one, so what is a view of the real tensor may be a copy of them.
     function = torch.ops.aten.reshape.default if node.operation in ("view", "_unsafe_view") else function
-    args, kwargs = tree_map_only(Operand, lambda operand: operands[operand.position].channels, (args, kwargs))
-    try:
-        result = function(*args, **kwargs)
-    except (RuntimeError, TypeError, IndexError, NotImplementedError):
-        return None  # a conversion or view that numbers can't take
-    results = [result] if isinstance(result, Tensor) else list(result)
-    return Followed(operands[0].origin, results[output]) if output < len(results) else None
+    kinds = 1 if all(operand.partners is None for operand in operands) else 2
+    replayed = []
+    for kind in range(kinds):
+        numbers = [operand.numbers[kind] for operand in operands]
+        placed_args, placed = _place(args, numbers), _place(kwargs, numbers)
+        try:
+            result = function(*placed_args, **placed)
+        except (RuntimeError, TypeError, IndexError, NotImplementedError):
+            return None  # a conversion or view that numbers can't take
+        results = [result] if isinstance(result, Tensor) else list(result)
+        if output >= len(results):
+            return None
+        replayed.append(results[output])
+    return Followed(operands[0].origin, *replayed)
+
+
+def _place(arguments: Any, numbers: list[Tensor]) -> Any:
+    return tree_map_only(Operand, lambda operand: numbers[operand.position], arguments)
 
 
 def _heads(channels: Tensor) -> Tensor | None:
@@ -214,6 +275,22 @@ def _heads(channels: Tensor) -> Tensor | None:
         if bool((rows.reshape(-1, heads, rows.shape[-1]) == rows[:heads]).all()):
             return rows[:heads]
     return None
+
+
+def _turns(rows: Rows) -> tuple[int, int, int, int] | None:
+    """``(offset, stride, gap, pairs)`` of the channels that are rotated in pairs, if every head's have that form."""
+    place = {channel: position for position, channel in enumerate(rows.channels[0].tolist())}
+    partners = [place.get(channel, -1) for channel in rows.partners[0].tolist()]
+    first = [position for position, partner in enumerate(partners) if partner > position]
+    if not first or not torch.equal(rows.channels[:, partners], rows.partners):
+        return None
+    offset, pairs = first[0], len(first)
+    stride, gap = first[1] - offset if pairs > 1 else 1, partners[offset] - offset
+    regular = all(
+        position == offset + number * stride and partners[position] == position + gap
+        for number, position in enumerate(first)
+    )
+    return (offset, stride, gap, pairs) if regular else None
 
 
 def _divisors(number: int) -> Iterator[int]:

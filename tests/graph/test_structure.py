@@ -163,3 +163,54 @@ def test_torch_multihead_attention(need_weights):
 
 def test_attention_between_channels_has_no_heads_of_channels():
     assert len(attentions(trace(load_model("timm:xcit_nano_12_p16_224")))) == 2  # its class attention alone
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize(
+    ("spec", "kwargs", "causal", "rotary"),
+    [
+        ("hf:gpt2", {"n_embd": 64, "n_head": 2, "n_layer": 1}, True, None),
+        ("hf:llama", {"num_attention_heads": 2, "num_key_value_heads": 1}, True, (range(16), 16)),
+        ("hf:gpt_neox", {"num_attention_heads": 2}, True, (range(4), 4)),
+        (
+            "hf:glm",
+            {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32},
+            True,
+            (range(0, 16, 2), 1),
+        ),
+        ("hf:modernbert", {"num_attention_heads": 2, "pad_token_id": 0}, False, (range(16), 16)),
+        ("hf:bert", {"num_attention_heads": 2}, False, None),
+    ],
+)
+def test_masks_and_rotary_embeddings(spec, kwargs, causal, rotary, implementation):
+    sizes = {} if spec == "hf:gpt2" else {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
+    model = load_model(
+        spec, device="meta", vocab_size=50, **sizes, **kwargs, attn_implementation=implementation
+    )
+    (attention,) = attentions(trace(model))
+    assert attention.causal is causal
+    if rotary is None:
+        assert attention.rotary is None
+    else:
+        first, gap = rotary
+        assert attention.rotary.first.tolist() == list(first)
+        assert attention.rotary.second.tolist() == [channel + gap for channel in first]
+
+
+def test_a_window_as_long_as_the_text_is_causal_and_a_mask_of_padding_is_not():
+    class Layer(nn.Module):
+        def __init__(self, mask):
+            super().__init__()
+            self.maps = nn.ModuleList([nn.Linear(16, 16) for _ in range(3)])
+            self.register_buffer("mask", mask)
+
+        def forward(self, x):
+            query, key, value = (each(x).unflatten(-1, (2, 8)).transpose(1, 2) for each in self.maps)
+            return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=self.mask)
+
+    lower = torch.ones(6, 6, dtype=torch.bool).tril()
+    padding = torch.ones(6, 6, dtype=torch.bool)
+    padding[:, 4:] = False
+    masks = [lower, torch.zeros(6, 6).masked_fill(~lower, -torch.inf), padding, lower & (lower.cumsum(0) < 3)]
+    found = [attentions(trace(Layer(mask), torch.ones(1, 6, 16)))[0].causal for mask in masks]
+    assert found == [True, True, False, False]

@@ -1,0 +1,210 @@
+"""Heads of causal attention that start by looking a few tokens back: what their queries and keys have beside noise.
+
+A language model first learns what follows a token, then what follows two. For the second it needs a head that finds the
+token before. That takes long to learn from random queries and keys, while what tells positions apart is known: waves of
+a table that is added to the tokens, or rotary embeddings that turn queries and keys.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ghn.decoder.base import shared_vector, wave_frequencies
+from ghn.graph.graph import ComputationGraph, ParamSpec
+from ghn.graph.structure import Attention, HeadChannels, Rotary, attentions
+
+REACH = 4
+"""Head ``h`` looks ``h % REACH`` tokens back."""
+
+PEAK = 12.0
+"""Score, before the softmax, of the token that a head looks at while the stream is tokens and positions alone."""
+
+SLOWEST_WAVE = 0.3
+"""Radians per position below which waves of a position table tell no neighbours apart."""
+
+SLOWEST_TURN = 0.03
+"""The same of rotary embeddings, which have fewer fast channels."""
+
+ROTARY_BASE = 1e4
+"""Of the frequencies of rotary embeddings. A graph doesn't say, and the fast ones hardly depend on it."""
+
+CHARACTERS = 512
+"""Tokens up to which a vocabulary is one of characters or bytes, whose order says more than they do. Of words a model
+learns first what each alone says, and what attention and positions add is noise before they are trained: from there on,
+both start smaller, and no head finds the waves of a table (scripts/LOG.md)."""
+
+
+@dataclass(frozen=True)
+class Looking:
+    """An attention whose heads can look back, and by what: one of three."""
+
+    attention: Attention
+    biases: tuple[ParamSpec, ParamSpec] | None = None
+    """Of queries and keys that rotary embeddings turn: they are the same for all tokens."""
+    table: ParamSpec | None = None
+    """Of tokens that share a vector, for rotary embeddings to turn what is made of it."""
+    waves: ParamSpec | None = None
+    """Table of positions, none of them turned."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A matrix of low rank that is added to a random one, in units of its spread."""
+
+    left: Tensor
+    """Shape ``(rows, rank)``."""
+    right: Tensor | None = None
+    """Shape ``(columns, rank)``; None is the vector that a table's rows share, which depends on the seed."""
+    table: str = ""
+    """Name of that table."""
+    columns: int = 0
+    """Entries of that vector."""
+
+    def factors(self, seed: int) -> tuple[Tensor, Tensor]:
+        """Left and right factor, on the CPU."""
+        right = shared_vector(seed, self.table, self.columns)[:, None] if self.right is None else self.right
+        return self.left, right
+
+
+def sharing(table: ParamSpec) -> Pattern:
+    """The vector that all rows of a table share."""
+    columns = table.shape[-1]
+    return Pattern(torch.ones(table.numel // columns, 1), table=table.name, columns=columns)
+
+
+def looking_back(graph: ComputationGraph) -> list[Looking]:
+    """Find the attention whose heads can look back: causal, over tokens, with something that tells positions apart."""
+    tables = [spec for spec in graph.params if spec.role == "embedding"]
+    positions = [spec for spec in graph.params if spec.role == "position"]
+    largest = max(tables, key=lambda spec: spec.shape[0], default=None)
+    found = []
+    for attention in attentions(graph):
+        weights = attention.query.weight, attention.key.weight
+        if largest is None or not attention.causal or any(weight.role != "linear" for weight in weights):
+            continue
+        biases = [_bias(graph, weight) for weight in weights]
+        columns = {_sizes(weight)[1] for weight in weights}
+        if attention.rotary and biases[0] and biases[1]:
+            found.append(Looking(attention, biases=(biases[0], biases[1])))
+        elif attention.rotary and not positions and columns == {largest.shape[-1]}:
+            found.append(Looking(attention, table=largest))
+        elif not attention.rotary and len({spec.shape[-2:] for spec in positions}) == 1:
+            waves = positions[0]
+            learned = all(spec.trainable for spec in positions) and columns == {waves.shape[-1]}
+            if learned and largest.shape[0] <= CHARACTERS and len(_fast_waves(waves, attention)):
+                found.append(Looking(attention, waves=waves))
+    return found
+
+
+def patterns(graph: ComputationGraph, spreads: Mapping[str, float]) -> dict[str, Pattern]:
+    """What the weights of queries and keys have beside random numbers where heads look back, by name.
+
+    Args:
+        graph: The target.
+        spreads: Of the random numbers, by name of the weight.
+    """
+    made: dict[str, Pattern] = {}
+    for looking in looking_back(graph):
+        if looking.biases:
+            continue
+        for channels, values in _queries_and_keys(looking):
+            weight = channels.weight
+            rows, columns = _sizes(weight)
+            if weight.name not in made:
+                left = torch.zeros(rows, values.shape[-1])
+                made[weight.name] = (
+                    Pattern(left, table=looking.table.name, columns=columns)
+                    if looking.table
+                    else Pattern(left, _selection(looking, columns))
+                )
+            # In a normalized stream, half of the variance is what tokens share, or their positions.
+            size = math.sqrt(2) / columns if looking.table else 1.0
+            made[weight.name].left[channels.rows(*values.shape[:2])] = values * (size / spreads[weight.name])
+    return made
+
+
+def constants(graph: ComputationGraph) -> dict[str, Tensor]:
+    """What the biases of queries and keys start at where heads look back by them, by name; shapes ``(rows,)``."""
+    made: dict[str, Tensor] = {}
+    for looking in looking_back(graph):
+        for bias, (channels, values) in zip(looking.biases or (), _queries_and_keys(looking), strict=False):
+            vector = made.setdefault(bias.name, torch.zeros(bias.shape))
+            vector[channels.rows(*values.shape[:2])] = values[..., 0]
+    return made
+
+
+def _queries_and_keys(looking: Looking) -> Iterator[tuple[HeadChannels, Tensor]]:
+    """Rows of queries and of keys, and what they are along each column of a factor, ``(heads, width, rank)``."""
+    attention = looking.attention
+    back = torch.arange(attention.heads) % REACH
+    if looking.waves:
+        frequencies = wave_frequencies(*looking.waves.shape[-2:])[_fast_waves(looking.waves, attention)]
+        query, key = _find_waves(attention, back, frequencies)
+    else:
+        assert attention.rotary is not None
+        query, key = _turned(attention, back, attention.rotary)
+    yield attention.query, query
+    yield attention.key, key
+
+
+def _find_waves(attention: Attention, back: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys are the waves of their position; queries are those of an earlier one, by a turn of each pair."""
+    waves = len(frequencies)
+    angles = back[:, None] * frequencies
+    size = math.sqrt(PEAK * math.sqrt(attention.width) / waves)
+    pair = torch.arange(waves)
+    # (heads, sine or cosine of the head, waves, sine or cosine of the table, waves)
+    query, key = torch.zeros(2, attention.heads, attention.width // 2, 2, 2, waves)
+    query[:, pair, 0, 0, pair] = query[:, pair, 1, 1, pair] = size * angles.cos()
+    query[:, pair, 0, 1, pair] = -size * angles.sin()
+    query[:, pair, 1, 0, pair] = size * angles.sin()
+    key[:, pair, 0, 0, pair] = key[:, pair, 1, 1, pair] = size
+    rest = (0, 0, 0, attention.width % 2)
+    query, key = (pad(side.reshape(attention.heads, -1, 2 * waves), rest) for side in (query, key))
+    return query, key
+
+
+def _turned(attention: Attention, back: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
+    """Keys are one vector; queries are that vector as rotary embeddings turn it between them and an earlier key."""
+    frequencies = ROTARY_BASE ** -(torch.arange(rotary.pairs) / rotary.pairs)
+    fast = frequencies >= SLOWEST_TURN
+    angles = back[:, None] * frequencies[fast]
+    size = math.sqrt(PEAK * math.sqrt(attention.width) / len(angles.T))
+    query, key = torch.zeros(2, attention.heads, attention.width, 1)
+    query[:, rotary.first[fast], 0] = size * angles.cos()
+    query[:, rotary.second[fast], 0] = -size * angles.sin()
+    key[:, rotary.first[fast], 0] = size
+    return query, key
+
+
+def _fast_waves(table: ParamSpec, attention: Attention) -> Tensor:
+    """Numbers of the waves that a head has channels for, spread over those that tell neighbours apart."""
+    fast = (wave_frequencies(*table.shape[-2:]) >= SLOWEST_WAVE).nonzero().flatten()
+    count = min(attention.width // 2, len(fast), table.shape[-1] // 2)
+    return fast[torch.linspace(0, len(fast) - 1, count).round().long()]
+
+
+def _selection(looking: Looking, columns: int) -> Tensor:
+    """Columns of a table that hold the sines, then the cosines, of the waves, one-hot, ``(columns, rank)``."""
+    assert looking.waves is not None
+    sines = _fast_waves(looking.waves, looking.attention)
+    chosen = torch.cat([sines, sines + (columns + 1) // 2])
+    selection = torch.zeros(columns, len(chosen))
+    selection[chosen, torch.arange(len(chosen))] = 1
+    return selection
+
+
+def _sizes(weight: ParamSpec) -> tuple[int, int]:
+    """Outputs and inputs of a linear map."""
+    return weight.shape[weight.axes.index("out")], weight.shape[weight.axes.index("in")]
+
+
+def _bias(graph: ComputationGraph, weight: ParamSpec) -> ParamSpec | None:
+    """What the linear map of a weight adds to its outputs."""
+    readers = {edge.target for edge in graph.edges if edge.source == weight.node}
+    beside = {edge.source for edge in graph.edges if edge.target in readers}
+    return next((spec for spec in graph.params if spec.role == "bias" and spec.node in beside), None)

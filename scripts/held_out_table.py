@@ -4,8 +4,10 @@ python scripts/held_out_table.py
 """
 
 import csv
+import math
 import re
 from pathlib import Path
+from statistics import fmean, stdev
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "held-out-cpu" / "models.csv"
@@ -52,26 +54,26 @@ GROUPS = {
 }
 """Models by what was known of them: see "What looked at what" in the card."""
 
-HEAD = "| model | random (the zoo's own) | ghn | at 10 % of the steps | reaches random's final at |"
+OTHERS = ("orthogonal", "mimetic")
+"""Arms beside random and ghn."""
+
+HEAD = "| model | random (the zoo's own) | orthogonal | mimetic | ghn | at 10 % of the steps | random's final at |"
 
 
 def table() -> str:
-    """The table as Markdown: accuracy in percent, or bits per byte; * where p < 0.05."""
-    with RESULTS.open(newline="") as file:
-        rows = {(row["model"], row["arm"]): row for row in csv.DictReader(file) if row["transfer"] == "False"}
-    lines = [HEAD, "|---" * HEAD.count(" | ") + "|---|"]
+    """The table as Markdown: accuracy in percent, or bits per byte; * where p < 0.05 against random."""
+    rows = _rows()
+    columns = HEAD.count(" | ") + 1
+    lines = [HEAD, "|---" * columns + "|"]
     for title, models in GROUPS.items():
-        lines.append(f"| *{title}* | | | | |")
+        lines.append(f"| *{title}* |" + " |" * (columns - 1))
         for model, name in models.items():
             random, ghn = rows[model, "random"], rows[model, "ghn"]
-            star = "*" if ghn["p_value"] and float(ghn["p_value"]) < 0.05 else ""
             steps = ghn["steps_to_random_final"]
             reached = f"{float(steps) / float(ghn['steps']):.0%}".replace("%", " %") if steps else "–"
-            finals = " | ".join(
-                f"{_figure(row, 'metric_100')} ± {_figure(row, 'sem_100')}" for row in (random, ghn)
-            )
+            finals = " | ".join(_final(rows, model, arm) for arm in ("random", *OTHERS, "ghn"))
             early = " → ".join(_figure(row, "metric_10") for row in (random, ghn))
-            lines.append(f"| {name} | {finals}{star} | {early} | {reached} |")
+            lines.append(f"| {name} | {finals} | {early} | {reached} |")
     return "\n".join(lines)
 
 
@@ -101,6 +103,53 @@ def same_rate() -> str:
     )
 
 
+def other_starts() -> str:
+    """How orthogonal and mimetic initialization end, against random and against ``ghn``."""
+    rows = _rows()
+    sentences = []
+    for arm in OTHERS:
+        models = [model for model, found in rows if found == arm and _differs(rows, model, arm)]
+        ends = {
+            model: [float(rows[model, each]["metric_100"]) for each in ("random", arm, "ghn")]
+            for model in models
+        }
+        significant = [model for model in models if _significant(rows[model, arm])]
+        above = sum(ends[model][1] > ends[model][0] for model in significant)
+        images = [100 * (end - random) for random, end, _ in ends.values() if end > 0]
+        sentences.append(
+            f"{arm} initialization, run on {len(models)} models, ends significantly above random on {above} and "
+            f"significantly below on {len(significant) - above} (on {len(images)} of images by "
+            f"{fmean(images):+.1f} ± {stdev(images) / math.sqrt(len(images)):.1f} points on average), "
+            f"and below `ghn` on {sum(end < ghn for _, end, ghn in ends.values())}"
+        )
+    return "; ".join(sentences)
+
+
+def _rows() -> dict[tuple[str, str], dict[str, str]]:
+    """Rows of the data that was trained on, by model and arm."""
+    with RESULTS.open(newline="") as file:
+        return {(row["model"], row["arm"]): row for row in csv.DictReader(file) if row["transfer"] == "False"}
+
+
+def _differs(rows: dict[tuple[str, str], dict[str, str]], model: str, arm: str) -> bool:
+    """Whether an arm starts from other weights than random; mimetic does so where there is attention."""
+    return any(
+        rows[model, arm][column] != rows[model, "random"][column] for column in ("metric_10", "metric_100")
+    )
+
+
+def _final(rows: dict[tuple[str, str], dict[str, str]], model: str, arm: str) -> str:
+    if (model, arm) not in rows or (arm == "mimetic" and not _differs(rows, model, arm)):
+        return "–"
+    row = rows[model, arm]
+    return f"{_figure(row, 'metric_100')} ± {_figure(row, 'sem_100')}{'*' if _significant(row) else ''}"
+
+
+def _significant(row: dict[str, str]) -> bool:
+    """Against random."""
+    return bool(row["p_value"]) and float(row["p_value"]) < 0.05
+
+
 def _figure(row: dict[str, str], column: str) -> str:
     text = float(row["metric_100"]) < 0
     value = abs(float(row[column]))
@@ -115,3 +164,4 @@ if __name__ == "__main__":
         )
     print(new)
     print(f"At the same rate: {same_rate()}")
+    print(f"Other starts: {other_starts()}")

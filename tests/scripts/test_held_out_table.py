@@ -32,6 +32,11 @@ def test_pages_say_how_often_it_wins_at_the_same_rate(script: ModuleType) -> Non
         assert script.same_rate() in " ".join(page.read_text().split())
 
 
+def test_pages_say_how_other_starts_end(script: ModuleType) -> None:
+    for page in script.PAGES:
+        assert script.other_starts() in " ".join(page.read_text().split())
+
+
 def test_the_table_leaves_no_model_out(script: ModuleType) -> None:
     with script.RESULTS.open(newline="") as file:
         measured = {

@@ -117,13 +117,14 @@ class Remembered:
     ) -> Kept:
         """What a table holds under a key, or something new; that is kept if all of it fits a quarter of ``memory``.
 
-        Gradients are never kept.
+        Gradients are never kept, nor are tensors that can't have any later.
         """
         if (found := kept.get(key)) is not None:
             return found
         made = make()
         nbytes = size(made)
-        if not torch.is_grad_enabled() and REMEMBERED - self.room + nbytes <= min(REMEMBERED, memory // 4):
+        passing = torch.is_grad_enabled() or torch.is_inference_mode_enabled()
+        if not passing and REMEMBERED - self.room + nbytes <= min(REMEMBERED, memory // 4):
             self.room -= nbytes
             kept[key] = made
         return made

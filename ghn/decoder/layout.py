@@ -91,6 +91,7 @@ def axis_positions(
     return make(sizes, spatial, start, stop, device)
 
 
+@torch.inference_mode(False)  # they are kept, also for calls that record gradients
 def _positions(sizes: tuple[int, ...], spatial: int, start: int, stop: int, device: torch.device) -> Tensor:
     counted, kernel = sizes[: len(sizes) - spatial], sizes[len(sizes) - spatial :]
     # Axes past the slots' number join the one before them.

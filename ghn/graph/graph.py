@@ -135,7 +135,8 @@ class ComputationGraph:
     def _data(self) -> "Data":
         from ghn.graph.features import to_pyg
 
-        return to_pyg(self)
+        with torch.inference_mode(False):  # it is kept, also for calls that record gradients
+            return to_pyg(self)
 
 
 def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -313,3 +313,14 @@ def test_graphs_are_decoded_together_as_alone(settings):
     summed = sum(gradients(net(order.graph, order.seed)) for order in orders)
     assert summed.abs().max() > 0
     torch.testing.assert_close(gradients(*together), summed, rtol=1e-3, atol=1e-5 * summed.abs().max().item())
+
+
+@pytest.mark.parametrize("target", ["cnn", "gpt2"])
+def test_what_a_prediction_in_inference_mode_leaves_behind_takes_gradients(tiny_ghn, target):
+    graph = trace(*TARGETS[target]())
+    with torch.inference_mode():
+        before = tiny_ghn(graph)
+    after = tiny_ghn(graph)
+    sum(values.square().sum() for values in after.values()).backward()
+    assert any(parameter.grad is not None for parameter in tiny_ghn.parameters())
+    assert all(torch.equal(values, before[name]) for name, values in after.items())

@@ -259,6 +259,7 @@ class Decoder(nn.Module):
                     pieces = _pieces(part, factors.get(part.row), orders[part.order], memory, wanted)
                     yield from ((part.order, piece) for piece in pieces)
 
+    @torch.inference_mode(False)  # they are kept, also for calls that record gradients
     def _recipes(self, graph: ComputationGraph) -> list[_Recipe]:
         surroundings = places(graph)
         predicted = {spec.name for spec in predicted_params(graph)}

@@ -90,7 +90,7 @@ def looking_back(graph: ComputationGraph) -> list[Looking]:
         columns = {_sizes(weight)[1] for weight in weights}
         if attention.rotary and biases[0] and biases[1]:
             found.append(Looking(attention, biases=(biases[0], biases[1])))
-        elif attention.rotary and not positions and columns == {largest.shape[-1]}:
+        elif attention.rotary and not positions and largest.trainable and columns == {largest.shape[-1]}:
             found.append(Looking(attention, table=largest))
         elif not attention.rotary and len({spec.shape[-2:] for spec in positions}) == 1:
             waves = positions[0]

@@ -317,10 +317,15 @@ def test_graphs_are_decoded_together_as_alone(settings):
 
 @pytest.mark.parametrize("target", ["cnn", "gpt2"])
 def test_what_a_prediction_in_inference_mode_leaves_behind_takes_gradients(tiny_ghn, target):
-    graph = trace(*TARGETS[target]())
+    graph, remembered = trace(*TARGETS[target]()), Remembered()
+
+    def predict():
+        (made,) = tiny_ghn.decoder([Order(graph, tiny_ghn.encode(graph), 0, remembered)])
+        return made
+
     with torch.inference_mode():
-        before = tiny_ghn(graph)
-    after = tiny_ghn(graph)
+        before = predict()
+    after = predict()
     sum(values.square().sum() for values in after.values()).backward()
     assert any(parameter.grad is not None for parameter in tiny_ghn.parameters())
     assert all(torch.equal(values, before[name]) for name, values in after.items())

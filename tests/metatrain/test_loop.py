@@ -88,8 +88,20 @@ def test_killed_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
     assert killed == whole
 
 
-def test_two_processes_train_like_one_on_the_same_targets(tmp_path: Path) -> None:
-    config = replace(TINY, text="python-stdlib", targets_per_step=4)
+@pytest.mark.parametrize(
+    ("objective", "figures", "tolerance"),
+    [
+        ("step0", ".", 1e-4),
+        # Adam's first steps go by the signs of gradients, and so turn what is rounded otherwise into whole steps.
+        ("trajectory", "loss", 2e-3),
+    ],
+)
+def test_two_processes_train_like_one_on_the_same_targets(
+    tmp_path: Path, objective: str, figures: str, tolerance: float
+) -> None:
+    # Batch statistics of four images would turn rounding into differences that are seen.
+    sizes = {"targets_per_step": 4, "inner_batch_size": 16}
+    config = replace(TINY, text="python-stdlib", objective=objective, **sizes)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*launch, *train_script(tmp_path / "two", config)],
@@ -102,8 +114,9 @@ def test_two_processes_train_like_one_on_the_same_targets(tmp_path: Path) -> Non
     metatrain(config, tmp_path / "one", device="cpu")
     assert {row["processes"] for row in rows(tmp_path / "two")} == {2}
     for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
-        assert {name: two[name] for name in one if not HOW.search(name)} == pytest.approx(
-            {name: one[name] for name in one if not HOW.search(name)}, rel=1e-4
+        compared = [name for name in one if re.match(figures, name) and not HOW.search(name)]
+        assert {name: two[name] for name in compared} == pytest.approx(
+            {name: one[name] for name in compared}, rel=tolerance
         )
 
 

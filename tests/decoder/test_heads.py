@@ -65,6 +65,28 @@ def test_elsewhere_heads_are_random(spec, kwargs):
     assert looking_back(trace(load_model(spec, device="meta", **kwargs))) == []
 
 
+def test_a_users_own_mask_and_positions_are_enough():
+    """Scores filled by a buffer's mask, and positions that are a parameter, as in many a small GPT."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.norm = nn.Embedding(50, 64), nn.LayerNorm(64)
+            self.positions = nn.Parameter(torch.zeros(1, 32, 64))
+            self.maps, self.output = nn.Linear(64, 192, bias=False), nn.Linear(64, 50)
+            self.register_buffer("mask", torch.ones(32, 32).tril())
+
+        def forward(self, tokens):
+            length = tokens.shape[1]
+            x = self.tokens(tokens) + self.positions[:, :length]
+            query, key, value = self.maps(self.norm(x)).unflatten(-1, (3, 4, 16)).permute(2, 0, 3, 1, 4)
+            scores = (query @ key.mT / 4).masked_fill(self.mask[:length, :length] == 0, -torch.inf)
+            return self.output((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
+
+    (looking,) = looking_back(trace(Model(), torch.zeros(1, 16, dtype=torch.long)))
+    assert looking.waves.name == "positions"
+
+
 def test_complex_numbers_turn_neighbouring_channels():
     """Rotary embeddings as in Meta's own Llama."""
 

@@ -118,8 +118,9 @@ def other_starts() -> str:
         images = [100 * (end - random) for random, end, _ in ends.values() if end > 0]
         sentences.append(
             f"{arm} initialization, run on {len(models)} models, ends significantly above random on {above} and "
-            f"significantly below on {len(significant) - above} (on {len(images)} of images by "
-            f"{fmean(images):+.1f} ± {stdev(images) / math.sqrt(len(images)):.1f} points on average), "
+            f"significantly below on {len(significant) - above} "
+            f"({fmean(images):+.1f} ± {stdev(images) / math.sqrt(len(images)):.1f} points on average over "
+            f"{len(images)} of images), "
             f"and below `ghn` on {sum(end < ghn for _, end, ghn in ends.values())}"
         )
     return "; ".join(sentences)
@@ -156,12 +157,20 @@ def _figure(row: dict[str, str], column: str) -> str:
     return f"{value:.2f}" if text else f"{100 * value:.1f}"
 
 
+def refreshed(page: str) -> str:
+    """A page with the table and both sentences as they are now."""
+    parts = {
+        rf"{re.escape(HEAD)}.*?(?=\n\n)": table(),
+        r"higher in \d+ of \d+ pairs.*? at random's best": same_rate(),
+        r"orthogonal initialization, run on .*?; mimetic .*?and below `ghn` on \d+": other_starts(),
+    }
+    for pattern, part in parts.items():
+        page, found = re.subn(pattern, lambda _, part=part: part, page, flags=re.DOTALL)
+        if found != 1:
+            raise ValueError(f"{pattern} is {found} times on the page; expected once")
+    return page
+
+
 if __name__ == "__main__":
-    new = table()
-    for page in PAGES:
-        page.write_text(
-            re.sub(rf"{re.escape(HEAD)}.*?(?=\n\n)", lambda _: new, page.read_text(), flags=re.DOTALL)
-        )
-    print(new)
-    print(f"At the same rate: {same_rate()}")
-    print(f"Other starts: {other_starts()}")
+    for path in PAGES:
+        path.write_text(refreshed(path.read_text()))

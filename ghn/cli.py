@@ -162,7 +162,7 @@ def predict(
     from ghn.apply.export import export_prediction, output_path
     from ghn.apply.materialize import check_target
     from ghn.console import bytes_bar
-    from ghn.decoder.decoder import predicted_params
+    from ghn.decoder.predicted import predicted_params
     from ghn.graph.cache import trace_once
     from ghn.hypernetwork import GHN
 

@@ -14,7 +14,8 @@ from ghn.apply.local_part import LocalPart, Scratch
 from ghn.apply.materialize import check_target, materialized, move_
 from ghn.apply.report import Report, why_kept
 from ghn.decoder.chunks import Grid
-from ghn.decoder.decoder import MEMORY, Order, Piece, Remembered, predicted_params
+from ghn.decoder.decoder import MEMORY, Order, Piece, Remembered
+from ghn.decoder.predicted import predicted_params
 from ghn.errors import ConfigError, PredictionError
 from ghn.graph.cache import trace_once
 from ghn.graph.graph import ComputationGraph, ParamSpec

@@ -63,7 +63,10 @@ def sinusoids(count: int, channels: int) -> Tensor:
 
 
 def _fits(attention: Attention) -> bool:
-    """Whether queries and keys read equally many channels, at least a head's."""
+    """Whether queries and keys are matrices that read equally many channels, at least a head's."""
+    maps = [side.weight for side in (attention.query, attention.key, attention.value) if side]
+    if any(len(spec.shape) > 2 and spec.role != "conv" for spec in maps):
+        return False
     query, key = _shape(attention.query.weight), _shape(attention.key.weight)
     return query[1] == key[1] and attention.width <= query[1]
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ghn.decoder.decoder import has_rule
+from ghn.decoder.predicted import has_rule
 from ghn.graph.graph import ComputationGraph, ParamSpec
 
 FATES = ("predicted", "tied", "kept")

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from ghn.decoder.base import Draw, base_blocks, draw
 from ghn.decoder.chunks import Block, Grid
 from ghn.decoder.config import DecoderConfig
-from ghn.decoder.heads import Pattern, constants, patterns, sharing
+from ghn.decoder.heads import Pattern, constants, looking_back, patterns, sharing
 from ghn.decoder.layout import Layout
 from ghn.decoder.learned import Arrangement, Product
 from ghn.decoder.low_rank import FactorGenerator, Side, generation_bytes, init_head_, product_norm, whiten
 from ghn.decoder.mip import shares
 from ghn.decoder.pixels import whiten_pixels
+from ghn.decoder.predicted import predicted_params
 from ghn.decoder.scale import Place, Scale, centre_of, places, scale_of
 from ghn.decoder.statistics import StatisticsHead
 from ghn.errors import ConfigError
@@ -157,20 +158,6 @@ class _Part:
     product: Tensor
 
 
-def has_rule(spec: ParamSpec) -> bool:
-    """Whether a rule says what the parameter should be."""
-    return spec.node is not None and spec.role != "unknown" and spec.dtype.is_floating_point
-
-
-def predicted_params(graph: ComputationGraph) -> list[ParamSpec]:
-    """Parameters that are predicted, in the order of ``graph.params``; the model keeps its own values of the others.
-
-    Fixed ones (``requires_grad=False``), such as tables of sines, are kept, unless the whole model is fixed.
-    """
-    ruled = [spec for spec in graph.params if has_rule(spec)]
-    return [spec for spec in ruled if spec.trainable] or ruled
-
-
 class Decoder(nn.Module):
     """Decodes every parameter of a graph: scale rule x (random base + low-rank learned part)."""
 
@@ -265,9 +252,8 @@ class Decoder(nn.Module):
         predicted = {spec.name for spec in predicted_params(graph)}
         scales = self._scales(graph, surroundings)
         spreads = {name: scale.spread for name, scale in scales.items()}
-        added, constant = (
-            ({}, {}) if self.config.base == "none" else (patterns(graph, spreads), constants(graph))
-        )
+        looking = [] if self.config.base == "none" else looking_back(graph)
+        added, constant = patterns(looking, spreads), constants(looking)
         recipes = []
         for number, spec in enumerate(spec for spec in graph.params if spec.node is not None):
             if spec.name not in predicted:

@@ -6,7 +6,8 @@ a table that is added to the tokens, or rotary embeddings that turn queries and 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +15,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ghn.decoder.base import shared_vector, wave_frequencies
+from ghn.decoder.layout import Layout
+from ghn.decoder.predicted import predicted_params
 from ghn.graph.graph import ComputationGraph, ParamSpec
-from ghn.graph.structure import Attention, HeadChannels, Rotary, attentions
+from ghn.graph.ops import NORMS
+from ghn.graph.structure import PASSED, Attention, HeadChannels, Rotary, attentions
 
 REACH = 4
 """Head ``h`` looks ``h % REACH`` tokens back."""
@@ -50,6 +54,12 @@ class Looking:
     waves: ParamSpec | None = None
     """Table of positions, none of them turned."""
 
+    @property
+    def needed(self) -> set[str]:
+        """Names of the parameters that have to be predicted for it."""
+        maps = (self.attention.query.weight, self.attention.key.weight)
+        return {spec.name for spec in self.biases or (*maps, self.table or self.waves) if spec}
+
 
 @dataclass(frozen=True)
 class Pattern:
@@ -78,60 +88,121 @@ def sharing(table: ParamSpec) -> Pattern:
 
 def looking_back(graph: ComputationGraph) -> list[Looking]:
     """Find the attention whose heads can look back: causal, over tokens, with something that tells positions apart."""
-    tables = [spec for spec in graph.params if spec.role == "embedding"]
-    positions = [spec for spec in graph.params if spec.role == "position"]
-    largest = max(tables, key=lambda spec: spec.shape[0], default=None)
+    if not any(spec.role == "embedding" for spec in graph.params):
+        return []
+    readers = Readers(graph)
+    shared = not any(spec.role == "position" for spec in graph.params)  # where tokens share a vector
+    predicted = {spec.name for spec in predicted_params(graph)}
     found = []
     for attention in attentions(graph):
-        weights = attention.query.weight, attention.key.weight
-        if largest is None or not attention.causal or any(weight.role != "linear" for weight in weights):
+        sides = attention.query, attention.key
+        inputs = {Layout.of(side.weight).columns for side in sides}
+        if not attention.causal or any(side.weight.role != "linear" for side in sides):
             continue
-        biases = [_bias(graph, weight) for weight in weights]
-        columns = {_sizes(weight)[1] for weight in weights}
-        if attention.rotary and biases[0] and biases[1]:
-            found.append(Looking(attention, biases=(biases[0], biases[1])))
-        elif attention.rotary and not positions and largest.trainable and columns == {largest.shape[-1]}:
-            found.append(Looking(attention, table=largest))
-        elif not attention.rotary and len({spec.shape[-2:] for spec in positions}) == 1:
-            waves = positions[0]
-            learned = all(spec.trainable for spec in positions) and columns == {waves.shape[-1]}
-            if learned and largest.shape[0] <= CHARACTERS and len(_fast_waves(waves, attention)):
-                found.append(Looking(attention, waves=waves))
+        query, key = (readers.bias(side.weight) for side in sides)
+        tables = readers.stream(attention.query.weight)
+        tokens = max((spec for spec in tables if spec.role == "embedding"), key=_rows, default=None)
+        waves = max((spec for spec in tables if spec.role == "position"), key=_rows, default=None)
+        if attention.rotary and query and key:
+            looking = Looking(attention, biases=(query, key))
+        elif attention.rotary and shared and tokens and inputs == {tokens.shape[-1]}:
+            looking = Looking(attention, table=tokens)
+        elif not attention.rotary and tokens and waves and inputs == {waves.shape[-1]}:
+            looking = Looking(attention, waves=waves)
+        else:
+            continue
+        characters = tokens is not None and _rows(tokens) <= CHARACTERS
+        visible = looking.waves is None or (characters and len(_fast_waves(looking.waves, attention)))
+        if looking.needed <= predicted and visible:
+            found.append(looking)
     return found
 
 
-def patterns(graph: ComputationGraph, spreads: Mapping[str, float]) -> dict[str, Pattern]:
+class Readers:
+    """Looks around the linear maps of a graph."""
+
+    def __init__(self, graph: ComputationGraph) -> None:
+        self.graph = graph
+        self.specs = {spec.node: spec for spec in graph.params if spec.node is not None}
+        self.sources: dict[int, list[int]] = defaultdict(list)
+        self.targets: dict[int, list[int]] = defaultdict(list)
+        for edge in graph.edges:
+            self.sources[edge.target].append(edge.source)
+            self.targets[edge.source].append(edge.target)
+
+    def bias(self, weight: ParamSpec) -> ParamSpec | None:
+        """What the linear map of a weight adds to its outputs, one number each."""
+        beside = {source for reader in self._readers(weight) for source in self.sources[reader]}
+        found = [self.specs[source] for source in beside if source in self.specs]
+        biases = [spec for spec in found if spec.role == "bias"]
+        return biases[0] if len(biases) == 1 and biases[0].numel == Layout.of(weight).rows else None
+
+    def stream(self, weight: ParamSpec) -> list[ParamSpec]:
+        """Parameters that are added up or looked up in the stream that a linear map reads.
+
+        None if nothing normalizes the stream or what the map makes of it: nobody knows the size of the map's outputs.
+        """
+        maps = self._readers(weight)
+        read = {source for reader in maps for source in self.sources[reader]}
+        before = {node for node in self._before(read, frozenset({"shape"})) if self._kind(node) in NORMS}
+        behind = any(self._kind(target) in NORMS for reader in maps for target in self.targets[reader])
+        if not before and not behind:
+            return []
+        along = self._before(before or read, PASSED | {"add", "embedding"})
+        return [self.specs[node] for node in sorted(along) if node in self.specs]
+
+    def _before(self, nodes: set[int], passed: frozenset[str]) -> set[int]:
+        """Nodes, and those from which only nodes of such kinds lead to them."""
+        seen, frontier = set(nodes), list(nodes)
+        while frontier:
+            node = frontier.pop()
+            if self._kind(node) in passed:
+                before = set(self.sources[node]) - seen
+                seen |= before
+                frontier += before
+        return seen
+
+    def _kind(self, node: int) -> str:
+        return self.graph.nodes[node].kind
+
+    def _readers(self, weight: ParamSpec) -> list[int]:
+        return [] if weight.node is None else self.targets[weight.node]
+
+
+def patterns(found: Iterable[Looking], spreads: Mapping[str, float]) -> dict[str, Pattern]:
     """What the weights of queries and keys have beside random numbers where heads look back, by name.
 
     Args:
-        graph: The target.
+        found: Attention whose heads look back.
         spreads: Of the random numbers, by name of the weight.
     """
     made: dict[str, Pattern] = {}
-    for looking in looking_back(graph):
+    for looking in found:
         if looking.biases:
             continue
         for channels, values in _queries_and_keys(looking):
             weight = channels.weight
-            rows, columns = _sizes(weight)
+            layout = Layout.of(weight)
             if weight.name not in made:
-                left = torch.zeros(rows, values.shape[-1])
+                left = torch.zeros(layout.rows, values.shape[-1])
                 made[weight.name] = (
-                    Pattern(left, table=looking.table.name, columns=columns)
+                    Pattern(left, table=looking.table.name, columns=layout.columns)
                     if looking.table
-                    else Pattern(left, _selection(looking, columns))
+                    else Pattern(left, _selection(looking, layout.columns))
                 )
             # In a normalized stream, half of the variance is what tokens share, or their positions.
-            size = math.sqrt(2) / columns if looking.table else 1.0
+            size = math.sqrt(2) / layout.columns if looking.table else 1.0
             made[weight.name].left[channels.rows(*values.shape[:2])] = values * (size / spreads[weight.name])
     return made
 
 
-def constants(graph: ComputationGraph) -> dict[str, Tensor]:
+def constants(found: Iterable[Looking]) -> dict[str, Tensor]:
     """What the biases of queries and keys start at where heads look back by them, by name; shapes ``(rows,)``."""
     made: dict[str, Tensor] = {}
-    for looking in looking_back(graph):
-        for bias, (channels, values) in zip(looking.biases or (), _queries_and_keys(looking), strict=False):
+    for looking in found:
+        if looking.biases is None:
+            continue
+        for bias, (channels, values) in zip(looking.biases, _queries_and_keys(looking), strict=True):
             vector = made.setdefault(bias.name, torch.zeros(bias.shape))
             vector[channels.rows(*values.shape[:2])] = values[..., 0]
     return made
@@ -183,8 +254,10 @@ def _turned(attention: Attention, back: Tensor, rotary: Rotary) -> tuple[Tensor,
 
 def _fast_waves(table: ParamSpec, attention: Attention) -> Tensor:
     """Numbers of the waves that a head has channels for, spread over those that tell neighbours apart."""
-    fast = (wave_frequencies(*table.shape[-2:]) >= SLOWEST_WAVE).nonzero().flatten()
-    count = min(attention.width // 2, len(fast), table.shape[-1] // 2)
+    # The last wave of an odd width has no cosine.
+    paired = wave_frequencies(*table.shape[-2:])[: table.shape[-1] // 2]
+    fast = (paired >= SLOWEST_WAVE).nonzero().flatten()
+    count = min(attention.width // 2, len(fast))
     return fast[torch.linspace(0, len(fast) - 1, count).round().long()]
 
 
@@ -198,13 +271,5 @@ def _selection(looking: Looking, columns: int) -> Tensor:
     return selection
 
 
-def _sizes(weight: ParamSpec) -> tuple[int, int]:
-    """Outputs and inputs of a linear map."""
-    return weight.shape[weight.axes.index("out")], weight.shape[weight.axes.index("in")]
-
-
-def _bias(graph: ComputationGraph, weight: ParamSpec) -> ParamSpec | None:
-    """What the linear map of a weight adds to its outputs."""
-    readers = {edge.target for edge in graph.edges if edge.source == weight.node}
-    beside = {edge.source for edge in graph.edges if edge.target in readers}
-    return next((spec for spec in graph.params if spec.role == "bias" and spec.node in beside), None)
+def _rows(table: ParamSpec) -> int:
+    return Layout.of(table).rows

@@ -73,10 +73,11 @@ every position share: with it a learned token table can say how frequent each to
 models start below the entropy of a guess instead of above it (scripts/LOG.md)."""
 
 WORD_POSITIONS = 0.1
-"""Least size of a position table, see ``CHARACTERS``: both start smaller in proportion to the vocabulary."""
+"""Least size of a position table where tokens are words: it shrinks in proportion to the vocabulary, see ``CHARACTERS``
+in ``ghn.decoder.heads``."""
 
 WORD_ATTENTION = 0.4
-"""Least size of each matrix of attention, so that a branch starts at its square."""
+"""Least size of each matrix of attention where tokens are words, in the same way; a branch starts at its square."""
 
 HEADS_OUTPUT = 0.3
 """Of the matrix that reads heads that look back. What they bring is that of one token and not the mean of many, which
@@ -151,7 +152,7 @@ class Place:
     """The columns are the colours and many pixels of an image, and norms alone read what is made of them."""
     attention: bool = False
     """It makes queries, keys or values, or reads what attention makes of them."""
-    behind_heads: bool = False
+    reads_looking_back: bool = False
     """It reads what heads make that look back."""
 
 
@@ -217,7 +218,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             and bool(readers)
             and readers <= NORMS,
             attention=spec.name in attention,
-            behind_heads=spec in projections,
+            reads_looking_back=spec in projections,
         )
     return result
 
@@ -330,7 +331,7 @@ def _mixing_spread(spec: ParamSpec, place: Place, fan: str, damping: float) -> f
         return math.sqrt(2 / (fan_in + fan_out))  # Glorot, undamped, as MLP-Mixers do
     if place.attention:
         damping *= place.network.of_words(WORD_ATTENTION)
-    if place.behind_heads:
+    if place.reads_looking_back:
         damping *= HEADS_OUTPUT
     return damping * DEFAULT_GAIN / math.sqrt(fan_in)
 

@@ -50,6 +50,15 @@ class Followed(NamedTuple):
         return [self.channels, self.channels if self.partners is None else self.partners]
 
 
+class Weight(NamedTuple):
+    """What a linear map reads of a parameter."""
+
+    parameter: int
+    """Parameter number."""
+    first: int
+    """Which of the parameter's rows (outputs, whatever its axes) makes the map's first output."""
+
+
 class Rows(NamedTuple):
     """Outputs of a linear map that an attention reads, by head."""
 
@@ -77,9 +86,9 @@ class ChannelFinder:
         ``projection`` is ``(parameter,)`` if a linear map reads the heads' channels one after the other. What doesn't
         come in such a form is absent.
 
-        ``causal`` is 1 if a mask hides later tokens. ``rotary`` is ``(offset, stride, gap, pairs)`` if rotary
-        embeddings turn channel ``offset + i * stride`` of every head's query and key together with the one ``gap``
-        further, for each of so many pairs.
+        ``causal`` is 1 if a mask hides later tokens, and those alone. ``rotary`` is ``(offset, stride, gap, pairs)`` if
+        rotary embeddings turn channel ``offset + i * stride`` of every head's query and key together with the one
+        ``gap`` further, for each of so many pairs.
         """
         scores, output = self.nodes[attention.scores], self.nodes[attention.output]
         fused = attention.scores == attention.output
@@ -118,7 +127,7 @@ class ChannelFinder:
         return {"heads": heads, "width": width, **result}
 
     def _is_causal(self, attention: Products) -> bool:
-        """Whether a mask that hides later tokens acts between the scores and their softmax."""
+        """Whether a mask that hides later tokens alone acts between the scores and their softmax."""
         frontier = [attention.scores]
         for _ in range(MAX_STEPS):
             if any(self.nodes[index].causal for index in frontier):
@@ -140,7 +149,7 @@ class ChannelFinder:
         rows = [_heads(numbers.mT if transposed else numbers) for numbers in followed.numbers]
         if rows[0] is None or rows[1] is None or rows[0].shape != rows[1].shape:
             return None
-        return Rows(weight, rows[0], rows[1])
+        return Rows(weight.parameter, rows[0] + weight.first, rows[1] + weight.first)
 
     def _follow(self, index: int, output: int, steps: int) -> Followed | None:
         key = (index, output)
@@ -171,21 +180,55 @@ class ChannelFinder:
             return same[0] if same else None
         return None
 
-    def _weight(self, index: int) -> int | None:
-        """Parameter number of the matrix of a linear map (or convolution of single positions)."""
+    def _weight(self, index: int) -> Weight | None:
+        """The rows of a parameter that a linear map (or convolution of single positions) reads."""
         node = self.nodes[index]
         if node.kind not in ("linear", "matmul", "conv") or not node.shape:
             return None
-        constants = [(slot, source) for source, slot in node.inputs if self.finder.constant[source]]
-        matrices = [(slot, source) for slot, source in constants if len(self.nodes[source].shape) > 1]
+        constants = [
+            (slot, number)
+            for number, (source, slot) in enumerate(node.inputs)
+            if self.finder.constant[source]
+        ]
+        matrices = [
+            (slot, number) for slot, number in constants if len(self.nodes[node.inputs[number][0]].shape) > 1
+        ]
         if len(matrices) != 1 or (node.kind == "matmul" and matrices[0][0] == 0):
             return None
-        source = matrices[0][1]
-        if any(extent > 1 for extent in self.nodes[source].shape[2:]) or node.arguments.get("groups", 1) != 1:
+        if node.arguments.get("groups", 1) != 1:
             return None
-        while self.nodes[source].parameter is None and len(self.nodes[source].inputs) == 1:
-            source = self.nodes[source].inputs[0][0]
-        return self.nodes[source].parameter
+        found = self._view(*_read(node, matrices[0][1]))
+        if found is None:
+            return None
+        parameter, view = found
+        outputs_first = node.kind == "conv" or node.operation == "linear"
+        while view.dim() > 2:  # a kernel of one point, or the same matrix for a whole batch
+            axis = -1 if node.kind == "conv" else 0
+            if view.shape[axis] > 1 and view.stride(axis) > 0:
+                return None
+            view = view.select(axis, 0)
+        first = _first_row(view if outputs_first else view.mT, math.prod(self.nodes[parameter].shape))
+        number = self.nodes[parameter].parameter
+        return None if first is None or number is None else Weight(number, first)
+
+    def _view(self, index: int, output: int) -> tuple[int, Tensor] | None:
+        """The parameter that a result is a view of, by its node, and that view on the meta device."""
+        node = self.nodes[index]
+        if node.parameter is not None:
+            return index, torch.empty(node.shape, device="meta")
+        if len(node.inputs) != 1:
+            return None
+        found = self._view(*_read(node, 0))
+        if found is None or node.operation in CASTS:
+            return found
+        if node.call is None:
+            return None
+        parameter, view = found
+        function, args, kwargs = node.call
+        results = function(*_place(args, [view]), **_place(kwargs, [view]))
+        made = results if isinstance(results, Tensor) else results[output]
+        kept = made.untyped_storage()._cdata == view.untyped_storage()._cdata
+        return (parameter, made) if kept else None
 
     def _projection(self, attention: int, heads: int) -> int | None:
         """Parameter number of the linear map that reads the channels of all heads in their order."""
@@ -205,7 +248,7 @@ class ChannelFinder:
                     weight = self._weight(reader)
                     if weight is not None:
                         ordered = _channel_numbers(node.kind, followed.channels.shape)
-                        return weight if bool((followed.channels == ordered).all()) else None
+                        return weight.parameter if bool((followed.channels == ordered).all()) else None
                     if node.call is not None and not _stays(node):
                         step = _replay(node, [followed], 0)
                     else:
@@ -229,6 +272,16 @@ def _channel_numbers(kind: str, shape: Sequence[int]) -> Tensor:
 
 def _read(node: RawNode, position: int) -> tuple[int, int]:
     return node.inputs[position][0], node.taken[position]
+
+
+def _first_row(matrix: Tensor, numel: int) -> int | None:
+    """Which row of a whole parameter, stored row by row or column by column, is the first of a view ``(out, in)``."""
+    inputs, start = matrix.shape[1], int(matrix.storage_offset())
+    if inputs < 2 or numel % inputs:
+        return None
+    if matrix.stride() == (inputs, 1):
+        return start // inputs if start % inputs == 0 else None
+    return start if matrix.stride() == (1, numel // inputs) else None
 
 
 def _stays(node: RawNode) -> bool:

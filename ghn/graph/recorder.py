@@ -50,7 +50,7 @@ class RawNode:
     arguments: dict[str, Any] = field(default_factory=dict)
     """Arguments of the call by name, with tensors replaced by their shapes."""
     causal: bool = False
-    """Whether it lets every token see itself and earlier ones alone: by a known mask, or by saying so."""
+    """Whether it lets every token see itself and all earlier ones alone: by a known mask, or by saying so."""
     parameter: int | None = None
     taken: list[int] = field(default_factory=list)
     """For each of ``inputs``, which of the source's results it is."""
@@ -258,7 +258,7 @@ class Recorder(TorchDispatchMode):
             kind = call.schema.kind
             if kind == "hardtanh" and arguments.get("min_val") == 0:
                 kind = "relu6"  # as torch itself runs it
-            causal = bool(arguments.get("is_causal")) or (kind in MASKED and self._is_masked(call))
+            causal = bool(arguments.get("is_causal")) or (kind in MASKED and self._has_causal_mask(call))
             node = self._add(
                 RawNode(kind, name, self._module, inputs, shape, arguments, causal, taken=taken, call=replay)
             )
@@ -266,10 +266,10 @@ class Recorder(TorchDispatchMode):
             self._remember(tensor, node, number)
         return node
 
-    def _is_masked(self, call: "_Call") -> bool:
+    def _has_causal_mask(self, call: "_Call") -> bool:
         """Whether an operand is a known mask with one value up to the diagonal and another beyond it."""
         masks = [tensor for _, tensor in call.tensors if tensor.dim() > 1 and self.known(tensor)]
-        return any(_is_causal(tensor) for tensor in masks if tensor.shape[-1] == tensor.shape[-2] > 1)
+        return any(_is_triangular(mask) for mask in masks if mask.shape[-1] == mask.shape[-2] > 1)
 
     def _remember(self, tensor: Tensor, node: int | None, number: int = 0) -> None:
         self._alive.append(tensor)
@@ -358,9 +358,11 @@ def _like_numel(name: str, args: Any) -> int:
     return _factory_numel(args[1:]) if name.startswith("new_") else args[0].numel()
 
 
-def _is_causal(mask: Tensor) -> bool:
+def _is_triangular(mask: Tensor) -> bool:
     """Whether the first matrix of a mask has one value up to the diagonal and another beyond it."""
-    matrix = mask.reshape(-1, *mask.shape[-2:])[0]
+    if mask.numel() == 0:
+        return False
+    matrix = mask.reshape(-1, *mask.shape[-2:])[0].cpu()
     seen, unseen = matrix[0, 0], matrix[0, 1]
     lower = torch.ones(matrix.shape, dtype=torch.bool).tril()
     return bool(seen != unseen) and torch.equal(matrix, torch.where(lower, seen, unseen))

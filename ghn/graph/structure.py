@@ -145,7 +145,7 @@ class HeadChannels:
         return start[:, None] + torch.arange(width) * self.stride
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Rotary:
     """The pairs of channels of every head's query and key that rotary embeddings turn by position.
 
@@ -160,7 +160,7 @@ class Rotary:
 
     @property
     def first(self) -> Tensor:
-        """First channel of each pair, from the one that turns fastest, long, shape ``(pairs,)``."""
+        """First channel of each pair, long, shape ``(pairs,)``; in all known models the first pair turns fastest."""
         return self.offset + torch.arange(self.pairs) * self.stride
 
     @property
@@ -184,7 +184,7 @@ class Attention:
     projection: ParamSpec | None
     """Weight of the linear map that reads all heads' results, one head after the other."""
     causal: bool
-    """Whether a mask hides later tokens."""
+    """Whether a mask hides later tokens, and those alone."""
     rotary: Rotary | None
 
     @property
@@ -227,14 +227,10 @@ def attentions(graph: ComputationGraph) -> list[Attention]:
                     value=channels.get("value"),
                     projection=graph.params[facts["projection"][0]] if "projection" in facts else None,
                     causal=bool(node.attributes.get("causal")),
-                    rotary=_rotary(*facts["rotary"]) if "rotary" in facts else None,
+                    rotary=Rotary(*facts["rotary"]) if "rotary" in facts else None,
                 )
             )
     return found
-
-
-def _rotary(offset: int, stride: int, gap: int, pairs: int) -> Rotary:
-    return Rotary(offset=offset, stride=stride, gap=gap, pairs=pairs)
 
 
 def _head_channels(graph: ComputationGraph, fact: tuple[int, ...]) -> HeadChannels:

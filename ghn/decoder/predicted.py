@@ -1,0 +1,17 @@
+"""Which parameters are predicted."""
+
+from ghn.graph.graph import ComputationGraph, ParamSpec
+
+
+def has_rule(spec: ParamSpec) -> bool:
+    """Whether a rule says what the parameter should be."""
+    return spec.node is not None and spec.role != "unknown" and spec.dtype.is_floating_point
+
+
+def predicted_params(graph: ComputationGraph) -> list[ParamSpec]:
+    """Parameters that are predicted, in the order of ``graph.params``; the model keeps its own values of the others.
+
+    Fixed ones (``requires_grad=False``), such as tables of sines, are kept, unless the whole model is fixed.
+    """
+    ruled = [spec for spec in graph.params if has_rule(spec)]
+    return [spec for spec in ruled if spec.trainable] or ruled

@@ -40,9 +40,9 @@ class Followed(NamedTuple):
 
     origin: int
     channels: Tensor
-    """Channel numbers, of the result's shape."""
+    """Channel numbers, of the result's shape; half a number more where the sign was changed."""
     partners: Tensor | None = None
-    """Numbers of the channels that entries were rotated with (their own where they were not), of the same shape."""
+    """Those of the channels that entries were rotated with (their own where they were not), of the same shape."""
 
     @property
     def numbers(self) -> list[Tensor]:
@@ -68,6 +68,8 @@ class Rows(NamedTuple):
     """Shape ``(heads, width)``."""
     partners: Tensor
     """Those that they are rotated with, or they themselves; shape ``(heads, width)``."""
+    negative: Tensor
+    """Whether those are subtracted; shape ``(heads, width)``."""
 
 
 class ChannelFinder:
@@ -88,7 +90,8 @@ class ChannelFinder:
 
         ``causal`` is 1 if a mask hides later tokens, and those alone. ``rotary`` is ``(offset, stride, gap, pairs)`` if
         rotary embeddings turn channel ``offset + i * stride`` of every head's query and key together with the one
-        ``gap`` further, for each of so many pairs.
+        ``gap`` further (or before, if ``gap`` is negative), as a complex number is turned by a positive angle at later
+        positions, for each of so many pairs.
         """
         scores, output = self.nodes[attention.scores], self.nodes[attention.output]
         fused = attention.scores == attention.output
@@ -146,10 +149,11 @@ class ChannelFinder:
         weight = None if followed is None else self._weight(followed.origin)
         if followed is None or weight is None:
             return None
-        rows = [_heads(numbers.mT if transposed else numbers) for numbers in followed.numbers]
-        if rows[0] is None or rows[1] is None or rows[0].shape != rows[1].shape:
+        own, others = (_heads(numbers.mT if transposed else numbers) for numbers in followed.numbers)
+        if own is None or others is None or own.shape != others.shape:
             return None
-        return Rows(weight.parameter, rows[0] + weight.first, rows[1] + weight.first)
+        channels, partners = ((numbers + weight.first).long() for numbers in (own, others))
+        return Rows(weight.parameter, channels, partners, _negative(own) != _negative(others))
 
     def _follow(self, index: int, output: int, steps: int) -> Followed | None:
         key = (index, output)
@@ -173,11 +177,19 @@ class ChannelFinder:
             same = [
                 entry for entry in found if entry is not None and tuple(entry.channels.shape) == node.shape
             ]
-            if len(same) == 2 and node.kind in ("add", "sub") and same[0].origin == same[1].origin:
-                return same[0]._replace(partners=same[1].channels)
-            if same and node.kind == "mul" and same[0].channels.is_complex():
-                return same[0]._replace(partners=torch.complex(same[0].channels.imag, same[0].channels.real))
-            return same[0] if same else None
+            if not same:
+                return None
+            first = same[0]
+            if len(same) == 2 and node.kind in ("add", "sub") and first.origin == same[1].origin:
+                partners = same[1].channels
+                return first._replace(partners=_negated(partners) if node.kind == "sub" else partners)
+            if node.kind == "mul" and first.channels.is_complex():
+                real, imaginary = first.channels.real, first.channels.imag
+                turned = (imaginary, _negated(real)) if node.negative else (_negated(imaginary), real)
+                return first._replace(partners=torch.complex(*turned))
+            if node.kind == "neg" or node.negative:
+                return first._replace(channels=_negated(first.channels))
+            return first
         return None
 
     def _weight(self, index: int) -> Weight | None:
@@ -292,6 +304,7 @@ def _replay(node: RawNode, operands: list[Followed], output: int) -> Followed | 
     """Run a view (or a concatenation) on channel numbers; None if not all of its operands have one origin."""
     if len(operands) != len(node.inputs) or len({followed.origin for followed in operands}) != 1:
         return None
+    operands = [operands[0], *(_apart(entry, operands[0]) for entry in operands[1:])]
     assert node.call is not None
     function, args, kwargs = node.call
     # Numbers repeat along all axes but one, so what is a view of the real tensor may be a copy of them.
@@ -312,6 +325,16 @@ def _replay(node: RawNode, operands: list[Followed], output: int) -> Followed | 
     return Followed(operands[0].origin, *replayed)
 
 
+def _apart(entry: Followed, first: Followed) -> Followed:
+    """In a sum of two channels either may come first; if a part before this one has the same, this is the other's."""
+    same = entry.channels.shape == first.channels.shape and torch.equal(
+        entry.channels.floor(), first.channels.floor()
+    )
+    if entry.partners is None or not same:
+        return entry
+    return entry._replace(channels=entry.partners, partners=entry.channels)
+
+
 def _place(arguments: Any, numbers: list[Tensor]) -> Any:
     return tree_map_only(Operand, lambda operand: numbers[operand.position], arguments)
 
@@ -323,7 +346,7 @@ def _heads(channels: Tensor) -> Tensor | None:
     """
     if channels.dim() < 3 or not bool((channels == channels[..., :1, :]).all()):
         return None
-    rows = channels[..., 0, :].reshape(-1, channels.shape[-1]).long()
+    rows = channels[..., 0, :].reshape(-1, channels.shape[-1])
     for heads in _divisors(len(rows)):
         if bool((rows.reshape(-1, heads, rows.shape[-1]) == rows[:heads]).all()):
             return rows[:heads]
@@ -337,13 +360,28 @@ def _turns(rows: Rows) -> tuple[int, int, int, int] | None:
     first = [position for position, partner in enumerate(partners) if partner > position]
     if not first or not torch.equal(rows.channels[:, partners], rows.partners):
         return None
+    second = [partners[position] for position in first]
     offset, pairs = first[0], len(first)
-    stride, gap = first[1] - offset if pairs > 1 else 1, partners[offset] - offset
+    stride, gap = first[1] - offset if pairs > 1 else 1, second[0] - offset
     regular = all(
         position == offset + number * stride and partners[position] == position + gap
         for number, position in enumerate(first)
     )
-    return (offset, stride, gap, pairs) if regular else None
+    if not regular:
+        return None
+    if rows.negative[:, first].all() and not rows.negative[:, second].any():
+        return offset, stride, gap, pairs
+    if rows.negative[:, second].all() and not rows.negative[:, first].any():
+        return offset + gap, stride, -gap, pairs
+    return None
+
+
+def _negated(numbers: Tensor) -> Tensor:
+    return torch.where(_negative(numbers), numbers - 0.5, numbers + 0.5)
+
+
+def _negative(numbers: Tensor) -> Tensor:
+    return numbers % 1 > 0
 
 
 def _divisors(number: int) -> Iterator[int]:

@@ -51,6 +51,8 @@ class RawNode:
     """Arguments of the call by name, with tensors replaced by their shapes."""
     causal: bool = False
     """Whether it lets every token see itself and all earlier ones alone: by a known mask, or by saying so."""
+    negative: bool = False
+    """Whether it multiplies by known values that are negative on the whole; of complex ones, imaginary parts count."""
     parameter: int | None = None
     taken: list[int] = field(default_factory=list)
     """For each of ``inputs``, which of the source's results it is."""
@@ -259,8 +261,22 @@ class Recorder(TorchDispatchMode):
             if kind == "hardtanh" and arguments.get("min_val") == 0:
                 kind = "relu6"  # as torch itself runs it
             causal = bool(arguments.get("is_causal")) or (kind in MASKED and self._has_causal_mask(call))
+            negative = kind == "mul" and any(
+                _is_negative(tensor) for _, tensor in call.tensors if self.known(tensor)
+            )
             node = self._add(
-                RawNode(kind, name, self._module, inputs, shape, arguments, causal, taken=taken, call=replay)
+                RawNode(
+                    kind,
+                    name,
+                    self._module,
+                    inputs,
+                    shape,
+                    arguments,
+                    causal,
+                    negative,
+                    taken=taken,
+                    call=replay,
+                )
             )
         for number, tensor in enumerate(outputs):
             self._remember(tensor, node, number)
@@ -366,6 +382,10 @@ def _is_triangular(mask: Tensor) -> bool:
     seen, unseen = matrix[0, 0], matrix[0, 1]
     lower = torch.ones(matrix.shape, dtype=torch.bool).tril()
     return bool(seen != unseen) and torch.equal(matrix, torch.where(lower, seen, unseen))
+
+
+def _is_negative(known: Tensor) -> bool:
+    return bool((known.imag if known.is_complex() else known).sum() < 0)
 
 
 def _stand_in(tensor: Tensor) -> Tensor:

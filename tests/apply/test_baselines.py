@@ -175,3 +175,23 @@ def test_ghn_and_base_predict_with_a_checkpoint(tmp_path):
     assert not changed(predicted, again)
     assert changed(predicted, base)
     assert load_hypernetwork(str(tmp_path)) is load_hypernetwork(str(tmp_path))
+
+
+def test_mimetic_leaves_stacked_maps():
+    """One parameter of three axes; rows of a matrix can't be told apart in it."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.maps = nn.Parameter(torch.randn(3, 16, 16))
+
+        def forward(self, x):
+            query, key, value = (
+                nn.functional.linear(x, part).unflatten(-1, (2, 8)).transpose(1, 2) for part in self.maps
+            )
+            return nn.functional.scaled_dot_product_attention(query, key, value)
+
+    model = Model()
+    before = model.maps.clone()
+    assert ARMS["mimetic"](model, 0, torch.zeros(1, 5, 16), None).startswith("0 of 1")
+    assert torch.equal(model.maps, before)

@@ -87,36 +87,182 @@ def test_a_users_own_mask_and_positions_are_enough():
     assert looking.waves.name == "positions"
 
 
-def test_complex_numbers_turn_neighbouring_channels():
-    """Rotary embeddings as in Meta's own Llama."""
+ANGLES = torch.arange(64)[:, None] * 1e4 ** -(torch.arange(8) / 8)
+COS, SIN = ANGLES.cos(), ANGLES.sin()
 
-    class Model(nn.Module):
+
+def halves(x):
+    first, second = x.chunk(2, -1)
+    cos, sin = COS[: x.shape[-2]], SIN[: x.shape[-2]]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+def halves_in_another_order(x):
+    first, second = x.chunk(2, -1)
+    cos, sin = COS[: x.shape[-2]], SIN[: x.shape[-2]]
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
+
+
+def halves_turned_back(x):
+    """As in nanochat."""
+    first, second = x.chunk(2, -1)
+    cos, sin = COS[: x.shape[-2]], SIN[: x.shape[-2]]
+    return torch.cat([first * cos + second * sin, first * (-sin) + second * cos], -1)
+
+
+def halves_rotated_back(x):
+    first, second = x.chunk(2, -1)
+    cos, sin = (torch.cat([table[: x.shape[-2]]] * 2, -1) for table in (COS, SIN))
+    return x * cos + torch.cat([second, -first], -1) * sin
+
+
+def neighbours(x):
+    """As in Meta's own Llama."""
+    pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2).contiguous())
+    return torch.view_as_real(pairs * torch.complex(COS, SIN)[: x.shape[-2]]).flatten(-2)
+
+
+def neighbours_turned_back(x):
+    pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2).contiguous())
+    return torch.view_as_real(pairs * torch.complex(COS, -SIN)[: x.shape[-2]]).flatten(-2)
+
+
+MAPS = {
+    "one matrix": ((192, 64), lambda x, w: nn.functional.linear(x, w).chunk(3, -1)),
+    "slices": ((192, 64), lambda x, w: [nn.functional.linear(x, w[i : i + 64]) for i in (0, 64, 128)]),
+    "columns": ((64, 192), lambda x, w: [x @ w[:, i : i + 64] for i in (0, 64, 128)]),
+    "a stack": ((3, 64, 64), lambda x, w: nn.functional.linear(x, w.flatten(0, 1)).chunk(3, -1)),
+    "parts of a stack": ((3, 64, 64), lambda x, w: [nn.functional.linear(x, part) for part in w.unbind()]),
+    "four axes": ((64, 3, 4, 16), lambda x, w: (x @ w.flatten(1)).chunk(3, -1)),
+}
+
+
+class Own(nn.Module):
+    """A user's own causal attention over tokens; what it attends to is kept in ``seen``."""
+
+    def __init__(self, maps="one matrix", turn=None, channels=64, causal=True):
+        super().__init__()
+        shape, self.split = MAPS[maps]
+        shape = tuple(channels * size // 64 if size % 64 == 0 else size for size in shape)
+        self.tokens, self.norm = nn.Embedding(50, channels), nn.LayerNorm(channels)
+        self.weight = nn.Parameter(torch.randn(shape) / 8)
+        self.positions = None if turn else nn.Parameter(torch.zeros(1, 64, channels))
+        self.turn, self.causal = turn or (lambda x: x), causal
+        self.output = nn.Linear(shape[0] // 3 if channels != 64 else 64, channels, bias=False)
+
+    def forward(self, tokens):
+        x = self.tokens(tokens)
+        if self.positions is not None:
+            x = x + self.positions[:, : tokens.shape[1]]
+        split = self.split(self.norm(x), self.weight)
+        query, key, value = (part.unflatten(-1, (4, -1)).transpose(1, 2) for part in split)
+        scores = self.turn(query) @ self.turn(key).mT / query.shape[-1] ** 0.5
+        if self.causal:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+            scores = scores.masked_fill(later, -torch.inf)
+        self.seen = scores.softmax(-1)
+        return self.output((self.seen @ value).transpose(1, 2).flatten(2)) @ self.tokens.weight.mT
+
+
+def where_heads_look(model: nn.Module) -> list[int]:
+    """How many tokens back each head looks most."""
+    with torch.no_grad():
+        model(torch.randint(0, 50, (4, 40), generator=torch.Generator().manual_seed(0)))
+    shares = [model.seen[:, :, 8:].diagonal(8 - back, 2, 3).mean((0, 2)) for back in range(6)]
+    return torch.stack(shares).argmax(0).tolist()
+
+
+TOKENS = torch.zeros(1, 16, dtype=torch.long)
+
+
+@pytest.mark.parametrize("maps", MAPS)
+@pytest.mark.parametrize("turn", [None, halves])
+def test_maps_of_any_form_look_back(tiny_ghn, maps, turn):
+    model = Own(maps, turn)
+    tiny_ghn.init_(model, inputs=TOKENS)
+    assert where_heads_look(model) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        halves,
+        halves_in_another_order,
+        halves_turned_back,
+        halves_rotated_back,
+        neighbours,
+        neighbours_turned_back,
+    ],
+)
+def test_rotary_embeddings_of_any_sense_look_back(tiny_ghn, turn):
+    model = Own(turn=turn)
+    tiny_ghn.init_(model, inputs=TOKENS)
+    assert where_heads_look(model) == [0, 1, 2, 3]
+
+
+def test_attention_that_sees_all_tokens_stays_random():
+    assert looking_back(trace(Own(turn=halves), TOKENS))
+    assert not looking_back(trace(Own(turn=halves, causal=False), TOKENS))
+
+
+@pytest.mark.parametrize("fixed", ["weight", "positions"])
+def test_what_is_fixed_is_not_counted_on(fixed):
+    model = Own()
+    getattr(model, fixed).requires_grad_(False)
+    assert not looking_back(trace(model, TOKENS))
+
+
+def test_positions_of_another_stream_are_not_looked_for():
+    """A decoder without positions of its own beside patches that have some."""
+
+    class Captioner(Own):
+        def __init__(self):
+            super().__init__(turn=nn.Identity())
+            self.patches = nn.Parameter(torch.zeros(1, 9, 64))
+            self.look = nn.Linear(64, 50)
+
+        def forward(self, tokens, patches):
+            return super().forward(tokens) + self.look((patches + self.patches).mean(1))
+
+    assert not looking_back(trace(Captioner(), (TOKENS, torch.zeros(1, 9, 64))))
+
+
+def test_waves_of_an_odd_width(tiny_ghn):
+    class Odd(Own):
         def __init__(self):
             super().__init__()
-            self.tokens, self.norm = nn.Embedding(50, 64), nn.RMSNorm(64)
-            self.query, self.key, self.value, self.output = (nn.Linear(64, 64, bias=False) for _ in range(4))
-            angles = torch.arange(32)[:, None] * 1e4 ** -(torch.arange(8) / 8)
-            self.register_buffer("turns", torch.polar(torch.ones_like(angles), angles))
+            self.tokens, self.norm = nn.Embedding(50, 65), nn.LayerNorm(65)
+            self.weight = nn.Parameter(torch.zeros(192, 65))
+            self.positions = nn.Parameter(torch.zeros(1, 64, 65))
+            self.output = nn.Linear(64, 65)
 
-        def turned(self, x):
-            pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
-            return torch.view_as_real(pairs * self.turns[: x.shape[1], None]).flatten(3)
+    model = Odd()
+    tiny_ghn.init_(model, inputs=TOKENS)
+    assert where_heads_look(model) == [0, 1, 2, 3]
 
-        def forward(self, tokens):
-            x = self.norm(self.tokens(tokens))
-            query, key, value = (
-                each(x).unflatten(-1, (4, 16)) for each in (self.query, self.key, self.value)
-            )
-            query, key, value = (
-                each.transpose(1, 2) for each in (self.turned(query), self.turned(key), value)
-            )
-            made = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-            return self.output(made.transpose(1, 2).flatten(2)) @ self.tokens.weight.T
 
-    (looking,) = looking_back(trace(Model(), torch.zeros(1, 16, dtype=torch.long)))
-    rotary = looking.attention.rotary
-    assert rotary.first.tolist() == list(range(0, 16, 2)) and rotary.second.tolist() == list(range(1, 16, 2))
-    assert looking.table.name == "tokens.weight"
+def test_biases_put_together_from_several_are_left_alone(tiny_ghn):
+    class Model(Own):
+        def __init__(self):
+            super().__init__(turn=halves)
+            self.query_bias, self.value_bias = nn.Parameter(torch.zeros(64)), nn.Parameter(torch.zeros(64))
+            self.split = self.with_biases
+
+        def with_biases(self, x, weight):
+            bias = torch.cat([self.query_bias, torch.zeros(64), self.value_bias])
+            return nn.functional.linear(x, weight, bias).chunk(3, -1)
+
+    tiny_ghn.init_(Model(), inputs=TOKENS)
+    assert not any(looking.biases for looking in looking_back(trace(Model(), TOKENS)))
+
+
+def test_empty_tensors_are_no_masks():
+    class Model(nn.Linear):
+        def forward(self, x):
+            made = super().forward(x)
+            return made, torch.zeros(0, 3, 3) + made.mean()
+
+    assert trace(Model(3, 3), torch.zeros(2, 3)).coverage() == 1
 
 
 def test_rows_of_a_token_table_share_a_vector_as_large_as_what_is_their_own(tiny_ghn: GHN):

@@ -236,11 +236,10 @@ class ChannelFinder:
         if node.call is None:
             return None
         parameter, view = found
-        function, args, kwargs = node.call
-        results = function(*_place(args, [view]), **_place(kwargs, [view]))
-        made = results if isinstance(results, Tensor) else results[output]
-        kept = made.untyped_storage()._cdata == view.untyped_storage()._cdata
-        return (parameter, made) if kept else None
+        made = _run(node, [view], output)
+        if made is None or made.untyped_storage()._cdata != view.untyped_storage()._cdata:
+            return None  # a copy
+        return parameter, made
 
     def _projection(self, attention: int, heads: int) -> int | None:
         """Parameter number of the linear map that reads the channels of all heads in their order."""
@@ -305,24 +304,24 @@ def _replay(node: RawNode, operands: list[Followed], output: int) -> Followed | 
     if len(operands) != len(node.inputs) or len({followed.origin for followed in operands}) != 1:
         return None
     operands = [operands[0], *(_apart(entry, operands[0]) for entry in operands[1:])]
+    kinds = 1 if all(operand.partners is None for operand in operands) else 2
+    replayed = [_run(node, [operand.numbers[kind] for operand in operands], output) for kind in range(kinds)]
+    complete = [numbers for numbers in replayed if numbers is not None]
+    return Followed(operands[0].origin, *complete) if len(complete) == kinds else None
+
+
+def _run(node: RawNode, operands: list[Tensor], output: int) -> Tensor | None:
+    """One result of a recorded call on other operands; None if they can't take it."""
     assert node.call is not None
     function, args, kwargs = node.call
     # Numbers repeat along all axes but one, so what is a view of the real tensor may be a copy of them.
     function = torch.ops.aten.reshape.default if node.operation in ("view", "_unsafe_view") else function
-    kinds = 1 if all(operand.partners is None for operand in operands) else 2
-    replayed = []
-    for kind in range(kinds):
-        numbers = [operand.numbers[kind] for operand in operands]
-        placed_args, placed = _place(args, numbers), _place(kwargs, numbers)
-        try:
-            result = function(*placed_args, **placed)
-        except (RuntimeError, TypeError, IndexError, NotImplementedError):
-            return None  # a conversion or view that numbers can't take
-        results = [result] if isinstance(result, Tensor) else list(result)
-        if output >= len(results):
-            return None
-        replayed.append(results[output])
-    return Followed(operands[0].origin, *replayed)
+    try:
+        result = function(*_place(args, operands), **_place(kwargs, operands))
+    except (RuntimeError, TypeError, IndexError, NotImplementedError):
+        return None  # a conversion or view that numbers can't take
+    results = [result] if isinstance(result, Tensor) else list(result)
+    return results[output] if output < len(results) else None
 
 
 def _apart(entry: Followed, first: Followed) -> Followed:

@@ -74,6 +74,12 @@ class Pattern:
     columns: int = 0
     """Entries of that vector."""
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for equal patterns."""
+        sides = (None if side is None else side.numpy().tobytes() for side in (self.left, self.right))
+        return (*sides, self.table, self.columns)
+
     def factors(self, seed: int) -> tuple[Tensor, Tensor]:
         """Left and right factor, on the CPU."""
         right = shared_vector(seed, self.table, self.columns)[:, None] if self.right is None else self.right
@@ -193,7 +199,8 @@ def patterns(found: Iterable[Looking], spreads: Mapping[str, float]) -> dict[str
             # In a normalized stream, half of the variance is what tokens share, or their positions.
             size = math.sqrt(2) / layout.columns if looking.table else 1.0
             made[weight.name].left[channels.rows(*values.shape[:2])] = values * (size / spreads[weight.name])
-    return made
+    kept: dict[tuple[object, ...], Pattern] = {}  # blocks of one shape share theirs
+    return {name: kept.setdefault(pattern.key, pattern) for name, pattern in made.items()}
 
 
 def constants(found: Iterable[Looking]) -> dict[str, Tensor]:

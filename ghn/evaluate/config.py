@@ -125,8 +125,8 @@ PRESETS = {
         precision="bf16",
     ),
 }
-"""'cpu' takes about four hours on two free cores in two processes, for 20 models of the held-out list and all five arms;
-with up to 30,000,000 parameters it is all 29, for about eleven (from the times of the runs in
+"""'cpu' takes about four hours on two free cores in two processes, for 20 models of the list and all five arms; with up
+to 30,000,000 parameters it is all 29, for about eleven (from the times of the runs in
 benchmarks/results/held-out-cpu; arms of equal weights are trained once). 'gpu' has whole images and longer budgets."""
 
 

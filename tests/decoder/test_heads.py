@@ -1,11 +1,13 @@
 """Heads that look back: which ones, how far, and what they are made of."""
 
+from collections import defaultdict
+
 import pytest
 import torch
 from torch import nn
 
 from ghn import GHN
-from ghn.decoder.heads import REACH, looking_back
+from ghn.decoder.heads import REACH, looking_back, patterns
 from ghn.graph.trace import trace
 from ghn.models import load_model
 
@@ -254,6 +256,13 @@ def test_biases_put_together_from_several_are_left_alone(tiny_ghn):
 
     tiny_ghn.init_(Model(), inputs=TOKENS)
     assert not any(looking.biases for looking in looking_back(trace(Model(), TOKENS)))
+
+
+def test_blocks_of_one_shape_share_what_they_look_for():
+    spec, kwargs = LANGUAGE_MODELS["waves"]
+    made = patterns(looking_back(trace(load_model(spec, device="meta", **kwargs))), defaultdict(lambda: 0.1))
+    first, second = made.values()
+    assert first is second
 
 
 def test_empty_tensors_are_no_masks():

@@ -28,7 +28,7 @@ from rich.table import Table
 from torch import nn
 
 from ghn.console import counted, progress_bar
-from ghn.decoder.decoder import has_rule
+from ghn.decoder.predicted import has_rule
 from ghn.errors import GhnError, ModelError
 from ghn.graph.trace import trace
 from ghn.models import list_models, load_model

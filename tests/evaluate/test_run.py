@@ -235,7 +235,7 @@ def test_models_get_the_vocabulary_of_the_tokenizer(tmp_path: Path) -> None:
     words = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[UNK]": 2}, unk_token="[UNK]"))
     PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(tmp_path)
     config = EvaluateConfig(images="", transfer_images="", tokenizer=str(tmp_path))
-    (case, _) = cases(config, "gpt2-6x384")
+    (case, _) = cases(config, "opt-6x256")
     assert case.architecture.build(device="meta").config.vocab_size == 3
     assert comparison(config, case, "random", "x").tokenizer == str(tmp_path)
     assert config.to_dict()["tokenizer"] == tmp_path.name

@@ -10,7 +10,9 @@ an untrained hypernetwork (its base, and with its untrained learned part). Write
 import csv
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import typer
@@ -70,7 +72,8 @@ def run_on(spec: str, model: nn.Module, batch: int) -> None:
 def main(batch: int = 8, output: Path = RESULTS) -> None:
     """Measure all models in eval and train mode."""
     torch.manual_seed(0)
-    net, rows = GHN(), []
+    net = GHN()
+    rows: list[list[Any]] = []
     for spec, block in MODELS.items():
         models = {"zoo": load_model(spec), "base": load_model(spec), "untrained": load_model(spec)}
         net.init_(models["base"], learned=False)
@@ -82,7 +85,7 @@ def main(batch: int = 8, output: Path = RESULTS) -> None:
                     module.p = 0.0
         for mode in ("eval", "train"):
             measured = {
-                arm: measure(model.train(mode == "train"), block, lambda m, s=spec: run_on(s, m, batch))
+                arm: measure(model.train(mode == "train"), block, partial(run_on, spec, batch=batch))
                 for arm, model in models.items()
             }
             for name, (deviation, dependence) in measured["zoo"].items():

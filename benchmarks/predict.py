@@ -26,7 +26,7 @@ RESULTS = Path(__file__).parent / "results" / "predict.json"
 
 LARGE = ("hf:gpt2:AutoModelForCausalLM", {"n_embd": 1280, "n_layer": 36, "n_head": 20})
 MODELS = ("timm:resnet50", "timm:vit_base_patch16_224", "timm:convnext_base")
-LLAMA = ("hf:llama:AutoModelForCausalLM", {})
+LLAMA: tuple[str, dict[str, Any]] = ("hf:llama:AutoModelForCausalLM", {})
 """Of transformers' default configuration: 6.7 B parameters."""
 
 WIDTHS = (96, 128, 256, 512, 1024, 1536, 2048, 2688)

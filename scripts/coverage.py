@@ -16,11 +16,12 @@ import signal
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import FrameType
+from typing import Any, get_type_hints
 
 import typer
 from rich.console import Console
@@ -196,14 +197,13 @@ def _one_line(error: Exception) -> str:
 def _read(path: Path) -> dict[str, Row]:
     if not path.is_file():
         return {}
+    parsers: dict[str, Callable[[str], Any]] = {
+        name: "True".__eq__ if kind is bool else kind for name, kind in get_type_hints(Row).items()
+    }
     with path.open(newline="") as file:
         rows = [
             Row(
-                **{
-                    field.name: value == "True" if field.type is bool else field.type(value)
-                    for field in fields(Row)
-                    if (value := entry.get(field.name)) is not None
-                }
+                **{name: parse(entry[name]) for name, parse in parsers.items() if entry.get(name) is not None}
             )
             for entry in csv.DictReader(file)
         ]

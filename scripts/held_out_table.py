@@ -165,9 +165,10 @@ def refreshed(page: str) -> str:
         r"orthogonal initialization, run on .*?; mimetic .*?and below `ghn` on \d+": other_starts(),
     }
     for pattern, part in parts.items():
-        page, found = re.subn(pattern, lambda _, part=part: part, page, flags=re.DOTALL)
-        if found != 1:
-            raise ValueError(f"{pattern} is {found} times on the page; expected once")
+        found = re.findall(pattern, page, flags=re.DOTALL)
+        if len(found) != 1:
+            raise ValueError(f"{pattern} is {len(found)} times on the page; expected once")
+        page = page.replace(found[0], part)
     return page
 
 

@@ -66,7 +66,7 @@ def swap(
     resume: Annotated[bool, typer.Option("--resume", help="As in ghn compare.")] = False,
 ) -> None:
     """Swap the parameters of one role at a time between two initializations, and train each mixture."""
-    given = {
+    given: dict[str, Any] = {
         "model": model,
         "dataset": dataset,
         "image_size": image_size,

@@ -78,7 +78,9 @@ def train_variants(
     Returns:
         A row for each, the loss of every update by variant and seed, and the last hypernetwork of each variant.
     """
-    rows, curves, nets = [], {}, {}
+    rows: list[Trained] = []
+    curves: dict[str, list[list[float]]] = {}
+    nets: dict[str, GHN] = {}
     for name, config in variants.items():
         curves[name] = []
         for seed in seeds:

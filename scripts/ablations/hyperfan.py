@@ -14,7 +14,7 @@ from typing import Annotated
 
 import torch
 import typer
-from common import RESULTS, SMALL, plot_curves, plot_lines, train_variants, write_rows
+from common import RESULTS, SMALL, Trained, plot_curves, plot_lines, train_variants, write_rows
 from torch import nn
 
 from ghn.decoder import DecoderConfig
@@ -62,7 +62,8 @@ def main(
 ) -> None:
     """Measure before training, after a short one of a tenth of the updates, and after the whole."""
     measured: list[Scale] = []
-    rows, curves = [], {}
+    rows: list[Trained] = []
+    curves: dict[str, list[list[float]]] = {}
     for rule, lr in product(RULES, RATES):
         config = replace(SMALL, lr=lr, ghn=GHNConfig(decoder=DecoderConfig(base="none", output=rule)))
         if lr == RATES[0]:  # before training they are the same

@@ -28,7 +28,11 @@ VARIANTS = {
         SMALL,
         ghn=GHNConfig(
             encoder=EncoderConfig(sizes="circle" if circle else "plain"),
-            decoder=DecoderConfig(output="hyperfan", **({"scope": "all"} if residual else {"base": "none"})),
+            decoder=(
+                DecoderConfig(output="hyperfan", scope="all")
+                if residual
+                else DecoderConfig(output="hyperfan", base="none")
+            ),
         ),
     )
     for circle in (True, False)

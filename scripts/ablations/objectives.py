@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
@@ -217,7 +218,9 @@ def main(
         )
 
 
-def _train_and_judge(start: str, sources: dict[str, str], steps: int, same: dict[str, Any]) -> list[Judged]:
+def _train_and_judge(
+    start: str, sources: Mapping[str, Any], steps: int, same: dict[str, Any]
+) -> list[Judged]:
     with tempfile.TemporaryDirectory() as folder:
         if start in VARIANTS:
             config = replace(VARIANTS[start], **sources, steps=updates_for(VARIANTS[start], same["passes"]))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ghn.decoder import Decoder, DecoderConfig
 from ghn.hypernetwork import GHNConfig
+from ghn.metatrain.config import MetaTrainConfig
 
 RANKS = (4, 16, 64)
 TILES = (16, 32)
@@ -30,8 +31,8 @@ class TileDecoder(Decoder):
         super().__init__(embedding, config)
         side = config.rank
         # In place of the generators, whose first layer is all that the decoder itself calls.
-        self.rows, self.columns = nn.Module(), nn.Module()
-        self.rows.embedding = self.columns.embedding = nn.Identity()
+        for generator in ("rows", "columns"):
+            setattr(self, generator, nn.ModuleDict({"embedding": nn.Identity()}))
         self.tile = nn.Sequential(
             nn.Linear(embedding, config.hidden), nn.GELU(), nn.Linear(config.hidden, side * side)
         )
@@ -57,7 +58,7 @@ def main(
 ) -> None:
     """Train the variants on the same targets."""
 
-    def variants(name: str, sizes: Sequence[int]) -> dict[str, object]:
+    def variants(name: str, sizes: Sequence[int]) -> dict[str, MetaTrainConfig]:
         decoders = {f"{name} {size}": DecoderConfig(rank=size, base="none") for size in sizes}
         return {
             label: replace(SMALL, steps=steps, ghn=GHNConfig(decoder=decoder))

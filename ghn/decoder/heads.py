@@ -146,7 +146,7 @@ class Readers:
     def stream(self, weight: ParamSpec) -> list[ParamSpec]:
         """Parameters that are added up or looked up in the stream that a linear map reads.
 
-        None if nothing normalizes the stream or what the map makes of it: nobody knows the size of the map's outputs.
+        None at all if nothing normalizes the stream or what the map makes of it: nobody knows how large that is.
         """
         maps = self._readers(weight)
         read = {source for reader in maps for source in self.sources[reader]}

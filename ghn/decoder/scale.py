@@ -327,7 +327,8 @@ def _mixing_spread(spec: ParamSpec, place: Place, fan: str, damping: float) -> f
         if "batch_norm" in place.network.norms:
             gain *= min(1, math.sqrt(HEAD_WIDTH / fan_in))
         return gain / math.sqrt(fan_in)
-    if spec.role == "linear" and not place.network.attention and "output" not in place.readers:
+    mixer = not place.network.attention and not place.network.tokens
+    if spec.role == "linear" and mixer and "output" not in place.readers:
         return math.sqrt(2 / (fan_in + fan_out))  # Glorot, undamped, as MLP-Mixers do
     if place.attention:
         damping *= place.network.of_words(WORD_ATTENTION)

@@ -154,7 +154,8 @@ class RoleFinder:
         if operation in ("mm", "bmm", "matmul", "mv", "_grouped_mm"):
             return _product(shape, left if slot == 0 else right)
         if node.kind == "embedding" and slot == 0:
-            return Role("embedding", ("table", "channel")[-rank:])
+            counted = any(self._counts(source) for source, slot in node.inputs if slot == 1)
+            return Role("position" if counted else "embedding", ("table", "channel")[-rank:])
         if node.kind == "recurrent" and slot >= 2 and rank <= 2:
             return _recurrent(node, slot, rank)
         if node.kind == "bilinear":
@@ -186,6 +187,15 @@ class RoleFinder:
             if self.nodes[self._origin(source)].kind in MIXERS:
                 return Role("bias", _vector(use.shape))
         return Role("shift", _vector(use.shape))
+
+    def _counts(self, index: int, depth: int = 8) -> bool:
+        """Whether indices are running counts: RoBERTa's positions, of tokens that are no padding."""
+        node = self.nodes[index]
+        if node.kind == "cumsum" or depth == 0:
+            return node.kind == "cumsum"
+        return node.kind in ELEMENTWISE | {"shape"} and any(
+            self._counts(source, depth - 1) for source, _ in node.inputs
+        )
 
     def _origin(self, index: int) -> int:
         """Where a value was computed, looking through shape operations."""

@@ -101,6 +101,23 @@ def test_attention_counts_in_any_form(model, expected):
     )
 
 
+@pytest.mark.parametrize(
+    ("model", "kwargs", "name"),
+    [
+        ("hf:mamba", {"hidden_size": 32}, "backbone.layers.0.mixer.out_proj.weight"),
+        ("hf:rwkv", {"hidden_size": 32}, "rwkv.blocks.0.attention.output.weight"),
+    ],
+)
+def test_language_models_without_attention_damp_their_branches(model, kwargs, name):
+    """As transformers do; mixers of patches don't."""
+    graph = trace(load_model(model, device="meta", num_hidden_layers=2, vocab_size=50, **kwargs))
+    weight = next(entry for entry in graph.params if entry.name == name)
+    place = places(graph)[name]
+    assert not place.network.attention and place.branches >= 2
+    rule = scale_of(weight, place, "zoo")
+    assert rule.spread == pytest.approx(math.sqrt(1 / 3 / weight.shape[1] / place.branches))
+
+
 def test_layer_scales_of_branches_without_maps_start_at_zero():
     scale = spec("layer_scale", (8,), "channel")
     mapped, bare = (scale_of(scale, Place(branches=4, bare=bare), "zoo") for bare in (False, True))

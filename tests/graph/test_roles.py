@@ -122,6 +122,13 @@ MODELS = {
             "bert.embeddings.LayerNorm.bias": ("norm_bias", ("channel",)),
         },
     ),
+    "hf:roberta": (  # looks positions up by how many tokens came before that are no padding
+        BERT,
+        {
+            "roberta.embeddings.position_embeddings.weight": ("position", ("table", "channel")),
+            "roberta.embeddings.word_embeddings.weight": ("embedding", ("table", "channel")),
+        },
+    ),
     "hf:t5": (
         T5,
         {

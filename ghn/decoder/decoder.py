@@ -75,6 +75,8 @@ class _Recipe:
     """What a random base is added to."""
     constant: Tensor | None = None
     """What a centre is added to."""
+    padding: int | None = None
+    """Row that is zero."""
 
     @property
     def geometry(self) -> tuple[object, ...]:
@@ -276,6 +278,7 @@ class Decoder(nn.Module):
                     learned=kind == "none" or self._has_learned_part(place, scale),
                     pattern=sharing(spec) if scale.common else added.get(spec.name),
                     constant=constant.get(spec.name),
+                    padding=place.padding,
                 )
             )
         return recipes
@@ -398,6 +401,9 @@ def _piece(recipe: _Recipe, drawn: Draw, bands: Range, base: Tensor, products: S
         values = drawn.make(first, last, base, out)
         for product in products:
             values = product.add(values, block, drawn.band, first)
+        padding = -1 if recipe.padding is None else recipe.padding - block.start - start
+        if 0 <= padding < stop - start:
+            values = values.index_fill(0, torch.tensor([padding], device=values.device), 0.0)
         return values if out is None or values.data_ptr() == out.data_ptr() else out.copy_(values)
 
     return Piece(recipe.spec, block.start + start, stop - start, block.columns, make)

@@ -99,7 +99,7 @@ def looking_back(graph: ComputationGraph) -> list[Looking]:
     readers = Readers(graph)
     shared = not any(spec.role == "position" for spec in graph.params)  # where tokens share a vector
     predicted = {spec.name for spec in predicted_params(graph)}
-    found = []
+    found, claims = [], _Claims()
     for attention in attentions(graph):
         sides = attention.query, attention.key
         inputs = {Layout.of(side.weight).columns for side in sides}
@@ -119,9 +119,36 @@ def looking_back(graph: ComputationGraph) -> list[Looking]:
             continue
         characters = tokens is not None and _rows(tokens) <= CHARACTERS
         visible = looking.waves is None or (characters and len(_fast_waves(looking.waves, attention)))
-        if looking.needed <= predicted and visible:
+        if looking.needed <= predicted and visible and claims.add(looking):
             found.append(looking)
     return found
+
+
+class _Claims:
+    """Which rows of queries and keys are spoken for: maps that several attentions share can only serve one."""
+
+    def __init__(self) -> None:
+        self.made: dict[tuple[str, str], tuple[object, ...]] = {}
+
+    def add(self, looking: Looking) -> bool:
+        """Claim what an attention needs; False, and nothing is claimed, if another, or its own keys, have it."""
+        attention = looking.attention
+        form = (attention.heads, attention.width, attention.rotary, looking.table, looking.waves)
+        sides = {"query": attention.query, "key": attention.key}
+        wanted = {
+            (channels.weight.name, side): (*form, channels)
+            for side, channels in sides.items()
+        }
+        if attention.query.weight == attention.key.weight:
+            query, key = (side.rows(attention.heads, attention.width) for side in sides.values())
+            if torch.isin(query, key).any():
+                return False
+        names = {name for name, _ in wanted}
+        others = {key: claim for key, claim in self.made.items() if key[0] in names}
+        if others and others != {key: wanted.get(key) for key in others}:
+            return False
+        self.made |= wanted
+        return True
 
 
 class Readers:

@@ -2,7 +2,8 @@
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,6 +34,11 @@ OPEN_BIAS = 1.0
 six units pass instead of half, and the network is closer to a linear one. Convolutional networks end one to nine points
 higher; behind other normalizations, which keep the mean of the next layer, it costs as much, and StarNet loses by it
 behind the stem (scripts/LOG.md)."""
+
+LEAST_OPEN = 8
+"""Batch normalizations with such a bias below which it stays 0: through few layers rectifiers lose little, and a network
+that is nearly linear learns more slowly. Six users' networks of one to eight end up to six points lower with it, one of
+eleven four points higher (scripts/LOG.md)."""
 
 VECTOR_SPREAD = 0.25
 """Spread of a vector around its centre at full trust, relative to the centre."""
@@ -114,6 +120,8 @@ class Network:
     """It looks them up in a table that is also its output map."""
     positions: bool = False
     """It adds a table of positions."""
+    rectified: int = 0
+    """Batch normalizations, but for the stem's, whose output rectifiers alone read."""
     patches: bool = False
     """It cuts images into patches, and has no other convolution over pixels or space."""
 
@@ -146,6 +154,10 @@ class Place:
     before training."""
     last: bool = False
     """What the parameter's operation makes is read by the one that makes the model's output."""
+    factor: float = 1.0
+    """What its operation reads was multiplied by this constant: T5 shrinks what it looks up in its tied table."""
+    padding: int | None = None
+    """Row that is looked up for padding alone, and never trained."""
     stem: bool = False
     """The parameter's operation is a convolution that reads images, or the normalization right behind it."""
     pixels: bool = False
@@ -154,6 +166,11 @@ class Place:
     """It makes queries, keys or values, or reads what attention makes of them."""
     reads_looking_back: bool = False
     """It reads what heads make that look back."""
+
+    @property
+    def rectified(self) -> bool:
+        """Whether the parameter belongs to a batch normalization, but the stem's, that rectifiers alone read."""
+        return self.batch and not self.stem and bool(self.readers) and self.readers <= RECTIFIERS
 
 
 @dataclass(frozen=True)
@@ -200,6 +217,8 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     network = _network(graph, stems)
     attention = {name for found in attentions(graph) for name in found.names}
     projections = {looking.attention.projection for looking in looking_back(graph)}
+    constant = _constant_factors(graph)
+    factors = {edge.target: constant[edge.source] for edge in graph.edges if edge.source in constant}
     result = {}
     for spec, operations in attached:
         after = {reader for operation in operations for reader in consumers[operation]}
@@ -211,7 +230,9 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             readers=readers,
             batch=all(graph.nodes[operation].kind == "batch_norm" for operation in operations),
             boundary=not ends.isdisjoint(operations) or not first.isdisjoint(operations),
-            last=not ends.isdisjoint(after),
+            last=not ends.isdisjoint(after | {reader for node in after & constant.keys() for reader in consumers[node]}),
+            factor=math.prod(factors.get(operation, 1.0) for operation in operations),
+            padding=_padding(graph, operations),
             stem=not stem_operations.isdisjoint(operations),
             pixels=spec.name in stems
             and _kernel(spec) >= LEAST_PIXELS
@@ -220,7 +241,21 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             attention=spec.name in attention,
             reads_looking_back=spec in projections,
         )
-    return result
+    opened = sum(spec.role == "norm_bias" and result[spec.name].rectified for spec, _ in attached)
+    network = replace(network, rectified=opened)
+    return {name: replace(place, network=network) for name, place in result.items()}
+
+
+def _padding(graph: ComputationGraph, operations: Iterable[int]) -> int | None:
+    rows = {graph.nodes[operation].attributes.get("padding") for operation in operations}
+    row = rows.pop() if len(rows) == 1 else None
+    return row if isinstance(row, int) else None
+
+
+def _constant_factors(graph: ComputationGraph) -> dict[int, float]:
+    """Operations that multiply by a constant, and the constant."""
+    factors = {node.index: node.attributes.get("factor") for node in graph.nodes}
+    return {index: factor for index, factor in factors.items() if isinstance(factor, float)}
 
 
 def _network(graph: ComputationGraph, stems: set[str]) -> Network:
@@ -294,11 +329,14 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
         channels = spec.shape[-1] if spec.shape else 1
         # Something that all tokens share does the work of biases, which such networks lack or start at zero.
         common = spec.role == "embedding" and place.network.attention and not place.network.positions
-        share = place.network.of_words(WORD_POSITIONS) if spec.role == "position" else 1.0
-        return Scale(0.0, share * DEFAULT_GAIN / math.sqrt(channels), random=True, common=common)
+        spread = DEFAULT_GAIN / math.sqrt(channels)
+        if spec.role == "position":
+            spread *= place.network.of_words(WORD_POSITIONS)
+        if spec.role == "embedding" and not place.network.norms and not place.network.attention:
+            spread = 1.0  # nothing makes it larger on the way; recurrent networks wait for that
+        return Scale(0.0, spread / place.factor, random=True, common=common)
     centre = CENTRES.get(spec.role, 0.0)
-    opens = place.batch and not place.stem and place.readers and place.readers <= RECTIFIERS
-    if spec.role == "norm_bias" and opens:
+    if spec.role == "norm_bias" and place.rectified and place.network.rectified >= LEAST_OPEN:
         centre = OPEN_BIAS
     if spec.role in ("norm_weight", "norm_bias", "layer_scale"):
         centre *= damping
@@ -327,7 +365,7 @@ def _mixing_spread(spec: ParamSpec, place: Place, fan: str, damping: float) -> f
         if "batch_norm" in place.network.norms:
             gain *= min(1, math.sqrt(HEAD_WIDTH / fan_in))
         return gain / math.sqrt(fan_in)
-    mixer = not place.network.attention and not place.network.tokens
+    mixer = place.network.norms and not place.network.attention and not place.network.tokens
     if spec.role == "linear" and mixer and "output" not in place.readers:
         return math.sqrt(2 / (fan_in + fan_out))  # Glorot, undamped, as MLP-Mixers do
     if place.attention:

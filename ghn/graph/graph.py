@@ -38,7 +38,7 @@ class Node:
     shape: tuple[int, ...] = ()
     """Shape of the (first) output, batch axis of the example input included."""
     attributes: Mapping[str, float | tuple[int, ...]] = field(default_factory=dict)
-    """Facts the operation was called with: kernel, stride, dilation, groups, heads …"""
+    """Facts the operation was called with: kernel, stride, dilation, groups, heads, factor …"""
     param: str | None = None
     """For ``kind='parameter'``: the ``ParamSpec.name`` it stands for."""
 

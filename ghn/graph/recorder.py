@@ -380,7 +380,7 @@ def _is_triangular(mask: Tensor) -> bool:
         return False
     matrix = mask.reshape(-1, *mask.shape[-2:])[0].cpu()
     seen, unseen = matrix[0, 0], matrix[0, 1]
-    lower = torch.ones(matrix.shape, dtype=torch.bool).tril()
+    lower = torch.ones(matrix.shape, dtype=torch.bool, device="cpu").tril()
     return bool(seen != unseen) and torch.equal(matrix, torch.where(lower, seen, unseen))
 
 

@@ -27,6 +27,10 @@ RESHAPES = frozenset(
 BROADCASTS = frozenset("expand expand_as expand_copy broadcast_to repeat tile".split())
 """Shape operations that align axes from the last, adding new ones in front."""
 
+CODED = frozenset({"linalg_householder_product"})
+"""Operations on parameters whose operands are no numbers that a weight could have: torch's orthogonal parametrization
+keeps reflections and signs."""
+
 GATES = {"lstm": 4, "lstm_cell": 4, "gru": 3, "gru_cell": 3}
 
 
@@ -72,6 +76,8 @@ class RoleFinder:
         """Role of the parameter recorded at a node, in terms of its own axes."""
         shape = self.nodes[parameter].shape
         uses = list(self._uses(parameter)) or list(self._inner_uses(parameter))
+        if self._is_coded(parameter):
+            uses = []
         found = [(self._role_of(use), use) for use in uses]
         if not found:
             return Role("unknown", ("unknown",) * len(shape))
@@ -83,6 +89,17 @@ class RoleFinder:
             if axis is not None and axes[axis] == "unknown" and label != "one":
                 axes[axis] = label
         return Role(role.role, tuple(axes), role.groups)
+
+    def _is_coded(self, parameter: int) -> bool:
+        """Whether what is computed from the parameter alone goes through an operation of ``CODED``."""
+        seen, pending = {parameter}, [parameter]
+        while pending:
+            readers = {reader for reader, _ in self.readers[pending.pop()] if self.constant[reader]} - seen
+            if any(self.nodes[reader].operation in CODED for reader in readers):
+                return True
+            seen |= readers
+            pending += readers
+        return False
 
     def _uses(self, parameter: int) -> Iterator[Use]:
         shape = self.nodes[parameter].shape

@@ -1,5 +1,6 @@
 """From the record of a run to a graph worth encoding: constants, shape operations and elementwise clutter collapse."""
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from ghn.graph.ops import ACTIVATIONS, ELEMENTWISE, PRODUCTS
 from ghn.graph.recorder import RawNode
 from ghn.graph.roles import RoleFinder
 from ghn.graph.skeleton import ParameterRegistry
+from ghn.settings import own_settings
 
 BYPASSED = frozenset({"shape", "dropout", "copy"})
 """Kinds that leave values as they are; a node of these kinds disappears if it has one source."""
@@ -38,6 +40,7 @@ class _Group:
     inputs: list[tuple[int, int]] = field(default_factory=list)
 
 
+@own_settings()
 def build_graph(nodes: list[RawNode], registry: ParameterRegistry, simplify: bool) -> ComputationGraph:
     """Turn recorded nodes into a graph with one ``ParamSpec`` per distinct parameter.
 
@@ -159,6 +162,12 @@ def _attributes(raw: RawNode) -> Facts:
             attributes["groups"] = raw.arguments[key]
     if raw.kind == "attention" and len(raw.shape) == 4:
         attributes["heads"] = raw.shape[1]
+    padding = raw.arguments.get("padding_idx")
+    if raw.kind == "embedding" and isinstance(padding, int) and padding >= 0:
+        attributes["padding"] = padding
+    number = raw.arguments.get("other")
+    if raw.kind in ("mul", "div") and isinstance(number, int | float) and 0 < number < math.inf:
+        attributes["factor"] = float(number) if raw.kind == "mul" else 1 / number
     return attributes
 
 

@@ -205,6 +205,37 @@ def test_parametrized_weights(tiny_ghn):
     torch.testing.assert_close(model[2].weight @ model[2].weight.mT, torch.eye(8), atol=1e-4, rtol=0)
 
 
+def test_reflections_are_no_weights(tiny_ghn):
+    """What torch keeps of an orthogonal matrix that isn't square: its diagonal are signs, as whole numbers."""
+    model = nn.Sequential(parametrizations.orthogonal(nn.Linear(8, 4)), nn.Linear(4, 2))
+    report = tiny_ghn.init_(model, X)
+    assert [entry.name for entry in report.parameters if entry.fate == "kept"] == [
+        "0.parametrizations.weight.original"
+    ]
+    torch.testing.assert_close(model[0].weight @ model[0].weight.mT, torch.eye(4), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("vocabulary", [20, 4000])
+def test_padding_is_zero_as_nothing_trains_it(tiny_ghn, vocabulary):
+    model = nn.Sequential(nn.Embedding(vocabulary, 64, padding_idx=3), nn.LayerNorm(64), nn.Linear(64, 2))
+    tokens = torch.zeros(2, 8, dtype=torch.long)
+    tiny_ghn.init_(model, tokens)
+    assert model[0].weight.abs().sum(-1).eq(0).nonzero().tolist() == [[3]]
+    predicted = tiny_ghn.predict(model, tokens)
+    torch.testing.assert_close(predicted["0.weight"], model[0].weight)
+
+
+def test_models_are_read_under_another_default_device(tiny_ghn):
+    """Masks and positions are followed by real numbers, wherever new tensors go to."""
+    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 40, "n_positions": 32}
+    with torch.device("meta"):
+        model = load_model("hf:gpt2", **sizes)
+        tiny_ghn.init_(model, device="cpu")
+    expected = load_model("hf:gpt2", **sizes)
+    tiny_ghn.init_(expected)
+    assert _equal(model, expected)
+
+
 def test_tied_weights_stay_tied(tiny_ghn):
     model = load_model("hf:gpt2", n_embd=32, n_layer=1, n_head=2, vocab_size=50, n_positions=32)
     tiny_ghn.init_(model)

@@ -294,3 +294,36 @@ def test_biases_hold_the_vectors_that_are_turned(tiny_ghn: GHN):
     assert torch.equal(query[0], key[0]) and (query[1:, 4:6] < 0).all()
     torch.testing.assert_close(query.norm(dim=1), key.norm(dim=1))
     assert not query[:, [2, 3, *range(6, 32)]].any()
+
+
+class SharedMaps(nn.Module):
+    """Two attentions by one map, of other heads or of keys that are the queries."""
+
+    def __init__(self, heads: tuple[int, int], same: bool) -> None:
+        super().__init__()
+        self.table, self.positions = nn.Embedding(50, 32), nn.Embedding(24, 32)
+        self.norm, self.maps = nn.LayerNorm(32), nn.Linear(32, 96, bias=False)
+        self.project, self.head = nn.Linear(32, 32), nn.Linear(32, 50)
+        self.heads, self.same = heads, same
+
+    def forward(self, tokens):
+        stream = self.table(tokens) + self.positions(torch.arange(tokens.shape[1]))
+        for heads in self.heads:
+            query, key, value = (
+                part.unflatten(-1, (heads, -1)).transpose(1, 2)
+                for part in self.maps(self.norm(stream)).chunk(3, -1)
+            )
+            made = nn.functional.scaled_dot_product_attention(
+                query, query if self.same else key, value, is_causal=True
+            )
+            stream = stream + self.project(made.transpose(1, 2).flatten(2))
+        return self.head(self.norm(stream))
+
+
+@pytest.mark.parametrize(
+    ("heads", "same", "expected"), [((4, 4), False, 2), ((4, 2), False, 1), ((4, 4), True, 0)]
+)
+def test_shared_maps_serve_one_kind_of_heads(tiny_ghn, heads, same, expected):
+    model, tokens = SharedMaps(heads, same), torch.zeros(2, 20, dtype=torch.long)
+    assert len(looking_back(trace(model, tokens))) == expected
+    assert tiny_ghn.init_(model, tokens).count("predicted") == len(list(model.parameters()))

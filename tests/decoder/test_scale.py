@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ghn.decoder.heads import CHARACTERS
-from ghn.decoder.scale import HEADS_OUTPUT, Network, Place, fans, places, scale_of
+from ghn.decoder.scale import HEADS_OUTPUT, LAST_NORM, LEAST_OPEN, Network, Place, fans, places, scale_of
 from ghn.errors import ConfigError
 from ghn.graph.graph import ParamSpec
 from ghn.graph.trace import trace
@@ -118,6 +118,43 @@ def test_language_models_without_attention_damp_their_branches(model, kwargs, na
     assert rule.spread == pytest.approx(math.sqrt(1 / 3 / weight.shape[1] / place.branches))
 
 
+def test_tied_tables_make_up_for_a_constant_factor():
+    """T5 multiplies by one over the root of the width before it looks words up in the table of its tokens."""
+    sizes = {"d_model": 64, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2, "vocab_size": 50}
+    graph = trace(load_model("hf:t5", **sizes))
+    surroundings = places(graph)
+    rules = {entry.name: scale_of(entry, surroundings[entry.name], "zoo") for entry in graph.params}
+    assert surroundings["shared.weight"].factor == pytest.approx(1 / 8)
+    assert rules["shared.weight"].spread == pytest.approx(8 * math.sqrt(1 / 3 / 64))
+    assert rules["decoder.final_layer_norm.weight"].centre == pytest.approx(LAST_NORM)
+    assert rules["encoder.final_layer_norm.weight"].centre == 1.0
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.layers, self.head = nn.Embedding(50, 16), nn.LSTM(16, 16), nn.Linear(16, 50)
+
+    def forward(self, tokens):
+        return self.head(self.layers(self.table(tokens))[0])
+
+
+def test_recurrent_networks_read_tokens_of_unit_variance():
+    graph = trace(Recurrent(), torch.zeros(4, 2, dtype=torch.long))
+    table = next(entry for entry in graph.params if entry.name == "table.weight")
+    assert scale_of(table, places(graph)["table.weight"], "zoo").spread == 1.0
+
+
+def test_plain_networks_start_like_torch_and_mixers_like_glorot():
+    rows = spec("linear", (64, 16), "out in")
+    plain, mixer = (
+        scale_of(rows, Place(network=Network(norms=norms)), "zoo")
+        for norms in (frozenset(), frozenset({"layer_norm"}))
+    )
+    assert plain.spread == pytest.approx(math.sqrt(1 / 3 / 16))
+    assert mixer.spread == pytest.approx(math.sqrt(2 / 80))
+
+
 def test_layer_scales_of_branches_without_maps_start_at_zero():
     scale = spec("layer_scale", (8,), "channel")
     mapped, bare = (scale_of(scale, Place(branches=4, bare=bare), "zoo") for bare in (False, True))
@@ -142,10 +179,13 @@ def test_wide_classifiers_of_convolutional_networks_start_smaller():
     assert wide.spread == pytest.approx(narrow.spread / 4)
 
 
-def test_batch_normalizations_before_activations_let_most_pass():
+@pytest.mark.parametrize(("layers", "bias"), [(LEAST_OPEN - 1, 0.0), (LEAST_OPEN, 1.0)])
+def test_batch_normalizations_before_activations_let_most_pass_in_deep_networks(layers, bias):
     body = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU6())  # a stem, whose bias stays 0
-    body.extend([nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)])
-    body.extend([nn.Conv2d(8, 8, 1), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 3)])
+    for _ in range(layers):
+        body.extend([nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU6()])
+    body.extend([nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)])
+    body.extend([nn.Conv2d(8, 8, 1), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 3)])
     graph = trace(body, torch.zeros(2, 3, 8, 8))
     surroundings = places(graph)
     centres = {
@@ -153,7 +193,9 @@ def test_batch_normalizations_before_activations_let_most_pass():
         for entry in graph.params
         if entry.role == "norm_bias"
     }
-    assert centres == {"1.bias": 0.0, "4.bias": 1.0, "7.bias": 0.0, "9.bias": 0.0}
+    opened = {f"{3 * layer + 4}.bias": bias for layer in range(layers)}
+    last = 3 * layers + 4
+    assert centres == {"1.bias": 0.0, **opened, f"{last}.bias": 0.0, f"{last + 2}.bias": 0.0}
 
 
 def test_the_shift_at_the_end_of_a_branch_is_damped_with_its_weight():

@@ -135,10 +135,7 @@ class _Claims:
         attention = looking.attention
         form = (attention.heads, attention.width, attention.rotary, looking.table, looking.waves)
         sides = {"query": attention.query, "key": attention.key}
-        wanted = {
-            (channels.weight.name, side): (*form, channels)
-            for side, channels in sides.items()
-        }
+        wanted = {(channels.weight.name, side): (*form, channels) for side, channels in sides.items()}
         if attention.query.weight == attention.key.weight:
             query, key = (side.rows(attention.heads, attention.width) for side in sides.values())
             if torch.isin(query, key).any():

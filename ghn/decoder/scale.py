@@ -36,9 +36,9 @@ higher; behind other normalizations, which keep the mean of the next layer, it c
 behind the stem (scripts/LOG.md)."""
 
 LEAST_OPEN = 8
-"""Batch normalizations with such a bias below which it stays 0: through few layers rectifiers lose little, and a network
-that is nearly linear learns more slowly. Six users' networks of one to eight end up to six points lower with it, one of
-eleven four points higher (scripts/LOG.md)."""
+"""Such normalizations below which their biases stay 0: through few layers rectifiers lose little, and a network that is
+nearly linear learns more slowly. With one to seven of them networks end up to five points lower by such biases, with
+eleven one ends four points higher (scripts/LOG.md)."""
 
 VECTOR_SPREAD = 0.25
 """Spread of a vector around its centre at full trust, relative to the centre."""
@@ -222,6 +222,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     result = {}
     for spec, operations in attached:
         after = {reader for operation in operations for reader in consumers[operation]}
+        scaled = {reader for node in after & constant.keys() for reader in consumers[node]}
         readers = frozenset(graph.nodes[reader].kind for reader in after)
         result[spec.name] = Place(
             network=network,
@@ -230,7 +231,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             readers=readers,
             batch=all(graph.nodes[operation].kind == "batch_norm" for operation in operations),
             boundary=not ends.isdisjoint(operations) or not first.isdisjoint(operations),
-            last=not ends.isdisjoint(after | {reader for node in after & constant.keys() for reader in consumers[node]}),
+            last=not ends.isdisjoint(after | scaled),
             factor=math.prod(factors.get(operation, 1.0) for operation in operations),
             padding=_padding(graph, operations),
             stem=not stem_operations.isdisjoint(operations),

@@ -54,7 +54,13 @@ def why_kept(spec: ParamSpec) -> str:
     """Why a parameter isn't predicted: nothing uses it, it is fixed, or no rule covers it."""
     if has_rule(spec):
         return "it is fixed (requires_grad=False)"
-    return spec.reason or f"its role is {spec.role!r}: no rule says what it should be"
+    if spec.reason:
+        return spec.reason
+    if not spec.dtype.is_floating_point:
+        return f"it holds {str(spec.dtype).removeprefix('torch.')}: rules are for real numbers"
+    if not spec.numel:
+        return "it is empty"
+    return f"its role is {spec.role!r}: no rule says what it should be"
 
 
 def _entries(graph: ComputationGraph, predicted: frozenset[str]) -> Iterator[ParameterReport]:

@@ -75,7 +75,7 @@ def test_wrong_inputs_leave_the_model_as_it_was(tiny_ghn):
 
 def test_nothing_to_predict(tiny_ghn):
     waves = nn.Linear(8, 8, bias=False, dtype=torch.cfloat)
-    with pytest.raises(PredictionError, match="'weight', for one, is kept: its role is 'unknown'"):
+    with pytest.raises(PredictionError, match="'weight', for one, is kept: it holds complex64"):
         tiny_ghn.init_(waves, torch.ones(2, 8, dtype=torch.cfloat))
     with pytest.raises(PredictionError, match="ReLU has no parameter to predict: it has none at all"):
         tiny_ghn.init_(nn.ReLU(), X)

@@ -155,7 +155,7 @@ class Place:
     last: bool = False
     """What the parameter's operation makes is read by the one that makes the model's output."""
     factor: float = 1.0
-    """What its operation reads was multiplied by this constant: T5 shrinks what it looks up in its tied table."""
+    """What its linear map reads was multiplied by this constant: T5 shrinks what it looks up in its tied table."""
     padding: int | None = None
     """Row that is looked up for padding alone, and never trained."""
     stem: bool = False
@@ -218,7 +218,11 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     attention = {name for found in attentions(graph) for name in found.names}
     projections = {looking.attention.projection for looking in looking_back(graph)}
     constant = _constant_factors(graph)
-    factors = {edge.target: constant[edge.source] for edge in graph.edges if edge.source in constant}
+    factors = {
+        edge.target: constant[edge.source]
+        for edge in graph.edges
+        if edge.source in constant and graph.nodes[edge.target].kind == "linear"
+    }
     result = {}
     for spec, operations in attached:
         after = {reader for operation in operations for reader in consumers[operation]}

@@ -131,16 +131,18 @@ def test_tied_tables_make_up_for_a_constant_factor():
 
 
 class Recurrent(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, every: int) -> None:
         super().__init__()
+        self.every = every
         self.table, self.layers, self.head = nn.Embedding(50, 16), nn.LSTM(16, 16), nn.Linear(16, 50)
 
     def forward(self, tokens):
-        return self.head(self.layers(self.table(tokens))[0])
+        return self.head(self.layers(self.table(tokens * self.every))[0])
 
 
-def test_recurrent_networks_read_tokens_of_unit_variance():
-    graph = trace(Recurrent(), torch.zeros(4, 2, dtype=torch.long))
+@pytest.mark.parametrize("every", [1, 2])
+def test_recurrent_networks_read_tokens_of_unit_variance(every):
+    graph = trace(Recurrent(every), torch.zeros(4, 2, dtype=torch.long))
     table = next(entry for entry in graph.params if entry.name == "table.weight")
     assert scale_of(table, places(graph)["table.weight"], "zoo").spread == 1.0
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ghn.graph import values
+from ghn.graph.einsum import as_product
 from ghn.graph.forms import map_tensors, to_meta
 from ghn.graph.ops import kind_of
 from ghn.graph.skeleton import ParameterRegistry, has_storage, storage_key
@@ -132,6 +133,7 @@ class Recorder(TorchDispatchMode):
         self._number_of: dict[int, int] = {}
         self._writer_of: dict[int, int] = {}
         self._parameter_nodes: dict[int, int] = {}
+        self._fixed: set[int] = set()
         self._owned: set[int] = set()
         self._unknown: set[int] = set()
         self._alive: list[Any] = []
@@ -181,6 +183,11 @@ class Recorder(TorchDispatchMode):
             return self._evaluate(call)
         if call.written:
             return self._write(call)
+        if name == "einsum" and not any(self._source(tensor) in self._fixed for _, tensor in call.tensors):
+            with self:
+                product = as_product(args[0], args[1])
+            if product is not None:
+                return product
         result = self._evaluate(call)
         self._record(call, [result] if isinstance(result, Tensor) else tree_leaves(result))
         return result
@@ -261,9 +268,8 @@ class Recorder(TorchDispatchMode):
             if kind == "hardtanh" and arguments.get("min_val") == 0:
                 kind = "relu6"  # as torch itself runs it
             causal = bool(arguments.get("is_causal")) or (kind in MASKED and self._has_causal_mask(call))
-            negative = kind == "mul" and any(
-                _is_negative(tensor) for _, tensor in call.tensors if self.known(tensor)
-            )
+            factors = [value for _, value in call.bound if not isinstance(value, Tensor) or self.known(value)]
+            negative = kind == "mul" and any(_is_negative(factor) for factor in factors)
             node = self._add(
                 RawNode(
                     kind,
@@ -278,6 +284,8 @@ class Recorder(TorchDispatchMode):
                     call=replay,
                 )
             )
+            if all(source in self._fixed for source, _ in inputs):
+                self._fixed.add(node)
         for number, tensor in enumerate(outputs):
             self._remember(tensor, node, number)
         return node
@@ -302,9 +310,9 @@ class Recorder(TorchDispatchMode):
         parameter = self.registry.find(tensor)
         if parameter is not None and parameter not in self._parameter_nodes:
             shape = tuple(self.registry.tensors[parameter].shape)
-            self._parameter_nodes[parameter] = self._add(
-                RawNode("parameter", shape=shape, parameter=parameter)
-            )
+            node = self._add(RawNode("parameter", shape=shape, parameter=parameter))
+            self._parameter_nodes[parameter] = node
+            self._fixed.add(node)
         candidates = [
             node
             for node in (
@@ -384,7 +392,9 @@ def _is_triangular(mask: Tensor) -> bool:
     return bool(seen != unseen) and torch.equal(matrix, torch.where(lower, seen, unseen))
 
 
-def _is_negative(known: Tensor) -> bool:
+def _is_negative(known: Tensor | float) -> bool:
+    if not isinstance(known, Tensor):
+        return known < 0
     return bool((known.imag if known.is_complex() else known).sum() < 0)
 
 

@@ -118,6 +118,12 @@ def halves_rotated_back(x):
     return x * cos + torch.cat([second, -first], -1) * sin
 
 
+def halves_times_minus_one(x):
+    first, second = x.chunk(2, -1)
+    cos, sin = (torch.cat([table[: x.shape[-2]]] * 2, -1) for table in (COS, SIN))
+    return x * cos + torch.cat([-1 * second, first], -1) * sin
+
+
 def neighbours(x):
     """As in Meta's own Llama."""
     pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2).contiguous())
@@ -192,6 +198,7 @@ def test_maps_of_any_form_look_back(tiny_ghn, maps, turn):
         halves_in_another_order,
         halves_turned_back,
         halves_rotated_back,
+        halves_times_minus_one,
         neighbours,
         neighbours_turned_back,
     ],

@@ -11,6 +11,7 @@ from torch import nn
 
 from ghn.errors import ModelError, TraceError
 from ghn.graph.graph import ComputationGraph
+from ghn.graph.structure import attentions
 from ghn.graph.trace import trace
 
 IMAGE, SEQUENCE, VECTOR = torch.ones(2, 3, 8, 8), torch.ones(2, 5, 8), torch.ones(2, 8)
@@ -53,20 +54,29 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self, fused):
+    def __init__(self, mixed):
         super().__init__()
         self.query, self.key, self.value, self.out = (nn.Linear(8, 8) for _ in range(4))
-        self.fused = fused
+        self.mixed = mixed
 
     def forward(self, x):
-        query, key, value = (
-            layer(x).view(2, 5, 2, 4).transpose(1, 2) for layer in (self.query, self.key, self.value)
-        )
-        if self.fused:
-            mixed = F.scaled_dot_product_attention(query, key, value)
-        else:
-            mixed = (query @ key.transpose(-1, -2) / 2).softmax(-1) @ value
-        return self.out(mixed.transpose(1, 2).reshape(2, 5, 8))
+        heads = (layer(x).view(2, 5, 2, 4) for layer in (self.query, self.key, self.value))
+        return self.out(self.mixed(*heads).reshape(2, 5, 8))
+
+
+def fused(query, key, value):
+    mixed = F.scaled_dot_product_attention(*(heads.transpose(1, 2) for heads in (query, key, value)))
+    return mixed.transpose(1, 2)
+
+
+def written_out(query, key, value):
+    query, key, value = (heads.transpose(1, 2) for heads in (query, key, value))
+    return ((query @ key.transpose(-1, -2) / 2).softmax(-1) @ value).transpose(1, 2)
+
+
+def as_einsums(query, key, value):
+    scores = torch.einsum("b i h d, b j h d -> b h i j", query, key) / 2
+    return torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), value)
 
 
 class InPlace(nn.Module):
@@ -141,10 +151,14 @@ def test_residual_block():
     )
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_attention(fused):
-    """Written out with a softmax, attention is the same node as the fused operation."""
-    assert arrows(trace(Attention(fused), SEQUENCE)) == drawn(
+@pytest.mark.parametrize("mixed", [fused, written_out, as_einsums])
+def test_attention(mixed):
+    """Written out with a softmax, attention is the same node as the fused operation, with the same facts."""
+    graph = trace(Attention(mixed), SEQUENCE)
+    (attention,) = attentions(graph)
+    assert (attention.heads, attention.width) == (2, 4)
+    assert attention.names == {"query.weight", "key.weight", "value.weight", "out.weight"}
+    assert arrows(graph) == drawn(
         "input > linear1 > attention:0 > linear4 > output",
         "input > linear2 > attention:1",
         "input > linear3 > attention:2",
@@ -223,7 +237,7 @@ def test_nodes_are_in_topological_order_and_know_their_module():
 
 
 def test_unsimplified_graph_keeps_shape_operations():
-    kinds = Counter(node.kind for node in trace(Attention(True), SEQUENCE, simplify=False).nodes)
+    kinds = Counter(node.kind for node in trace(Attention(fused), SEQUENCE, simplify=False).nodes)
     assert kinds["shape"] >= 8
     assert kinds["linear"] == 4
 

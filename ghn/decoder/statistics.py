@@ -19,7 +19,7 @@ class Statistics:
 
 
 START_TRUST = 0.1
-"""Of the untrained hypernetwork."""
+"""Of the untrained hypernetwork, or half of the largest if that is less."""
 
 
 class StatisticsHead(nn.Module):
@@ -45,7 +45,7 @@ class StatisticsHead(nn.Module):
     def _bounded(self, raw: Tensor) -> Statistics:
         config = self.config
         gain, trust = raw.unbind(-1)
-        start = torch.logit(torch.tensor(START_TRUST / config.max_trust)).item()
+        start = torch.logit(torch.tensor(min(START_TRUST / config.max_trust, 0.5))).item()
         return Statistics(
             gain=config.max_gain ** torch.tanh(gain),
             trust=config.max_trust * torch.sigmoid(trust + start),

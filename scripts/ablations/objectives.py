@@ -70,12 +70,10 @@ VARIANTS = {
     "trajectory, all tensors, factors as they are": replace(
         _TRAJECTORY, ghn=_trusting(0.7, scope="all", output="hyperfan")
     ),
+    "step0, all tensors": replace(_STEP0, ghn=_trusting(0.7, scope="all")),
     "step0, trust to 0.3": replace(_STEP0, ghn=_trusting(0.3)),
     "the library's default": replace(
-        _TRAJECTORY,
-        inner_steps=MetaTrainConfig().inner_steps,
-        image_trust_penalty=MetaTrainConfig().image_trust_penalty,
-        ghn=GHNConfig(),
+        _STEP0, image_trust_penalty=MetaTrainConfig().image_trust_penalty, ghn=GHNConfig()
     ),
 }
 """Factors have a flat spectrum but for those "as they are"; only tensors whose rows or columns are tokens, pixels or

@@ -12,6 +12,7 @@ from ghn.decoder import DecoderConfig
 from ghn.decoder.decoder import Order, Remembered
 from ghn.decoder.heads import looking_back
 from ghn.decoder.scale import places, scale_of
+from ghn.decoder.statistics import StatisticsHead
 from ghn.errors import ConfigError
 from ghn.graph.trace import trace
 from ghn.hypernetwork import GHN, GHNConfig
@@ -251,6 +252,12 @@ def test_untrained_activations_are_like_the_zoos_own(tiny_ghn, spec):
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ConfigError, match=r"base must be|decoder needs"):
         DecoderConfig(**settings)
+
+
+@pytest.mark.parametrize(("most", "start"), [(0.7, 0.1), (0.2, 0.1), (0.05, 0.025)])
+def test_trust_starts_low_and_within_its_bound(most, start):
+    statistics = StatisticsHead(8, DecoderConfig(max_trust=most)).defaults(torch.zeros(1, 8))
+    assert statistics.trust.item() == pytest.approx(start)
 
 
 @pytest.mark.parametrize("fan", ["fan_in", "fan_out"])

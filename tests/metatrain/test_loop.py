@@ -35,6 +35,7 @@ TINY = MetaTrainConfig(
     steps=3,
     targets_per_step=1,
     warmup_steps=1,
+    objective="trajectory",
     inner_steps=(1, 2),
     inner_batch_size=4,
     save_every=1,

@@ -74,9 +74,7 @@ def test_one_hypernetwork_learns_from_vocabularies_of_bytes_and_of_pairs_of_them
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     pairs.train_from_iterator(text, trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet))
     PreTrainedTokenizerFast(tokenizer_object=pairs, eos_token="<end>").save_pretrained(tmp_path / "pairs")
-    config = replace(
-        CONFIG, images="", tokenizers=("bytes", str(tmp_path / "pairs")), steps=1, inner_steps=(1, 1)
-    )
+    config = replace(CONFIG, images="", tokenizers=("bytes", str(tmp_path / "pairs")), steps=1)
     tasks = load_tasks(config, CPU)
     assert tasks["text"].width == 384 and 256 < tasks["text1"].width <= 301
     targets = Targets(config, tasks)

@@ -23,6 +23,7 @@ TINY = MetaTrainConfig(
     steps=6,
     targets_per_step=1,
     warmup_steps=1,
+    objective="trajectory",
     inner_steps=(1, 1),
     inner_batch_size=4,
     ema=0.0,
@@ -71,7 +72,9 @@ def test_predictions_of_several_graphs_are_those_of_each_alone() -> None:
 
 
 def test_penalty_lowers_trust(tmp_path: Path) -> None:
-    config = replace(TINY, objective="step0", lr=1e-2)
+    config = replace(
+        TINY, objective="step0", lr=1e-2, ghn=replace(TINY.ghn, decoder=DecoderConfig(max_trust=0.3))
+    )
     free, pulled, other = (
         rows(replace(config, image_trust_penalty=images, trust_penalty=text), tmp_path / f"{images} {text}")[
             -1

@@ -14,6 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a clone works without installation
 
 import torch
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -169,14 +170,15 @@ def plot_lines(
     logarithmic: bool = False,
 ) -> None:
     """Draw one figure of labelled lines into ``NAME.png``."""
-    figure = Figure(figsize=(6, 3.6), layout="constrained", dpi=80)
+    figure = Figure(figsize=(8, 4), layout="constrained", dpi=80)
     axes = figure.subplots()
+    axes.set_prop_cycle(color=colormaps["tab10" if len(lines) <= 10 else "tab20"].colors)
     for variant, (positions, values) in lines.items():
         axes.plot(positions, values, label=variant, marker="o" if len(values) < 12 else None, markersize=3)
     if logarithmic:
         axes.set(xscale="log", yscale="log")
     axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     folder.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_png(folder / f"{name}.png")

@@ -92,7 +92,7 @@ def test_killed_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("objective", "figures", "tolerance"),
     [
-        ("step0", ".", 1e-4),
+        ("step0", ".", 5e-4),
         # Adam's first steps go by the signs of gradients, and so turn what is rounded otherwise into whole steps.
         ("trajectory", "loss", 2e-3),
     ],

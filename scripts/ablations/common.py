@@ -172,7 +172,8 @@ def plot_lines(
     """Draw one figure of labelled lines into ``NAME.png``."""
     figure = Figure(figsize=(8, 4), layout="constrained", dpi=80)
     axes = figure.subplots()
-    axes.set_prop_cycle(color=colormaps["tab10" if len(lines) <= 10 else "tab20"].colors)
+    palette = colormaps["tab10" if len(lines) <= 10 else "tab20"]
+    axes.set_prop_cycle(color=palette(range(palette.N)))
     for variant, (positions, values) in lines.items():
         axes.plot(positions, values, label=variant, marker="o" if len(values) < 12 else None, markersize=3)
     if logarithmic:

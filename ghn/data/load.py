@@ -29,3 +29,27 @@ def load_data(source: str) -> images.RawImages | text.Documents:
     raise DataError(
         f"data set {source!r} has neither an image nor a text column; it has {describe(train.features)}"
     )
+
+
+def load_images(source: str) -> images.RawImages:
+    """Open a data set of images.
+
+    Raises:
+        DataError: If it can't be opened or holds something else.
+    """
+    data = load_data(source)
+    if not isinstance(data, images.RawImages):
+        raise DataError(f"{source!r} holds text where images are asked for; give it as text instead")
+    return data
+
+
+def load_text(source: str) -> text.Documents:
+    """Open a data set of text.
+
+    Raises:
+        DataError: If it can't be opened or holds something else.
+    """
+    data = load_data(source)
+    if isinstance(data, images.RawImages):
+        raise DataError(f"{source!r} holds images where text is asked for; give it as images instead")
+    return data

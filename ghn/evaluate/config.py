@@ -164,7 +164,7 @@ def cases(config: EvaluateConfig, pattern: str = "*", limit: int | None = None) 
         limit: At most this many architectures.
 
     Raises:
-        ConfigError: If the pattern matches nothing.
+        ConfigError: If the pattern matches nothing, or there is no data for what it matches.
     """
     sized = _sized(
         config.image_size, config.sequence_length, len(load_tokenizer(config.tokenizer or "bytes"))
@@ -174,12 +174,15 @@ def cases(config: EvaluateConfig, pattern: str = "*", limit: int | None = None) 
     matching = [architecture for name, architecture in named if fnmatch.fnmatch(name, pattern)]
     if not matching:
         raise ConfigError(f"no model matches {pattern!r}; there are {', '.join(name for name, _ in named)}")
-    return [
+    found = [
         Case(architecture, dataset, transfer)
         for architecture in matching[:limit]
         for dataset, transfer in _datasets(config, architecture.task)
         if dataset
     ]
+    if not found:
+        raise ConfigError(f"there is nothing to evaluate {pattern!r} on; give images or text")
+    return found
 
 
 @lru_cache(maxsize=4)

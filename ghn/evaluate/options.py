@@ -18,7 +18,7 @@ from ghn.environment import commit, machine, versions
 from ghn.errors import ConfigError, OutputError
 from ghn.evaluate.config import EvaluateConfig, cases
 from ghn.evaluate.report import write_evaluation
-from ghn.evaluate.run import evaluate_case, outcome_of
+from ghn.evaluate.run import check_cases, evaluate_case, outcome_of
 from ghn.files import write_whole
 from ghn.finetune.options import spread_lists
 from ghn.spaces.held_out import VERSION
@@ -108,6 +108,7 @@ def evaluate_command(
         raise ConfigError(f"--limit-models is {limit_models}; expected 1 or more")
     chosen = cases(config, models, limit_models)
     number, count = _part(part)
+    check_cases(config, chosen)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

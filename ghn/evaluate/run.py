@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from ghn.apply.baselines import ARMS
+from ghn.data.load import load_images, load_text
 from ghn.errors import ConfigError, OutputError
 from ghn.evaluate.config import Case, EvaluateConfig, comparison
 from ghn.files import write_whole
@@ -39,6 +41,20 @@ class Outcome:
     """Runs of the first seed at every rate that was tried, by arm."""
 
 
+def check_cases(config: EvaluateConfig, cases: Sequence[Case]) -> None:
+    """Check settings and data before anything is written.
+
+    Raises:
+        GhnError: A kind of it for every mistake: a setting out of range, data that can't be opened or are of the other
+            kind.
+    """
+    for case in cases:
+        for arm in _arms(config, case):
+            comparison(config, case, arm, "")
+    for task, dataset in sorted({(case.task, case.dataset) for case in cases}):
+        (load_text if task == "text" else load_images)(dataset)
+
+
 def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
     """Train all arms of one case: the first seed finds the best rate, the others run at it.
 
@@ -51,7 +67,7 @@ def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
         GhnError: A kind of it for every mistake: data or a checkpoint that can't be used, runs with other settings in
             the folder.
     """
-    arms = config.transfer_arms if case.transfer else config.arms
+    arms = _arms(config, case)
     known_outcome = outcome_of(config, case, folder)
     if known_outcome and set(arms) <= known_outcome.tuned.keys():
         return
@@ -102,6 +118,10 @@ def outcome_of(config: EvaluateConfig, case: Case, folder: Path) -> Outcome | No
         tuned=tuned,
         tuning=tuning,
     )
+
+
+def _arms(config: EvaluateConfig, case: Case) -> tuple[str, ...]:
+    return config.transfer_arms if case.transfer else config.arms
 
 
 def _place(folder: Path, case: Case) -> Path:

@@ -76,7 +76,7 @@ class CompareConfig:
         for name in self.inits:
             if name not in ARMS:
                 raise ConfigError(
-                    f"unknown initialization {name!r}; --inits takes {', '.join(ARMS)}.{did_you_mean(name, ARMS)}"
+                    f"unknown initialization {name!r}; expected some of {', '.join(ARMS)}.{did_you_mean(name, ARMS)}"
                 )
         for option, choices in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
             value = getattr(self, option)

@@ -8,11 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ghn.data.images import ImageData, RawImages
-from ghn.data.load import load_data
+from ghn.data.images import ImageData
+from ghn.data.load import load_images, load_text
 from ghn.data.order import Split
 from ghn.data.text import TextData, load_tokenizer
-from ghn.errors import DataError
 from ghn.metatrain.config import MetaTrainConfig
 
 
@@ -134,15 +133,10 @@ def load_tasks(config: MetaTrainConfig, device: torch.device) -> dict[str, Task]
     """
     tasks: dict[str, Task] = {}
     if config.images:
-        raw = load_data(config.images)
-        if not isinstance(raw, RawImages):
-            raise DataError(f"images={config.images!r} holds text; pass it as text=…")
-        images = raw.fit(config.image_size, 3)
+        images = load_images(config.images).fit(config.image_size, 3)
         tasks["images"] = ImageTask(images, Examples(images.train, device))
     if config.text:
-        documents = load_data(config.text)
-        if isinstance(documents, RawImages):
-            raise DataError(f"text={config.text!r} holds images; pass it as images=…")
+        documents = load_text(config.text)
         for number, name in enumerate(config.tokenizers):
             text = documents.tokenize(load_tokenizer(name), config.sequence_length, config.text_tokens)
             tasks[f"text{number or ''}"] = TextTask(text, Examples(text.train, device))

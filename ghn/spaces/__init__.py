@@ -5,12 +5,13 @@ from ghn.spaces.cnn import sample_cnn
 from ghn.spaces.gpt2 import sample_gpt2
 from ghn.spaces.held_out import held_out
 from ghn.spaces.mlp import sample_mlp
-from ghn.spaces.space import LARGEST, Space
+from ghn.spaces.space import LARGEST, SMALLEST_IMAGE, Space
 from ghn.spaces.vit import sample_vit
 
 __all__ = [
     "LARGEST",
     "SCALES",
+    "SMALLEST_IMAGE",
     "Architecture",
     "Space",
     "held_out",

@@ -4,6 +4,7 @@ RegNets, MobileNetV3 and GhostNet are not drawn: they are held out.
 """
 
 import random
+from functools import partial
 
 from ghn.spaces.architecture import Architecture, stages
 
@@ -12,14 +13,16 @@ NORMS = ("batchnorm2d", "batchnorm2d", "groupnorm1", "layernorm2d")
 """timm's names; ``groupnorm1`` is one group, as LayerNorm over all of an image."""
 
 
-def sample_cnn(rng: random.Random, scale: str = "small") -> Architecture:
-    """Draw one convolutional network.
+def sample_cnn(rng: random.Random, image_size: int, scale: str = "small") -> Architecture:
+    """Draw one convolutional network for square images.
 
     Args:
         rng: Random numbers.
+        image_size: In pixels, 8 at least: what can't be padded is drawn so that a pixel is left at the end.
         scale: One of ``SCALES``.
     """
-    kinds = (_resnet, _resnet, _resnext, _preactivated, _convnext, _inverted, _densenet, _plain)
+    convnext, densenet = (partial(kind, image_size=image_size) for kind in (_convnext, _densenet))
+    kinds = (_resnet, _resnet, _resnext, _preactivated, convnext, _inverted, densenet, _plain)
     return rng.choice(kinds)(rng, scale == "full")
 
 
@@ -56,11 +59,11 @@ def _preactivated(rng: random.Random, full: bool) -> Architecture:
     )
 
 
-def _convnext(rng: random.Random, full: bool) -> Architecture:
+def _convnext(rng: random.Random, full: bool, image_size: int) -> Architecture:
     width = rng.choice((24, 32, 40, 48, 64) if full else (12, 16, 24, 32))
     total = rng.randint(4, 9 if full else 7)
     kwargs = {
-        "patch_size": rng.choice((1, 2)) if full else 1,  # images of 16 pixels leave no room for more
+        "patch_size": min(rng.choice((1, 2)) if full else 1, 2 if image_size >= 32 else 1),
         "depths": stages(total, 4, rng),
         "dims": [width, width * 3 // 2, width * 2, width * 3],
         "kernel_sizes": rng.choice((3, 5, 7)),
@@ -95,9 +98,12 @@ def _inverted(rng: random.Random, full: bool) -> Architecture:
     return Architecture(spec=spec, kwargs=kwargs, family="inverted", depth=sum(repeats), width=channels[-1])
 
 
-def _densenet(rng: random.Random, full: bool) -> Architecture:
+def _densenet(rng: random.Random, full: bool, image_size: int) -> Architecture:
     growth = rng.choice((12, 16, 24) if full else (6, 8, 12))
-    blocks = stages(rng.randint(4, 12 if full else 9), 4 if full and rng.random() < 0.5 else 3, rng)
+    total = rng.randint(4, 12 if full else 9)
+    count = 4 if full and rng.random() < 0.5 else 3
+    # The stem leaves a quarter of the image's side, and each transition halves what is left.
+    blocks = stages(total, min(count, (image_size // 4).bit_length()), rng)
     kwargs = {"growth_rate": growth, "block_config": blocks, "act_layer": rng.choice(ACTIVATIONS)}
     width = growth * (2 + sum(blocks))  # an upper bound: transitions halve it
     return Architecture(

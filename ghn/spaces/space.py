@@ -10,6 +10,9 @@ from ghn.spaces.gpt2 import sample_gpt2
 from ghn.spaces.mlp import sample_mlp
 from ghn.spaces.vit import sample_vit
 
+SMALLEST_IMAGE = 8
+"""Pixels of a side: networks halve it three times."""
+
 LARGEST: dict[str, tuple[int, int]] = {
     "resnet": (7, 768),
     "resnext": (7, 1024),
@@ -35,7 +38,7 @@ class Space:
     scale: str = "small"
     """One of ``SCALES``."""
     image_size: int = 32
-    """Of square images, in pixels."""
+    """Of square images, in pixels; ``SMALLEST_IMAGE`` at least."""
     sequence_length: int = 128
     """Tokens of a text."""
     vocabulary: int = 384
@@ -45,6 +48,11 @@ class Space:
         if self.scale not in SCALES:
             raise ConfigError(
                 f"unknown scale {self.scale!r}; expected one of {', '.join(SCALES)}.{did_you_mean(self.scale, SCALES)}"
+            )
+        if self.image_size < SMALLEST_IMAGE:
+            raise ConfigError(
+                f"image_size is {self.image_size}; networks halve images three times, so expected {SMALLEST_IMAGE} or "
+                "more"
             )
 
     def draw(self, task: str, number: int, seed: int = 0) -> Architecture:
@@ -56,7 +64,5 @@ class Space:
         if task == "text":
             return sample_gpt2(rng, self.vocabulary, self.sequence_length, self.scale)
         kind = rng.random()
-        if kind < 0.5:
-            return sample_cnn(rng, self.scale)
-        sample = sample_vit if kind < 0.875 else sample_mlp
+        sample = sample_cnn if kind < 0.5 else sample_vit if kind < 0.875 else sample_mlp
         return sample(rng, self.image_size, self.scale)

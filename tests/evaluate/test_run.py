@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from ghn.encoder import EncoderConfig
-from ghn.errors import ConfigError, OutputError
+from ghn.errors import ConfigError, DataError, OutputError
 from ghn.evaluate import run as running
 from ghn.evaluate.config import EvaluateConfig, cases, comparison
 from ghn.evaluate.options import evaluate_command, main
@@ -193,11 +193,20 @@ def test_another_checkpoint_is_refused(options: dict, tmp_path: Path) -> None:
         ({"limit_models": 0}, "expected 1 or more"),
         ({"eval_samples": -5}, "expected 1 or more"),
         ({"transfer_inits": ["ghn"]}, "compared with 'random'"),
+        ({"lr": [math.nan]}, "lr"),
+        ({"images": ""}, "nothing to evaluate"),
     ],
 )
 def test_mistakes_are_named(options: dict, changes: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         evaluate_command(**{**options, **changes})
+    assert not options["output"].exists()
+
+
+def test_data_of_the_other_kind_are_refused_before_anything_is_written(options: dict) -> None:
+    with pytest.raises(DataError, match="holds text where images are asked for"):
+        evaluate_command(**{**options, "images": "python-stdlib"}, inits=["random"])
+    assert not options["output"].exists()
 
 
 def test_presets_differ_in_size_not_in_kind_and_names_are_unique() -> None:

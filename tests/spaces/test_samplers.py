@@ -9,18 +9,27 @@ import torch
 
 from ghn.errors import ConfigError
 from ghn.graph.trace import trace
-from ghn.spaces import LARGEST, SCALES, Architecture, Space, sample_cnn, sample_gpt2, sample_mlp, sample_vit
+from ghn.spaces import (
+    LARGEST,
+    SCALES,
+    SMALLEST_IMAGE,
+    Architecture,
+    Space,
+    sample_cnn,
+    sample_gpt2,
+    sample_mlp,
+    sample_vit,
+)
 
 TASKS = ("images", "text")
 
 
 def draw(kind: str, seed: int, scale: str = "small") -> Architecture:
     rng = random.Random(seed)
-    if kind == "cnn":
-        return sample_cnn(rng, scale)
     if kind == "gpt2":
         return sample_gpt2(rng, 50, 8, scale)
-    return (sample_vit if kind == "vit" else sample_mlp)(rng, 16, scale)
+    sample = {"cnn": sample_cnn, "vit": sample_vit, "mlp": sample_mlp}[kind]
+    return sample(rng, 16, scale)
 
 
 def first_of_each_family(space: Space) -> list[Architecture]:
@@ -45,6 +54,22 @@ def test_every_family_traces_completely(scale: str) -> None:
         assert graph.coverage() == 1.0, architecture.key
         unknown = [spec.name for spec in graph.params if spec.role in ("unknown", "matrix")]
         assert not unknown, architecture.key
+
+
+@pytest.mark.parametrize("image_size", [SMALLEST_IMAGE, 16, 28, 30])
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_drawn_network_has_room_for_its_strides(scale: str, image_size: int) -> None:
+    space = Space(scale=scale, image_size=image_size)
+    images = torch.zeros(2, 3, image_size, image_size, device="meta")
+    for number in range(100):
+        architecture = space.draw("images", number)
+        model = architecture.build(num_classes=10, device="meta").to("meta")
+        assert model(images).shape == (2, 10), architecture.key
+
+
+def test_images_that_can_not_be_halved_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"image_size is 7; .* expected 8 or more"):
+        Space(image_size=7)
 
 
 @pytest.mark.parametrize("kind", ["cnn", "vit", "mlp", "gpt2"])

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from ghn.evaluate.run import Outcome
 from ghn.evaluate.statistics import Row, Verdict, rows, verdicts
 from ghn.files import write_whole
+from ghn.finetune.report import COLOURS
 from ghn.finetune.results import mean_curve
 
 PAIRS = (
@@ -31,6 +32,12 @@ PAIRS = (
 
 _COLUMNS = 4
 """Of the plots."""
+
+_STYLES: dict[str, dict[str, Any]] = {
+    "ghn": {"linewidth": 2.4, "zorder": 2.5},
+    "base": {"linestyle": (0, (2, 2)), "zorder": 3},
+}
+"""Where nothing is learned the base is the prediction, and its dashes lie upon that."""
 
 
 def write_evaluation(outcomes: Sequence[Outcome], settings: dict[str, Any], folder: Path) -> list[Verdict]:
@@ -119,26 +126,34 @@ def markdown(table: Sequence[Row], counted: Sequence[Verdict]) -> str:
 
 def curves_png(outcomes: Sequence[Outcome]) -> bytes:
     """A small plot for each model: mean and standard error of each arm's metric."""
+    file = io.BytesIO()
+    FigureCanvasAgg(curves_figure(outcomes)).print_png(file)
+    return file.getvalue()
+
+
+def curves_figure(outcomes: Sequence[Outcome]) -> Figure:
+    """What ``curves_png`` shows; an arm has one colour in all plots."""
     columns = min(_COLUMNS, len(outcomes))
     count = math.ceil(len(outcomes) / columns)
     figure = Figure(figsize=(3.2 * columns, 2.6 * count), layout="constrained", dpi=80)
     axes = list(figure.subplots(count, columns, squeeze=False).flat)
+    lines: dict[str, Any] = {}
     for outcome, plot in zip(outcomes, axes, strict=False):
         for arm, runs in outcome.tuned.items():
             curve = mean_curve(runs, "metric")
             # Without a point if no run was finite at the first step.
             steps, means, errors = ([point[index] for point in curve] for index in range(3))
-            plot.errorbar(steps, means, errors, label=arm, linewidth=1.2)
+            lines[arm] = plot.errorbar(
+                steps, means, errors, color=COLOURS.get(arm), **{"linewidth": 1.2, **_STYLES.get(arm, {})}
+            )
         plot.set_title(outcome.case.name, fontsize=9)
         plot.grid(alpha=0.3)
     for plot in axes[len(outcomes) :]:
         plot.axis("off")
-    figure.axes[0].legend(fontsize=7)
+    figure.legend(list(lines.values()), list(lines), loc="outside upper center", ncols=len(lines))
     figure.supxlabel("step")
     figure.supylabel(outcomes[0].metric)
-    file = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(file)
-    return file.getvalue()
+    return figure
 
 
 def _csv(entries: Sequence[dict[str, Any]], kind: type[Row] | type[Verdict]) -> str:

@@ -16,6 +16,15 @@ from rich.table import Table
 from ghn.finetune.results import Results, Run, best_runs, mean_curve
 from ghn.finetune.store import Store
 
+COLOURS = {
+    "ghn": "tab:blue",
+    "base": "tab:orange",
+    "random": "tab:gray",
+    "orthogonal": "tab:green",
+    "mimetic": "tab:purple",
+}
+"""Of each arm's curve, the same in every plot."""
+
 _HEADINGS = ("arm", "best lr", "{metric}", "loss", "steps to random's final", "init", "train")
 
 _STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -96,7 +105,7 @@ def curves_png(results: Results) -> bytes:
     ):
         for init in results.inits:
             runs = best_runs(results.runs, init)
-            _draw(axes, runs, quantity, f"{init} (lr {runs[0].lr:g})")
+            _draw(axes, runs, quantity, f"{init} (lr {runs[0].lr:g})", COLOURS.get(init))
         axes.set(xlabel="step", ylabel=label)
         axes.grid(alpha=0.3)
         axes.legend()
@@ -126,9 +135,9 @@ def page(results: Results, png: bytes) -> str:
     )
 
 
-def _draw(axes: object, runs: Sequence[Run], quantity: str, label: str) -> None:
+def _draw(axes: object, runs: Sequence[Run], quantity: str, label: str, colour: str | None) -> None:
     steps, means, errors = zip(*mean_curve(runs, quantity) or [(0, float("nan"), 0.0)], strict=True)
-    (line,) = axes.plot(steps, means, label=label)  # type: ignore[attr-defined]
+    (line,) = axes.plot(steps, means, label=label, color=colour)  # type: ignore[attr-defined]
     low = [mean - error for mean, error in zip(means, errors, strict=True)]
     high = [mean + error for mean, error in zip(means, errors, strict=True)]
     axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())  # type: ignore[attr-defined]

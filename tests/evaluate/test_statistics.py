@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from ghn.apply.baselines import ARMS
 from ghn.evaluate.config import Case
-from ghn.evaluate.report import curves_csv, curves_png, markdown
+from ghn.evaluate.report import curves_csv, curves_figure, curves_png, markdown
 from ghn.evaluate.run import Outcome
 from ghn.evaluate.statistics import at_share, rows, t_test, verdicts
+from ghn.finetune.report import COLOURS
 from ghn.finetune.results import Point, Run
 from ghn.spaces import Architecture
 
@@ -83,6 +85,16 @@ def test_reports_hold_every_model_and_arm() -> None:
     assert "x-2x1" in text and "x-2x2" in text and "random | ghn | base" in text
     assert len(curves_csv([BETTER, WORSE]).splitlines()) == 1 + 2 * 3 * 3 * 11
     assert curves_png([BETTER, WORSE]).startswith(b"\x89PNG")
+
+
+def test_an_arm_has_one_colour_in_all_plots() -> None:
+    assert COLOURS.keys() == ARMS.keys() and len({*COLOURS.values()}) == len(ARMS)
+    other = outcome(2, random=[0.5, 0.5], mimetic=[0.3, 0.3], ghn=[0.4, 0.41])  # ghn comes third, not second
+    figure = curves_figure([BETTER, other])
+    shown = [[line.get_color() for line in plot.get_lines()] for plot in figure.axes]
+    assert shown == [[COLOURS[arm] for arm in each.tuned] for each in (BETTER, other)]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["random", "ghn", "base", "mimetic"]
 
 
 def test_table_names_the_arm_whose_steps_it_shows() -> None:

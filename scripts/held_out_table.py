@@ -1,4 +1,4 @@
-"""Write the table of held-out models into README.md and the model card, from what evaluate_init.py has left.
+"""Write what evaluate_init.py has left of held-out models into README.md (a summary) and the model card (a table).
 
 python scripts/held_out_table.py
 """
@@ -6,12 +6,12 @@ python scripts/held_out_table.py
 import csv
 import math
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "held-out-cpu" / "models.csv"
-PAGES = (ROOT / "README.md", ROOT / "checkpoints" / "ghn-small" / "README.md")
 
 GROUPS = {
     "Of families that neither training nor an experiment on the base has used": {
@@ -54,8 +54,20 @@ GROUPS = {
 }
 """Models by what was known of them: see "What looked at what" in the card."""
 
+KINDS = {
+    "convolutional networks": "resnet convnext densenet inverted regnet mobilenetv3 ghostnet starnet",
+    "vision transformers and mixers": "vit deit_distilled cait swin mobilevit poolformer mixer",
+    "language models": "gpt2 llama gpt_neox opt",
+}
+"""Families of the summary's rows."""
+
 OTHERS = ("orthogonal", "mimetic")
 """Arms beside random and ghn."""
+
+SHORT_HEAD = (
+    "| held-out models | random → ghn, mean at the end | higher at 10, 30, 100 % of the steps "
+    "| significantly at the end | random's final passed at (median) | on other data higher, significantly |"
+)
 
 HEAD = "| model | random (the zoo's own) | orthogonal | mimetic | ghn | at 10 % of the steps | random's final at |"
 
@@ -74,6 +86,35 @@ def table() -> str:
             finals = " | ".join(_final(rows, model, arm) for arm in ("random", *OTHERS, "ghn"))
             early = " → ".join(_figure(row, "metric_10") for row in (random, ghn))
             lines.append(f"| {name} | {finals} | {early} | {reached} |")
+    return "\n".join(lines)
+
+
+def summary() -> str:
+    """A few lines for all models, by kind, as Markdown."""
+    main, transfer = _rows(), _rows(transfer=True)
+    columns = SHORT_HEAD.count(" | ") + 1
+    lines = [SHORT_HEAD, "|---" * columns + "|"]
+    for kind, families in KINDS.items():
+        models = [
+            model for model, arm in main if arm == "ghn" and main[model, arm]["family"] in families.split()
+        ]
+        ghn, random, other = (
+            [rows[model, arm] for model in models]
+            for rows, arm in ((main, "ghn"), (main, "random"), (transfer, "ghn"))
+        )
+        means = [fmean(float(row["metric_100"]) for row in arm) for arm in (random, ghn)]
+        text = means[0] < 0
+        shown = " → ".join(f"{-mean:.2f}" if text else f"{100 * mean:.1f}" for mean in means)
+        higher = [
+            sum(float(row[column]) > float(start[column]) for row, start in zip(ghn, random, strict=True))
+            for column in ("metric_10", "metric_30", "metric_100")
+        ]
+        reached = median(float(row["steps_to_random_final"] or math.inf) / float(row["steps"]) for row in ghn)
+        lines.append(
+            f"| {len(models)} {kind} ({'bits per byte' if text else 'accuracy in %'}) | {shown} | "
+            f"{', '.join(map(str, higher))} | {_count(ghn, _significantly_above)} | {100 * reached:.0f} % | "
+            f"{_count(other, _above)}, {_count(other, _significantly_above)} |"
+        )
     return "\n".join(lines)
 
 
@@ -126,10 +167,14 @@ def other_starts() -> str:
     return "; ".join(sentences)
 
 
-def _rows() -> dict[tuple[str, str], dict[str, str]]:
-    """Rows of the data that was trained on, by model and arm."""
+def _rows(transfer: bool = False) -> dict[tuple[str, str], dict[str, str]]:
+    """Rows of the data that was trained on, or of the other, by model and arm."""
     with RESULTS.open(newline="") as file:
-        return {(row["model"], row["arm"]): row for row in csv.DictReader(file) if row["transfer"] == "False"}
+        return {
+            (row["model"], row["arm"]): row
+            for row in csv.DictReader(file)
+            if row["transfer"] == str(transfer)
+        }
 
 
 def _differs(rows: dict[tuple[str, str], dict[str, str]], model: str, arm: str) -> bool:
@@ -146,6 +191,19 @@ def _final(rows: dict[tuple[str, str], dict[str, str]], model: str, arm: str) ->
     return f"{_figure(row, 'metric_100')} ± {_figure(row, 'sem_100')}{'*' if _significant(row) else ''}"
 
 
+def _count(rows: Sequence[dict[str, str]], test: Callable[[dict[str, str]], bool]) -> int:
+    return sum(map(test, rows))
+
+
+def _above(row: dict[str, str]) -> bool:
+    """Whether it ended higher than random."""
+    return float(row["difference"]) > 0
+
+
+def _significantly_above(row: dict[str, str]) -> bool:
+    return _above(row) and _significant(row)
+
+
 def _significant(row: dict[str, str]) -> bool:
     """Against random."""
     return bool(row["p_value"]) and float(row["p_value"]) < 0.05
@@ -157,21 +215,33 @@ def _figure(row: dict[str, str], column: str) -> str:
     return f"{value:.2f}" if text else f"{100 * value:.1f}"
 
 
-def refreshed(page: str) -> str:
-    """A page with the table and both sentences as they are now."""
-    parts = {
-        rf"{re.escape(HEAD)}.*?(?=\n\n)": table(),
-        r"higher in \d+ of \d+ pairs.*? at random's best": same_rate(),
-        r"orthogonal initialization, run on .*?; mimetic .*?and below `ghn` on \d+": other_starts(),
-    }
-    for pattern, part in parts.items():
+TABLE = rf"{re.escape(HEAD)}.*?(?=\n\n)"
+SUMMARY = rf"{re.escape(SHORT_HEAD)}.*?(?=\n\n)"
+SAME_RATE = r"higher in \d+ of \d+ pairs.*? at random's best"
+OTHER_STARTS = r"orthogonal initialization, run on .*?; mimetic .*?and below `ghn` on \d+"
+
+PAGES = {
+    ROOT / "README.md": {SUMMARY: summary, SAME_RATE: same_rate},
+    ROOT / "checkpoints" / "ghn-small" / "README.md": {
+        TABLE: table,
+        SAME_RATE: same_rate,
+        OTHER_STARTS: other_starts,
+    },
+}
+"""Parts of each page that come from the results, and what writes them."""
+
+
+def refreshed(path: Path) -> str:
+    """A page with those parts as they are now."""
+    page = path.read_text()
+    for pattern, write in PAGES[path].items():
         found = re.findall(pattern, page, flags=re.DOTALL)
         if len(found) != 1:
-            raise ValueError(f"{pattern} is {len(found)} times on the page; expected once")
-        page = page.replace(found[0], part)
+            raise ValueError(f"{pattern} is {len(found)} times in {path}; expected once")
+        page = page.replace(found[0], write())
     return page
 
 
 if __name__ == "__main__":
     for path in PAGES:
-        path.write_text(refreshed(path.read_text()))
+        path.write_text(refreshed(path))

@@ -33,13 +33,10 @@ from ghn.metatrain.update import PHASES, Tally
 RESULTS = Path(__file__).parent / "results"
 
 PRESETS = {
-    "cpu": MetaTrainConfig(
-        networks=4, steps=16, objective="trajectory", inner_steps=(32, 32), save_every=1000
-    ),
+    "cpu": MetaTrainConfig(networks=4, steps=16, inner_steps=(32, 32), save_every=1000),
     "gpu": MetaTrainConfig(
         networks=16,
         steps=48,
-        objective="trajectory",
         scale="full",
         image_size=32,
         sequence_length=128,

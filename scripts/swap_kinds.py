@@ -58,6 +58,12 @@ def swap(
     roles: Annotated[
         list[str] | None, typer.Option("--role", metavar="ROLE …", help="To swap.  [default: all there are]")
     ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(metavar="DIR|ID", help="Hypernetwork of ghn and base, as in ghn compare.")
+    ] = None,
+    sequence_length: Annotated[int | None, typer.Option(metavar="N", help="As in ghn compare.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(metavar="ID|DIR|bytes", help="As in ghn compare.")] = None,
+    optimizer: Annotated[str | None, typer.Option(metavar="NAME", help="As in ghn compare.")] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="As in ghn compare.")] = None,
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="As in ghn compare.")] = None,
     seeds: Annotated[list[int] | None, typer.Option(metavar="N …", help="As in ghn compare.")] = None,
@@ -70,6 +76,10 @@ def swap(
         "model": model,
         "dataset": dataset,
         "image_size": image_size,
+        "checkpoint": checkpoint,
+        "sequence_length": sequence_length,
+        "tokenizer": tokenizer,
+        "optimizer": optimizer,
         "steps": steps,
         "batch_size": batch_size,
         "seeds": seeds and tuple(seeds),

@@ -68,6 +68,12 @@ class EvaluateConfig:
                 )
         if "random" not in self.arms or "random" not in self.transfer_arms:
             raise ConfigError("every arm is compared with 'random'; add it to the arms")
+        for main, other in ((self.images, self.transfer_images), (self.text, self.transfer_text)):
+            if main and other and short_name(main) == short_name(other):
+                raise ConfigError(
+                    f"{main!r} and {other!r} have the same name, by which results are told apart; transfer to other "
+                    "data"
+                )
         if self.eval_samples < 1:
             raise ConfigError(f"eval_samples is {self.eval_samples}; expected 1 or more")
         for steps in (self.steps, self.transfer_steps):
@@ -109,6 +115,9 @@ def short_name(source: str | None) -> str | None:
     """Name of a data set or checkpoint for results: that of a folder without the path to it."""
     return source and (Path(source).name if Path(source).is_dir() else source)
 
+
+CLASSES = 10
+"""That image models are sized with: CIFAR-10's, before any data is read."""
 
 PRESETS = {
     "cpu": EvaluateConfig(),
@@ -188,10 +197,11 @@ def cases(config: EvaluateConfig, pattern: str = "*", limit: int | None = None) 
 @lru_cache(maxsize=4)
 def _sized(image_size: int, sequence_length: int, vocabulary: int) -> list[tuple[int, Architecture]]:
     """The held-out list with numbers of parameters, smallest first."""
-    found = [
-        (sum(parameter.numel() for parameter in architecture.build(device="meta").parameters()), architecture)
-        for architecture in held_out(image_size, sequence_length, vocabulary)
-    ]
+    found = []
+    for architecture in held_out(image_size, sequence_length, vocabulary):
+        classes = {"num_classes": CLASSES} if architecture.task == "images" else {}
+        model = architecture.build(device="meta", **classes)
+        found.append((sum(parameter.numel() for parameter in model.parameters()), architecture))
     return sorted(found, key=lambda entry: entry[0])
 
 

@@ -77,7 +77,7 @@ class MetaTrainConfig:
     clip_norm: float = 1.0
     """Largest gradient norm of an update."""
     ema: float = 0.98
-    """Decay per update of the averaged weights, which are what is saved."""
+    """Decay per update of the averaged weights, which are what is saved; at first less, (n + 1) / (n + 10)."""
     repeats: int = 1
     """Updates on the same adapted targets, each predicted anew; for 'regression' alone."""
     inner_steps: tuple[int, int] = (16, 64)

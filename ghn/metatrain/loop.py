@@ -83,7 +83,11 @@ def metatrain(
         write_whole(folder / LOG, "".join(_lines(folder / LOG)[:done]), _REMEDY)
     rows: list[dict[str, float]] = []
     if trackers:
-        accelerator.init_trackers("ghn", {name: str(value) for name, value in config.to_dict().items()})
+        accelerator.init_trackers(
+            "ghn",
+            {name: str(value) for name, value in config.to_dict().items()},
+            {"wandb": {"resume": "allow"}},  # goes on with the run that WANDB_RUN_ID names
+        )
     for step in range(done, config.steps):
         row = update(learner, targets, tasks, config, accelerator, step)
         accelerator.log(row, step)  # after a kill, what wasn't saved is done and logged again

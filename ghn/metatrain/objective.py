@@ -42,8 +42,9 @@ class Lesson:
     loss: Callable[[Parameters], Tensor]
     """Of a prediction for this target: a scalar whose gradient says where it should have been."""
     first_loss: float
+    """On the first batch, before any training, in nats."""
     last_loss: float
-    """Training loss of the first and last step, in nats."""
+    """On a batch after the last step, which was not trained on."""
 
 
 def log_uniform(rng: random.Random, low: float, high: float) -> float:

@@ -26,7 +26,7 @@ class Examples:
             self._kept = tuple(column.to(device) for column in split.__getitems__(list(range(len(split)))))
 
     def digest(self) -> str:
-        """Of the number of examples and some of them: other data has another."""
+        """Of the number of examples and sixteen of them: data that differ in others alone are not told apart."""
         count = len(self._split)
         some = self._split.__getitems__([count * part // 16 for part in range(16)])
         values = b"".join(column.contiguous().numpy().tobytes() for column in some)

@@ -72,7 +72,7 @@ VARIANTS = {
     ),
     "step0, all tensors": replace(_STEP0, ghn=_trusting(0.7, scope="all")),
     "step0, trust to 0.3": replace(_STEP0, ghn=_trusting(0.3)),
-    "the library's default": replace(
+    "step0, trust to 0.1, images penalized": replace(
         _STEP0, image_trust_penalty=MetaTrainConfig().image_trust_penalty, ghn=GHNConfig()
     ),
 }

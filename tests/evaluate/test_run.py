@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
@@ -154,10 +155,18 @@ def test_other_settings_are_refused_in_a_folder_that_is_complete(options: dict, 
         evaluate_command(**{**options, **changes}, inits=["random"])
 
 
-def test_tables_keep_data_sets_that_a_later_call_leaves_out(options: dict) -> None:
+def test_tables_keep_data_sets_that_a_later_call_leaves_out(options: dict, tmp_path: Path) -> None:
+    for number in range(8):
+        image = tmp_path / "shades" / "train" / f"{number % 2}" / f"{number}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (32 * number, 0, 0)).save(image)
     options["transfer_steps"] = 10
     evaluate_command(**options, inits=["random"])
     transfer = {"images": "", "transfer_images": "digits", "transfer_inits": ["random"]}
+    # One of them is from the call before.
+    with pytest.raises(ConfigError, match="'digits' and 'digits' have the same name"):
+        evaluate_command(**{**options, **transfer}, inits=["random"])
+    transfer["transfer_images"] = str(tmp_path / "shades")
     evaluate_command(**{**options, **transfer}, inits=["random"])
     with (options["output"] / "models.csv").open() as file:
         assert [row["transfer"] for row in csv.DictReader(file)] == ["False", "True"]

@@ -107,6 +107,11 @@ def test_share_of_the_budget_is_the_first_evaluation_after_it() -> None:
     assert at_share(BETTER.tuned["random"], 0.25) == pytest.approx([0.12, 0.15, 0.18])
 
 
+def test_differences_without_any_doubt_count_as_significant(monkeypatch) -> None:
+    monkeypatch.setattr("ghn.evaluate.statistics.t_test", lambda differences: 0.0)
+    assert [verdict.significant_wins for verdict in verdicts([BETTER], [("ghn", "random")])] == [1, 1, 1]
+
+
 def test_t_test_needs_two_different_values() -> None:
     assert t_test([0.1]) is None and t_test([0.1, 0.1]) is None
     assert t_test([0.432 - 0.4, 0.532 - 0.5, 0.632 - 0.6]) is None  # different in their last bits alone

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "held-out-cpu" / "models.csv"
 
 GROUPS = {
-    "Of families that neither training nor an experiment on the base has used": {
+    "Of families on which nothing of the base was chosen": {
         "mobilenetv3-11x48": "MobileNetV3-small-050",
         "mobilenetv3-11x96": "MobileNetV3-small-100",
         "ghostnet-16x160": "GhostNet",
@@ -35,10 +35,8 @@ GROUPS = {
         "inverted-16x320": "EfficientNet-B0",
         "mixer-8x512": "MLP-Mixer, 8 × 512",
         "vit-12x384": "ViT, 12 × 384",
-        "gpt2-12x384": "GPT-2, 12 × 384 (bits per byte)",
-        "llama-10x384": "Llama, 10 × 384 (bits per byte)",
     },
-    "Used while the base was designed, or smaller ones of the family were": {
+    "Used while base, trust or objectives were chosen, or smaller ones of the family were": {
         "mixer-6x128": "MLP-Mixer, 6 × 128",
         "vit-12x192": "ViT, 12 × 192",
         "swin-6x192": "Swin, 6 × 192",
@@ -48,6 +46,8 @@ GROUPS = {
         "regnet-16x440": "RegNetY-400",
         "starnet-15x192": "StarNet-S1",
         "gpt2-6x384": "GPT-2, 6 × 384 (bits per byte)",
+        "gpt2-12x384": "GPT-2, 12 × 384 (bits per byte)",
+        "llama-10x384": "Llama, 10 × 384 (bits per byte)",
         "opt-6x256": "OPT, 6 × 256 (bits per byte)",
         "gpt_neox-6x256": "GPT-NeoX, 6 × 256 (bits per byte)",
     },
@@ -66,7 +66,7 @@ OTHERS = ("orthogonal", "mimetic")
 
 SHORT_HEAD = (
     "| held-out models | random → ghn, mean at the end | higher at 10, 30, 100 % of the steps "
-    "| significantly at the end | random's final passed at (median) | on other data higher, significantly |"
+    "| significantly at the end | steps to reach random's final (median) | on other data: higher, significantly |"
 )
 
 HEAD = "| model | random (the zoo's own) | orthogonal | mimetic | ghn | at 10 % of the steps | random's final at |"

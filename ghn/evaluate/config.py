@@ -134,8 +134,8 @@ PRESETS = {
         precision="bf16",
     ),
 }
-"""'cpu' takes about four hours on two free cores in two processes, for 20 models of the list and all five arms; with up
-to 30,000,000 parameters it is all 29, for about eleven (from the times of the runs in
+"""'cpu' takes about five hours on two cores in two processes, for 20 models of the list and all five arms, or about
+four if nothing else runs on them; with up to 30,000,000 parameters it is all 29, for about eleven (sums of the times in
 benchmarks/results/held-out-cpu; arms of equal weights are trained once). 'gpu' has whole images and longer budgets."""
 
 

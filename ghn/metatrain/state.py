@@ -60,7 +60,7 @@ def load_state(folder: Path, config: MetaTrainConfig, data: Mapping[str, str], l
         with safe_open(path, "pt") as file:
             run = json.loads(file.metadata()["run"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (SafetensorError, OSError, TypeError, KeyError) as error:
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}; delete it to start again") from error
     # Settings that the library has got since keep their defaults.
     wanted = {key: value for key, value in config.to_dict().items() if key not in _HOW_IT_RUNS}

@@ -305,3 +305,17 @@ def test_trust_is_learned_more_slowly_than_directions(tmp_path: Path) -> None:
     slow = {name for name in moved if name.startswith("decoder.statistics.")}
     assert max(moved[name] for name in slow) == pytest.approx(TINY.trust_pace * TINY.lr, rel=0.1)
     assert max(moved[name] for name in moved.keys() - slow) == pytest.approx(TINY.lr, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        ("step0", [2.5509, 2.6923, 2.776]),
+        ("trajectory", [2.943, 2.9735, 3.0982]),
+        ("regression", [6.4337e-4, 1.5252e-3, 3.0597e-3]),
+    ],
+)
+def test_golden_losses(tmp_path: Path, objective: str, expected: list[float]) -> None:
+    """A short run on digits has the losses that it had when this was written; change them knowingly."""
+    metatrain(replace(TINY, objective=objective, targets_per_step=2, inner_batch_size=32), tmp_path)
+    assert losses(tmp_path) == pytest.approx(expected, rel=1e-3)

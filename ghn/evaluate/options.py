@@ -160,9 +160,8 @@ def _settings(config: EvaluateConfig, preset: str, folder: Path) -> dict[str, An
                 f"{folder} holds runs with {name}={value}, now it is {now[name]}; repeat the first command's "
                 "options, or choose another output folder"
             )
-    replace(
-        config, **{name: now[name] for name in _SOURCES}
-    )  # raises if the new ones can't be beside the earlier ones
+    # Its checks refuse what can't be beside the data of earlier calls.
+    replace(config, **{name: now[name] for name in _SOURCES})
     digest = before.get("checkpoint_digest")
     transfer = config.transfer_images or config.transfer_text
     if {*config.arms, *(config.transfer_arms if transfer else ())} & {*NEEDS_CHECKPOINT}:

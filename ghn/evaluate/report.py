@@ -143,9 +143,8 @@ def curves_figure(outcomes: Sequence[Outcome]) -> Figure:
             curve = mean_curve(runs, "metric")
             # Without a point if no run was finite at the first step.
             steps, means, errors = ([point[index] for point in curve] for index in range(3))
-            lines[arm] = plot.errorbar(
-                steps, means, errors, color=COLOURS.get(arm), **{"linewidth": 1.2, **_STYLES.get(arm, {})}
-            )
+            style = {"linewidth": 1.2} | _STYLES.get(arm, {})
+            lines[arm] = plot.errorbar(steps, means, errors, color=COLOURS.get(arm), **style)
         plot.set_title(outcome.case.name, fontsize=9)
         plot.grid(alpha=0.3)
     for plot in axes[len(outcomes) :]:

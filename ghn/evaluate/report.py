@@ -10,13 +10,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ghn.evaluate.run import Outcome
-from ghn.evaluate.statistics import Row, Verdict, rows, verdicts
+from ghn.evaluate.statistics import Row, Verdict, is_significant, rows, verdicts
 from ghn.files import write_whole
-from ghn.finetune.report import COLOURS
+from ghn.finetune.report import COLOURS, png_of
 from ghn.finetune.results import mean_curve
 
 PAIRS = (
@@ -126,9 +125,7 @@ def markdown(table: Sequence[Row], counted: Sequence[Verdict]) -> str:
 
 def curves_png(outcomes: Sequence[Outcome]) -> bytes:
     """A small plot for each model: mean and standard error of each arm's metric."""
-    file = io.BytesIO()
-    FigureCanvasAgg(curves_figure(outcomes)).print_png(file)
-    return file.getvalue()
+    return png_of(curves_figure(outcomes))
 
 
 def curves_figure(outcomes: Sequence[Outcome]) -> Figure:
@@ -167,5 +164,5 @@ def _csv(entries: Sequence[dict[str, Any]], kind: type[Row] | type[Verdict]) -> 
 def _cell(row: Row | None) -> str:
     if row is None or row.metric_100 is None:
         return "diverged" if row else "–"
-    mark = "" if row.p_value is None or row.p_value >= 0.05 else " *"
+    mark = " *" if is_significant(row.p_value) else ""
     return f"{row.metric_100:.4f} ± {row.sem_100 or 0.0:.4f}{mark}"

@@ -140,7 +140,7 @@ def _verdict(outcomes: Sequence[Outcome], dataset: str, arm: str, against: str, 
     decided = [_diverged(outcome, against) - _diverged(outcome, arm) for outcome in outcomes]
     means = [fmean(values) if values else float(sign) for values, sign in zip(by_model, decided, strict=True)]
     finite = [fmean(values) for values in by_model if values]
-    significant = [fmean(values) for values in by_model if _below(t_test(values), SIGNIFICANT)]
+    significant = [fmean(values) for values in by_model if is_significant(t_test(values))]
     reached = [
         _share_to_random(outcome, arm)
         for outcome in outcomes
@@ -186,8 +186,9 @@ def t_test(differences: Sequence[float]) -> float | None:
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
-def _below(p_value: float | None, level: float) -> bool:
-    return p_value is not None and p_value < level
+def is_significant(p_value: float | None) -> bool:
+    """Whether a test was possible, and its p-value is below ``SIGNIFICANT``."""
+    return p_value is not None and p_value < SIGNIFICANT
 
 
 def _diverged(outcome: Outcome, arm: str) -> bool:

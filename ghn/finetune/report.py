@@ -110,6 +110,11 @@ def curves_png(results: Results) -> bytes:
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(f"{results.model} on {results.dataset}")
+    return png_of(figure)
+
+
+def png_of(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file."""
     file = io.BytesIO()
     FigureCanvasAgg(figure).print_png(file)
     return file.getvalue()

@@ -65,6 +65,11 @@ DEFAULT_GAIN = math.sqrt(1 / 3)
 RELU_GAIN = math.sqrt(2)
 """He et al., https://arxiv.org/abs/1502.01852"""
 
+KERNEL_RATE = 0.03
+"""Learning rate of Adam at which a step may be as large as a kernel that batch statistics normalize, in spectral norm.
+How large such a kernel is changes nothing but how fast it learns, and narrow and depthwise ones of the size of He et
+al. are the slowest of their network: MobileNetV2 ends three points higher, RegNet two (scripts/LOG.md)."""
+
 
 LAST_NORM = 1.75
 """Of the normalization before the logits of language models, which end lower with larger logits (scripts/LOG.md)."""
@@ -360,7 +365,10 @@ def _mixing_spread(spec: ParamSpec, place: Place, fan: str, damping: float) -> f
     if fan != "zoo":
         return damping * DEFAULT_GAIN / math.sqrt(fan_in if fan == "fan_in" else fan_out)
     if spec.role == "conv" and place.readers & BATCH_STATISTICS:
-        return damping * RELU_GAIN / math.sqrt(fan_out)  # He et al. in the backward direction, as ResNets do
+        spread = RELU_GAIN / math.sqrt(fan_out)  # He et al. in the backward direction, as ResNets do
+        if place.readers <= BATCH_STATISTICS and not place.stem:
+            spread = min(spread, KERNEL_RATE / (1 / math.sqrt(fan_in) + 1 / math.sqrt(fan_out)))
+        return damping * spread
     if not place.network.norms and place.readers & RECTIFIERS:
         return damping * RELU_GAIN / math.sqrt(fan_in)  # nothing else keeps the size of activations
     if spec.role == "linear" and place.network.tokens and place.readers & RECTIFIERS:

@@ -8,7 +8,17 @@ import torch
 from torch import nn
 
 from ghn.decoder.heads import CHARACTERS
-from ghn.decoder.scale import HEADS_OUTPUT, LAST_NORM, LEAST_OPEN, Network, Place, fans, places, scale_of
+from ghn.decoder.scale import (
+    HEADS_OUTPUT,
+    KERNEL_RATE,
+    LAST_NORM,
+    LEAST_OPEN,
+    Network,
+    Place,
+    fans,
+    places,
+    scale_of,
+)
 from ghn.errors import ConfigError
 from ghn.graph.graph import ParamSpec
 from ghn.graph.trace import trace
@@ -54,6 +64,26 @@ def test_convolutions_before_batch_statistics_follow_kaiming():
     place = Place(readers=frozenset({"batch_norm"}))
     rule = scale_of(spec("conv", (64, 32, 3, 3), "out in spatial spatial"), place, "zoo")
     assert rule.spread == pytest.approx(math.sqrt(2 / (64 * 9)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups"),
+    [((16, 96, 1, 1), 1), ((96, 16, 1, 1), 1), ((48, 8, 3, 3), 6), ((200, 1, 3, 3), 200)],
+)
+def test_narrow_kernels_before_batch_statistics_are_as_large_as_a_step(shape, groups):
+    """Adam moves every number by the learning rate, so at most by a matrix of rank one of that size."""
+    kernel = spec("conv", shape, "out in spatial spatial", groups)
+    fan_in, fan_out = (int(fan) for fan in fans(kernel))
+    place = Place(readers=frozenset({"batch_norm"}))
+    spread = scale_of(kernel, place, "zoo").spread
+    assert spread < math.sqrt(2 / fan_out)
+    step = torch.full((fan_out, fan_in), KERNEL_RATE)
+    random = spread * torch.randn(fan_out, fan_in, generator=torch.Generator().manual_seed(0))
+    largest = [torch.linalg.matrix_norm(matrix, 2).item() for matrix in (step, random)]
+    assert largest[0] == pytest.approx(largest[1], rel=0.2)
+    # Where something else sees how large it is, the rule of He et al. keeps activations as large as they are.
+    for other in (replace(place, readers=place.readers | {"add"}), replace(place, stem=True)):
+        assert scale_of(kernel, other, "zoo").spread == pytest.approx(math.sqrt(2 / fan_out))
 
 
 def test_positions_match_patches_and_stay_below_tokens():

@@ -17,7 +17,6 @@ GROUPS = {
     "Of families on which nothing of the base was chosen": {
         "mobilenetv3-11x48": "MobileNetV3-small-050",
         "mobilenetv3-11x96": "MobileNetV3-small-100",
-        "ghostnet-16x160": "GhostNet",
     },
     "Of families whose results here prompted a change of the base, which was chosen on other models": {
         "cait-12x192": "CaiT, 12 × 192",
@@ -44,6 +43,7 @@ GROUPS = {
         "mobilevit-16x80": "MobileViT-XXS",
         "regnet-13x368": "RegNetX-200",
         "regnet-16x440": "RegNetY-400",
+        "ghostnet-16x160": "GhostNet",
         "starnet-15x192": "StarNet-S1",
         "gpt2-6x384": "GPT-2, 6 × 384 (bits per byte)",
         "gpt2-12x384": "GPT-2, 12 × 384 (bits per byte)",

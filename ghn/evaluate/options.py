@@ -1,6 +1,7 @@
 """The command line of ``scripts/evaluate_init.py``."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from ghn.spaces.held_out import VERSION
 SETTINGS = "evaluation.json"
 
 _SOURCES = ("images", "text", "transfer_images", "transfer_text")
+_ARMS = ("arms", "transfer_arms")
 _SHARED = (
     "seeds",
     "lr",
@@ -114,8 +116,9 @@ def evaluate_command(
     except OSError as error:
         raise OutputError(f"{output} can't be a folder ({error.strerror}); choose another") from error
     record = _settings(config, preset, output)
-    # Tables keep what earlier calls have done: on data sets that this one leaves out, and with other arms.
-    listed = cases(replace(config, **{name: record["config"][name] for name in _SOURCES}))
+    # Tables keep what earlier calls have done: on data sets and larger models that this one leaves out.
+    sources = {name: record["config"][name] for name in _SOURCES}
+    listed = cases(replace(config, max_parameters=sys.maxsize, **sources))
     names = list(dict.fromkeys(case.name for case in chosen))
     for case in (case for case in chosen if names.index(case.name) % count == number - 1):
         evaluate_case(config, case, output)
@@ -160,6 +163,8 @@ def _settings(config: EvaluateConfig, preset: str, folder: Path) -> dict[str, An
                 f"{folder} holds runs with {name}={value}, now it is {now[name]}; repeat the first command's "
                 "options, or choose another output folder"
             )
+    for name in _ARMS:  # an arm may be added, or left out
+        now[name] = list(dict.fromkeys([*before.get("config", {}).get(name, []), *now[name]]))
     # Its checks refuse what can't be beside the data of earlier calls.
     replace(config, **{name: now[name] for name in _SOURCES})
     digest = before.get("checkpoint_digest")

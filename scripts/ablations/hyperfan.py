@@ -1,4 +1,4 @@
-"""Initialization of the heads that make weights: Hyperfan against Xavier and Kaiming, and against normalized factors.
+"""Initialization of the heads that make weights: Hyperfan-in and -out against Xavier, Kaiming and normalized factors.
 
     python scripts/ablations/hyperfan.py
 
@@ -20,7 +20,16 @@ from torch import nn
 from ghn.decoder import DecoderConfig
 from ghn.hypernetwork import GHN, GHNConfig
 
-RULES = ("normalized", "hyperfan", "xavier", "kaiming")
+RULES = {
+    "normalized": DecoderConfig(base="none"),
+    "hyperfan": DecoderConfig(base="none", output="hyperfan"),
+    "hyperfan-in": DecoderConfig(base="none", output="hyperfan", fan="fan_in"),
+    "hyperfan-out": DecoderConfig(base="none", output="hyperfan", fan="fan_out"),
+    "xavier": DecoderConfig(base="none", output="xavier"),
+    "kaiming": DecoderConfig(base="none", output="kaiming"),
+}
+"""The first two aim at the sizes that model zoos start with at each place, which the paper's rules, from the fans of
+the predicted weight alone, do not know."""
 RATES = (SMALL.lr, SMALL.lr / 10)
 """Of the hypernetwork: what large heads can't be trained at, others may."""
 DEPTH, WIDTH = 12, 128
@@ -65,7 +74,7 @@ def main(
     rows: list[Trained] = []
     curves: dict[str, list[list[float]]] = {}
     for rule, lr in product(RULES, RATES):
-        config = replace(SMALL, lr=lr, ghn=GHNConfig(decoder=DecoderConfig(base="none", output=rule)))
+        config = replace(SMALL, lr=lr, ghn=GHNConfig(decoder=RULES[rule]))
         if lr == RATES[0]:  # before training they are the same
             torch.manual_seed(0)
             measured += scales(rule, lr, 0, GHN(config.ghn))

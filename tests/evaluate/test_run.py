@@ -62,11 +62,14 @@ def test_arms_are_added_to_a_folder_without_doing_runs_again(options: dict, monk
     assert {verdict["arm"] for verdict in results["verdicts"]} == {"ghn", "mimetic"}
     for name in ("table.md", "verdicts.csv", "curves.csv", "curves-digits.png"):
         assert (options["output"] / name).stat().st_size > 0
-    # A call for another model drops no row.
+    # A call for another model drops no row, nor does one for smaller models alone.
     evaluate_command(**{**options, "models": "mobilenetv3-11x96"}, inits=["random", "orthogonal"])
+    evaluate_command(**options, inits=["random"], max_parameters=600_000)
     with (options["output"] / "models.csv").open() as file:
         table = [(row["model"], row["arm"]) for row in csv.DictReader(file)]
     assert {("mobilenetv3-11x48", "ghn"), ("mobilenetv3-11x96", "orthogonal")} <= set(table)
+    results = json.loads((options["output"] / "results.json").read_text())
+    assert results["config"]["arms"] == ["random", "mimetic", "ghn", "orthogonal"]
 
 
 def test_what_another_process_has_added_meanwhile_is_kept(options: dict, monkeypatch) -> None:

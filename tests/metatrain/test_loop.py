@@ -75,12 +75,13 @@ def test_interrupted_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
 
 def test_killed_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
     config = replace(TINY, text="python-stdlib", steps=8, save_every=2)
-    run = subprocess.Popen([sys.executable, *train_script(tmp_path / "killed", config)], env=ENVIRONMENT)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "killed" / STATE).exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
+    for written in (SETTINGS, STATE):  # before anything is saved, and right after
+        run = subprocess.Popen([sys.executable, *train_script(tmp_path / "killed", config)], env=ENVIRONMENT)
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "killed" / written).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
     assert 1 <= len(losses(tmp_path / "killed")) < config.steps
     metatrain(config, tmp_path / "killed", device="cpu")
     metatrain(config, tmp_path / "whole", device="cpu")
@@ -103,6 +104,7 @@ def test_two_processes_train_like_one_on_the_same_targets(
     # Batch statistics of four images would turn rounding into differences that are seen.
     sizes = {"targets_per_step": 4, "inner_batch_size": 16}
     config = replace(TINY, text="python-stdlib", objective=objective, **sizes)
+    # On a CPU ``accelerate launch`` starts a single process, whatever is asked for.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*launch, *train_script(tmp_path / "two", config)],
@@ -209,12 +211,55 @@ def unlearned(net: GHN) -> bool:
 
 
 def test_bfloat16_and_repeated_updates_learn(tmp_path: Path) -> None:
-    metatrain(
-        replace(TINY, objective="regression", precision="bf16", repeats=2, trust_penalty=0.1),
-        tmp_path,
-        device="cpu",
-    )
-    assert all(row["gradient_norm"] > 0 and row["dropped"] == 0 for row in rows(tmp_path))
+    config = replace(TINY, objective="regression", repeats=2, trust_penalty=0.1)
+    for precision in ("fp32", "bf16"):
+        metatrain(replace(config, precision=precision), tmp_path / precision, device="cpu")
+    assert all(row["gradient_norm"] > 0 and row["dropped"] == 0 for row in rows(tmp_path / "bf16"))
+    firsts = [rows(tmp_path / precision)[0]["first_loss"] for precision in ("fp32", "bf16")]
+    assert firsts[0] != firsts[1] == pytest.approx(firsts[0], rel=0.02)
+
+
+def test_gradients_are_clipped_as_one(tmp_path: Path) -> None:
+    config = replace(TINY, steps=1)
+    stepped = {}
+    for clip in (1e6, 1e-9):  # far below AdamW's epsilon, so that steps shrink with it
+        stepped[clip] = metatrain(replace(config, clip_norm=clip), tmp_path / f"{clip}", device="cpu")
+    start = loop._learner(config, torch.device("cpu")).net.state_dict()
+    moved = {
+        clip: max((value - start[name]).abs().max().item() for name, value in net.state_dict().items())
+        for clip, net in stepped.items()
+    }
+    assert 0 < moved[1e-9] < 0.2 * moved[1e6]
+    (whole,), (clipped,) = (rows(tmp_path / f"{clip}") for clip in (1e6, 1e-9))
+    assert whole["gradient_norm"] == clipped["gradient_norm"] > 1e-9  # as it was before
+
+
+def test_the_checkpoint_is_the_running_average(tmp_path: Path) -> None:
+    nets: dict[float, dict[str, torch.Tensor]] = {}
+    for ema in (0.0, 0.9):
+        average = metatrain(replace(TINY, ema=ema), tmp_path / f"{ema}", device="cpu")
+        nets[ema] = average.state_dict()
+        with safe_open(tmp_path / f"{ema}" / STATE, "pt") as state:
+            current = {name: state.get_tensor(f"net/{name}") for name in nets[ema]}
+        assert all(torch.equal(current[name], nets[0.0][name]) for name in current)
+    start = loop._learner(TINY, torch.device("cpu")).net.state_dict()
+    # After one update the average is 0.1 of the start, after the next 2/11 of that and 9/11 of the new one, …
+    assert not all(torch.equal(nets[0.0][name], nets[0.9][name]) for name in start)
+    distances = [sum((net[name] - start[name]).norm() for name in start) for net in (nets[0.9], nets[0.0])]
+    assert 0 < distances[0] < distances[1]
+
+
+def test_losses_of_several_tasks_are_divided_by_their_running_means(tmp_path: Path) -> None:
+    """The first update has no mean before, so that its loss counts as 1; without, as what it is."""
+    config = replace(TINY, text="python-stdlib", targets_per_step=2, objective="step0", trust_penalty=0.0)
+    norms = {}
+    for balance in (True, False):
+        metatrain(replace(config, balance=balance, steps=1), tmp_path / f"{balance}", device="cpu")
+        (norms[balance],) = rows(tmp_path / f"{balance}")
+    assert norms[True]["loss"] == norms[False]["loss"]
+    tasks = [norms[True][f"loss/{name}"] for name in ("images", "text")]
+    ratio = norms[False]["gradient_norm"] / norms[True]["gradient_norm"]
+    assert min(tasks) < ratio < max(tasks)
 
 
 def test_other_settings_and_damaged_states_are_refused(tmp_path: Path) -> None:

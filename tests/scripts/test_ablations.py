@@ -60,8 +60,18 @@ def test_sizes_of_an_untrained_default_follow_the_rule_at_every_width(script) ->
     inputs = torch.randn(2, 16)
     learned, base = (net.predict(mlp, inputs, learned=learned)["2.weight"] for learned in (True, False))
     assert not torch.allclose(learned, base, rtol=0.1)
-    sizes = [size.relative_size for size in mip.sizes("default", net)]
+    sizes = [size.relative_size for size in mip.sizes("default", 0, net)]
+    assert len(sizes) == len(mip.WIDTHS) + len(mip.MAGNITUDES) - 1
     assert max(sizes) < 1.05 * min(sizes)
+
+
+def test_sizes_of_raw_output_depend_on_the_magnitude_of_what_is_read(script) -> None:
+    torch.manual_seed(0)
+    mip = script("mip")
+    net = GHN(mip.VARIANTS["plain sizes, bare output"].ghn).eval()
+    small, whole = (mip.size("plain", 0, net, 64, magnitude).relative_size for magnitude in (1 / 64, 1.0))
+    assert small != whole
+    assert whole == pytest.approx(mip.size("plain", 0, net, 64).relative_size)
 
 
 @pytest.mark.slow

@@ -53,8 +53,8 @@ class MetaTrainConfig:
     scale: str = "small"
     """Sizes of the architectures: see ``ghn.spaces.SCALES``."""
     networks: int = 2000
-    """Architectures that a run draws from, per kind of data; a process traces each once and keeps up to 4,096 graphs,
-    which take up to 1.6 MB each at scale 'full'."""
+    """Architectures that a run draws from, per kind of data. Each is traced once, its graph kept in the run's folder;
+    a process keeps up to 4,096 in memory, which take up to 1.6 MB each at scale 'full'."""
     objective: str = "step0"
     """One of ``OBJECTIVES``. With little trust in few tensors this one does as well as those that train their targets,
     for a sixth of the compute; with all tensors, or more trust, what it learns costs later (scripts/LOG.md)."""

@@ -15,6 +15,7 @@ from ghn.errors import ConfigError, OutputError
 from ghn.files import sweep, write_whole
 from ghn.hypernetwork import GHN
 from ghn.metatrain.config import MetaTrainConfig
+from ghn.metatrain.graphs import GRAPHS
 from ghn.metatrain.state import load_state, save_state
 from ghn.metatrain.targets import Targets
 from ghn.metatrain.tasks import load_tasks
@@ -46,7 +47,7 @@ def metatrain(
 
     Args:
         config: Settings.
-        folder: Gets the state, the settings, ``log.jsonl`` and the checkpoint of the averaged weights.
+        folder: Gets the state, the settings, ``log.jsonl``, traced graphs and the checkpoint of the averaged weights.
         max_seconds: Save and return after about this long.
         progress: Told about every update, in the first process.
         device: 'auto' or 'cpu'.
@@ -73,14 +74,16 @@ def metatrain(
         raise OutputError(f"{folder} can't be made: {error}; choose another output folder") from error
     tasks = load_tasks(config, accelerator.device)
     data = {name: task.examples.digest() for name, task in tasks.items()}
-    targets = Targets(config, tasks)
+    targets = Targets(config, tasks, folder / GRAPHS)
     learner = _learner(config, accelerator.device)
     done = load_state(folder, config, data, learner)
     if accelerator.is_main_process:
         sweep(folder)
+        sweep(folder / GRAPHS)
         write_whole(folder / SETTINGS, json.dumps(config.to_dict(), indent=2) + "\n", _REMEDY)
         # The saved state doesn't include what came later.
         write_whole(folder / LOG, "".join(_lines(folder / LOG)[:done]), _REMEDY)
+    accelerator.wait_for_everyone()  # nobody writes while another sweeps
     rows: list[dict[str, float]] = []
     if trackers:
         accelerator.init_trackers(

@@ -1,8 +1,9 @@
 """The networks that a run learns from: drawn from a space, built, and traced once."""
 
 import random
-from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,11 +13,9 @@ from ghn.decoder import Remembered
 from ghn.graph.graph import ComputationGraph
 from ghn.graph.trace import trace
 from ghn.metatrain.config import MetaTrainConfig
+from ghn.metatrain.graphs import Graphs
 from ghn.metatrain.tasks import Task
-from ghn.spaces import Space
-
-GRAPHS_KEPT = 4096
-"""Traced graphs with their features that a process keeps in memory; up to 1.6 MB each at scale 'full'."""
+from ghn.spaces import Architecture, Space
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,15 @@ class Target:
 
 
 class Targets:
-    """Draws targets; every draw is a function of the seed, the update and the target's number in it."""
+    """Draws targets; every draw is a function of the seed, the update and the target's number in it.
 
-    def __init__(self, config: MetaTrainConfig, tasks: dict[str, Task]) -> None:
+    Args:
+        config: Settings of the run.
+        tasks: Its data, by name.
+        folder: Where traced graphs are kept for later calls; None for nowhere.
+    """
+
+    def __init__(self, config: MetaTrainConfig, tasks: dict[str, Task], folder: Path | None = None) -> None:
         self._config = config
         self._tasks = tasks
         self._spaces = {
@@ -56,7 +61,7 @@ class Targets:
             )
             for name, task in tasks.items()
         }
-        self._graphs: OrderedDict[str, tuple[ComputationGraph, Data, Remembered]] = OrderedDict()
+        self._graphs = Graphs(folder)
 
     def draw(self, step: int, number: int) -> Target:
         """Build target ``number`` of update ``step``, on the CPU, with the zoo's own initialization."""
@@ -72,14 +77,16 @@ class Targets:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.getrandbits(31))  # parameters that can't be predicted keep their own values
             model = architecture.build(**task.arguments)
-        return Target(name, model, *self._traced(architecture.key, model, task), rng.getrandbits(31), rng)
+        graph, data, remembered = self._graphs.get(
+            self._key(architecture, task), lambda: trace(model, task.example(_first(task)))
+        )
+        return Target(name, model, graph, data, remembered, rng.getrandbits(31), rng)
 
-    def _traced(self, key: str, model: nn.Module, task: Task) -> tuple[ComputationGraph, Data, Remembered]:
-        if key not in self._graphs:
-            batch = next(task.examples.batches(1, 2, torch.Generator().manual_seed(0)))
-            graph = trace(model, task.example(batch))
-            self._graphs[key] = graph, graph.to_pyg(), Remembered(room=0)
-            if len(self._graphs) > GRAPHS_KEPT:
-                self._graphs.popitem(last=False)
-        self._graphs.move_to_end(key)
-        return self._graphs[key]
+    def _key(self, architecture: Architecture, task: Task) -> str:
+        sizes = self._config.image_size, self._config.sequence_length
+        return f"{architecture.key} {sorted(task.arguments.items())} {sizes}"
+
+
+def _first(task: Task) -> Any:
+    """A batch to trace on, always the same."""
+    return next(task.examples.batches(1, 2, torch.Generator().manual_seed(0)))

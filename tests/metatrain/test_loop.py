@@ -23,6 +23,7 @@ from ghn.hypernetwork import GHN, GHNConfig
 from ghn.metatrain import loop
 from ghn.metatrain import update as updating
 from ghn.metatrain.config import OBJECTIVES, MetaTrainConfig
+from ghn.metatrain.graphs import GRAPHS
 from ghn.metatrain.loop import LOG, SETTINGS, metatrain
 from ghn.metatrain.progress import update_bar
 from ghn.metatrain.state import STATE
@@ -310,8 +311,10 @@ def test_more_processes_than_targets_are_refused(tmp_path: Path, monkeypatch: py
 
 def test_what_a_killed_process_left_of_a_file_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".state.safetensors.12345.part").write_text("half")
+    (tmp_path / GRAPHS).mkdir()
+    (tmp_path / GRAPHS / ".a.json.gz.12345.part").write_text("half")
     metatrain(TINY, tmp_path, max_seconds=0, device="cpu")
-    assert not list(tmp_path.glob(".*.part"))
+    assert not list(tmp_path.rglob(".*.part"))
 
 
 def test_data_of_the_wrong_kind_is_refused(tmp_path: Path) -> None:

@@ -7,10 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from ghn.errors import OutputError
+from ghn.graph.trace import trace
+from ghn.metatrain import graphs
 from ghn.metatrain import targets as module
 from ghn.metatrain.config import MetaTrainConfig
+from ghn.metatrain.graphs import Graphs
 from ghn.metatrain.loop import LOG, metatrain
 from ghn.metatrain.targets import Targets
 from ghn.metatrain.tasks import load_tasks
@@ -44,14 +49,39 @@ def test_bases_share_the_architecture_and_nothing_else(tasks):
     assert one.seed != two.seed
 
 
-def test_a_network_is_traced_once(tasks, monkeypatch):
+def test_a_network_is_traced_once_also_by_later_calls(tasks, monkeypatch, tmp_path):
     traced = []
     trace = module.trace
     monkeypatch.setattr(module, "trace", lambda *given: traced.append(given) or trace(*given))
-    targets = Targets(CONFIG, tasks)
+    targets = Targets(CONFIG, tasks, tmp_path / "graphs")
+    drawn = [targets.draw(step, number) for step in range(6) for number in (0, 2)]
+    count = len(traced)
+    assert 0 < count <= CONFIG.networks * len(tasks)
+    files = sorted((tmp_path / "graphs").iterdir())
+    assert len(files) == count and all(file.stat().st_size < 20_000 for file in files)
+    later = Targets(CONFIG, tasks, tmp_path / "graphs")
+    for number, one in enumerate(drawn[:4]):
+        assert one.graph == later.draw(number // 2, 2 * (number % 2)).graph
+    assert len(traced) == count
+    files[0].write_bytes(files[0].read_bytes()[:-20])
+    files[1].write_bytes(b"")
+    again = Targets(CONFIG, tasks, tmp_path / "graphs")
     for step in range(6):
-        targets.draw(step, 0), targets.draw(step, 2)
-    assert len(traced) <= CONFIG.networks * len(tasks)
+        again.draw(step, 0), again.draw(step, 2)
+    assert len(traced) == count + 2
+
+
+def test_graphs_of_other_code_or_libraries_are_not_taken(tmp_path, monkeypatch):
+    made = []
+    graph = trace(nn.Linear(2, 3), torch.zeros(1, 2))
+    for origin in ("old", "new", "new"):
+        monkeypatch.setattr(graphs, "_origin", lambda origin=origin: origin)
+        kept, _, _ = Graphs(tmp_path).get("key", lambda: made.append(1) or graph)
+        assert kept == graph
+    assert len(made) == 2
+    with pytest.raises(OutputError, match="can't be made"):
+        (tmp_path / "file").touch()
+        Graphs(tmp_path / "file").get("key", lambda: graph)
 
 
 def test_batches_are_the_same_wherever_the_data_is(tasks):

@@ -129,6 +129,8 @@ def unseen_loss(net: GHN, config: MetaTrainConfig) -> float:
 
 def write_rows(name: str, rows: Sequence[Any], folder: Path, unprinted: Sequence[str] = ()) -> None:
     """Write dataclasses as CSV with their provenance in a file beside it, and print them without some columns."""
+    # The commit that it was run from, before its files change the tree.
+    provenance = {"commit": commit(), "versions": versions(), "machine": machine(), "arguments": sys.argv[1:]}
     folder.mkdir(parents=True, exist_ok=True)
     entries = [asdict(row) for row in rows]
     shown = [
@@ -138,7 +140,6 @@ def write_rows(name: str, rows: Sequence[Any], folder: Path, unprinted: Sequence
         writer = csv.DictWriter(file, list(entries[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(shown)
-    provenance = {"commit": commit(), "versions": versions(), "machine": machine(), "arguments": sys.argv[1:]}
     (folder / f"{name}.json").write_text(json.dumps(provenance, indent=1) + "\n")
     printed = [column for column in entries[0] if column not in unprinted]
     table = Table(*printed, title=name)

@@ -3,6 +3,8 @@
 import csv
 import importlib.util
 import json
+import re
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from types import ModuleType
 
@@ -43,3 +45,32 @@ def test_the_table_leaves_no_model_out(script: ModuleType) -> None:
 def test_the_checkpoint_that_was_measured_is_the_one_that_ships(script: ModuleType) -> None:
     results = json.loads((script.RESULTS.parent / "results.json").read_text())
     assert results["checkpoint_digest"] == GHN.from_pretrained().fingerprint()
+
+
+PAIR = r"(\d+\.\d+) ± (\d+\.\d+) → (\d+\.\d+) ± (\d+\.\d+)(\*?)"
+
+
+def test_pairs_in_the_text_are_rows_of_the_results(script: ModuleType) -> None:
+    """Longer trainings, whole images, other optimizers: random and ``ghn`` of a model, a star where p < 0.05."""
+    measured: dict[tuple[str, ...], bool] = {}
+    for path in script.RESULTS.parents[1].glob("held-out-cpu*/models.csv"):
+        with path.open(newline="") as file:
+            rows = {(row["model"], row["dataset"], row["arm"]): row for row in csv.DictReader(file)}
+        for (model, dataset, arm), ghn in rows.items():
+            if arm == "ghn":
+                figures = _figures(rows[model, dataset, "random"]) + _figures(ghn)
+                measured[figures] = float(ghn["p_value"]) < 0.05
+    for path in script.PAGES:
+        pairs = re.findall(PAIR, " ".join(path.read_text().split()))
+        assert len(pairs) > 10
+        starred = any(star for *_, star in pairs)  # the card says which ones are significant, README in words
+        for *figures, star in pairs:
+            assert tuple(figures) in measured, f"{path} has {figures}, the results don't"
+            assert not starred or bool(star) == measured[tuple(figures)], figures
+
+
+def _figures(row: dict[str, str]) -> tuple[str, ...]:
+    text = float(row["metric_100"]) < 0
+    scale, unit = (1, "0.001") if text else (100, "0.1")
+    found = [abs(Decimal(row[column])) * scale for column in ("metric_100", "sem_100")]
+    return tuple(str(value.quantize(Decimal(unit), ROUND_HALF_UP)) for value in found)

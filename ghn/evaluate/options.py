@@ -154,8 +154,8 @@ def _settings(config: EvaluateConfig, preset: str, folder: Path) -> dict[str, An
         raise OutputError(
             f"{path} is damaged ({error}); delete it, and finished runs are found again"
         ) from error
-    now = config.to_dict()
-    for name, value in before.get("config", {}).items():
+    now, earlier = config.to_dict(), before.get("config", {})
+    for name, value in earlier.items():
         if name in _SOURCES:
             now[name] = now[name] or value  # a data set may be left out, or added
         if name in (*_SOURCES, *_SHARED) and value and now[name] != value:
@@ -164,7 +164,7 @@ def _settings(config: EvaluateConfig, preset: str, folder: Path) -> dict[str, An
                 "options, or choose another output folder"
             )
     for name in _ARMS:  # an arm may be added, or left out
-        now[name] = list(dict.fromkeys([*before.get("config", {}).get(name, []), *now[name]]))
+        now[name] = list(dict.fromkeys([*earlier.get(name, []), *now[name]]))
     # Its checks refuse what can't be beside the data of earlier calls.
     replace(config, **{name: now[name] for name in _SOURCES})
     digest = before.get("checkpoint_digest")

@@ -24,6 +24,8 @@ GRAPHS = "graphs"
 GRAPHS_KEPT = 4096
 """Traced graphs with their features that a process keeps in memory; up to 1.6 MB each at scale 'full'."""
 
+_REMEDY = "free some space, and the same command goes on"
+
 Known = tuple[ComputationGraph, Data, Remembered]
 """A graph, its features, and what the decoder has made of the graph alone."""
 
@@ -67,9 +69,6 @@ class Graphs:
                 raise OutputError(f"{self._folder} can't be made ({error.strerror}); {_REMEDY}") from error
             write_whole(path, gzip.compress(json.dumps(graph.to_dict()).encode(), mtime=0), _REMEDY)
         return graph
-
-
-_REMEDY = "free some space, and the same command goes on"
 
 
 def _read(path: Path) -> ComputationGraph | None:

@@ -1,12 +1,12 @@
 """Where the time of a meta-training update goes: drawing targets, the hypernetwork, the targets' own training.
 
     python benchmarks/metatrain.py
-    python benchmarks/metatrain.py --preset gpu --images uoft-cs/cifar10
+    python benchmarks/metatrain.py --preset gpu --images uoft-cs/cifar10 --no-count
 
-Writes benchmarks/results/metatrain-PRESET.json: seconds and shares of each phase, averaged over the updates after the
-first pass over the networks (tracing is paid once a network), and of that first pass apart; and how many operations on
-tensors an update takes in each phase, views aside: where kernels are small, their launches are what a GPU's time goes
-into.
+Writes benchmarks/results/metatrain-PRESET.json. For an objective that trains its targets and for one that doesn't:
+seconds and shares of each phase, averaged over the later half of the updates (tracing is paid once a network), and the
+first half's apart; and how many operations on tensors an update takes in each phase, views aside: where kernels are
+small, their launches are what a GPU's time goes into.
 """
 
 import json
@@ -35,13 +35,13 @@ RESULTS = Path(__file__).parent / "results"
 PRESETS = {
     "cpu": MetaTrainConfig(networks=4, steps=16, inner_steps=(32, 32), save_every=1000),
     "gpu": MetaTrainConfig(
-        networks=16,
-        steps=48,
+        networks=8,
+        steps=24,
         scale="full",
         image_size=32,
         sequence_length=128,
         targets_per_step=8,
-        inner_steps=(64, 64),
+        inner_steps=(16, 16),
         inner_batch_size=128,
         precision="bf16",
         save_every=1000,
@@ -49,8 +49,20 @@ PRESETS = {
 }
 
 
-def phases(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Mean seconds of each phase of an update, of the rest, and of the whole."""
+OBJECTIVES = {"step0": 1, "trajectory": 4}
+"""The part of the preset's updates that each is measured on."""
+
+
+def halves(config: MetaTrainConfig) -> dict[str, dict[str, float]]:
+    """Mean seconds of each phase of an update, of the rest, and of the whole, in the first and the later half."""
+    rows: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        metatrain(config, Path(folder), progress=lambda done, row: rows.append(row))
+    half = len(rows) // 2
+    return {"first half": _phases(rows[:half]), "later": _phases(rows[half:])}
+
+
+def _phases(rows: list[dict[str, float]]) -> dict[str, float]:
     seconds = {phase: fmean(row[f"{phase}_seconds"] for row in rows) for phase in PHASES}
     whole = fmean(row["seconds"] for row in rows)
     return {**seconds, "optimizer and average": whole - sum(seconds.values()), "whole": whole}
@@ -88,29 +100,29 @@ def main(
     preset: Annotated[str, typer.Option(help="cpu or gpu")] = "cpu",
     images: Annotated[str, typer.Option(help="Hub id, folder or 'digits'.")] = "digits",
     text: Annotated[str, typer.Option(help="Hub id, folder or 'python-stdlib'.")] = "python-stdlib",
+    count: Annotated[bool, typer.Option(help="Count operations too.")] = True,
     output: Path = RESULTS,
 ) -> None:
     """Measure one preset."""
     config = MetaTrainConfig.from_dict({**PRESETS[preset].to_dict(), "images": images, "text": text})
-    rows: list[dict[str, float]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        metatrain(config, Path(folder), progress=lambda done, row: rows.append(row))
-    first = len(rows) // 2
-    found = {"first pass": phases(rows[:first]), "later": phases(rows[first:])}
-    shares = {name: {k: v / times["whole"] for k, v in times.items()} for name, times in found.items()}
-    table = Table("seconds an update (share)", *found)
-    for phase in found["later"]:
-        table.add_row(phase, *(f"{found[name][phase]:.3f} ({shares[name][phase]:.0%})" for name in found))
-    Console().print(table)
-    counts = {
-        objective: operations(replace(config, objective=objective, steps=config.steps // 2))
-        for objective in ("trajectory", "step0")
+    plans = {
+        objective: replace(config, objective=objective, steps=config.steps // part)
+        for objective, part in OBJECTIVES.items()
     }
-    table = Table("operations an update (share)", *counts)
-    for phase in PHASES:
-        cells = (f"{each[phase]:.0f} ({each[phase] / sum(each.values()):.0%})" for each in counts.values())
-        table.add_row(phase, *cells)
+    found = {objective: halves(plan) for objective, plan in plans.items()}
+    later = {objective: times["later"] for objective, times in found.items()}
+    shares = {name: {k: v / times["whole"] for k, v in times.items()} for name, times in later.items()}
+    table = Table("seconds an update (share)", *later)
+    for phase in later["step0"]:
+        table.add_row(phase, *(f"{later[name][phase]:.3f} ({shares[name][phase]:.0%})" for name in later))
     Console().print(table)
+    counts = {objective: operations(plan) for objective, plan in plans.items()} if count else {}
+    if count:
+        table = Table("operations an update (share)", *counts)
+        for phase in PHASES:
+            cells = (f"{each[phase]:.0f} ({each[phase] / sum(each.values()):.0%})" for each in counts.values())
+            table.add_row(phase, *cells)
+        Console().print(table)
     settings = {name: value for name, value in config.to_dict().items() if name not in ("images", "text")}
     result = {
         "seconds": found,

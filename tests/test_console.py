@@ -1,3 +1,4 @@
+import sys
 import warnings
 
 import pytest
@@ -59,7 +60,8 @@ def test_real_allocation_failure_is_recognized():
         torch.empty(2**60, dtype=torch.uint8)
 
 
-def test_deprecations_that_libraries_announce_to_their_callers_stay_silent(capsys):
+def test_deprecations_that_libraries_announce_to_their_callers_stay_silent(monkeypatch):
+    monkeypatch.setattr(sys, "warnoptions", [])  # PYTHONWARNINGS is the user's wish
     app = typer.Typer()
 
     @app.command()

@@ -177,11 +177,11 @@ def test_wrapped_models(tiny_ghn, wrap):
     assert report.count("predicted") == 6
     tiny_ghn.init_(plain, X)
     for value, expected in zip(model.parameters(), plain.parameters(), strict=True):
-        assert torch.equal(value, expected)
+        assert torch.equal(value.cpu(), expected)  # the wrapper takes the model to a GPU, if there is one
     predicted = tiny_ghn.predict(wrapped, X)
     assert list(predicted) == [name for name, _ in wrapped.named_parameters()]
     for value, expected in zip(predicted.values(), plain.parameters(), strict=True):
-        torch.testing.assert_close(value, expected.detach())
+        torch.testing.assert_close(value.cpu(), expected.detach())
 
 
 def test_half_precision_and_frozen_parameters(tiny_ghn):

@@ -32,7 +32,7 @@ def test_two_processes_train_like_one(tiny, tmp_path):
     script = [str(ROOT / "scripts/init_and_finetune.py"), "--no-augment"]
     done = subprocess.run(
         [*launch, *script, *(word for option in options.items() for word in option)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -61,7 +61,7 @@ def train_script(folder: Path, config: MetaTrainConfig) -> list[str]:
 HOW = re.compile("seconds|processes")
 """Figures of how a row came about."""
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
 
 
 def test_interrupted_run_resumes_to_the_last_bit(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from rich.table import Table
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ghn.environment import commit, machine, versions
+from ghn.hypernetwork import GHNConfig
 from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.loop import metatrain
 from ghn.metatrain.update import PHASES, Tally
@@ -33,7 +34,7 @@ from ghn.metatrain.update import PHASES, Tally
 RESULTS = Path(__file__).parent / "results"
 
 PRESETS = {
-    "cpu": MetaTrainConfig(networks=4, steps=16, inner_steps=(32, 32), save_every=1000),
+    "cpu": MetaTrainConfig(networks=4, steps=16, inner_steps=(32, 32), save_every=1000, ghn=GHNConfig()),
     "gpu": MetaTrainConfig(
         networks=8,
         steps=24,
@@ -45,8 +46,10 @@ PRESETS = {
         inner_batch_size=128,
         precision="bf16",
         save_every=1000,
+        ghn=GHNConfig(),
     ),
 }
+"""Of images and texts, the hypernetwork with a learned part in both."""
 
 
 OBJECTIVES = {"step0": 1, "trajectory": 4}
@@ -120,8 +123,11 @@ def main(
     if count:
         table = Table("operations an update (share)", *counts)
         for phase in PHASES:
-            cells = (f"{each[phase]:.0f} ({each[phase] / sum(each.values()):.0%})" for each in counts.values())
-            table.add_row(phase, *cells)
+            wholes = {name: sum(each.values()) for name, each in counts.items()}
+            table.add_row(
+                phase,
+                *(f"{counts[name][phase]:.0f} ({counts[name][phase] / wholes[name]:.0%})" for name in counts),
+            )
         Console().print(table)
     settings = {name: value for name, value in config.to_dict().items() if name not in ("images", "text")}
     result = {

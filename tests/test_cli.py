@@ -301,6 +301,15 @@ def test_train_leaves_a_checkpoint_that_predict_takes(ghn, tmp_path):
     )
 
 
+def test_train_says_that_images_beside_text_are_left_out(ghn, tmp_path):
+    small = '{"text_tokens": 10000, "networks": 1}'
+    train = ("train", tmp_path / "run", "--images", "digits", "--steps", 1, "--settings", small)
+    code, _, err = ghn(*train)
+    assert code == 0 and "digits is left out" in err
+    (row,) = map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines())
+    assert "loss/text" in row and "loss/images" not in row
+
+
 def test_train_refuses_to_learn_from_nothing(ghn, tmp_path):
     code, _, err = ghn("train", tmp_path / "run", "--images", "", "--text", "")
     assert code == 2

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ghn.decoder import DecoderConfig
 from ghn.errors import ConfigError, check_known, check_type, did_you_mean
 from ghn.hypernetwork import GHNConfig
 from ghn.spaces import SCALES
@@ -30,7 +31,14 @@ _COUNTS = (
 )
 """Fields that are 1 at least."""
 
-_AMOUNTS = ("trust_pace", "warmup_steps", "trust_penalty", "image_trust_penalty", "parameter_penalty")
+_AMOUNTS = (
+    "trust_pace",
+    "warmup_steps",
+    "image_weight",
+    "trust_penalty",
+    "image_trust_penalty",
+    "parameter_penalty",
+)
 """Fields that are 0 at least."""
 
 
@@ -88,10 +96,14 @@ class MetaTrainConfig:
     """Examples per training step of a target."""
     inner_optimizer: str = "adamw"
     """'adamw' or 'sgd' (momentum 0.9)."""
+    image_weight: float = 0.2
+    """Factor on the losses of networks that see images, where there is text too: images teach little, and at full
+    weight their gradient hides what texts teach (scripts/LOG.md, "images beside texts")."""
     trust_penalty: float = 1e-3
     """Pull of every trust towards zero: nothing is changed without evidence."""
     image_trust_penalty: float = 0.3
-    """The same for networks that see images: what these learn in short trainings costs accuracy in longer ones."""
+    """The same for networks that see images: what these learn in short trainings costs accuracy in longer ones, where
+    trust may go far beyond the decoder's default."""
     parameter_penalty: float = 0.0
     """Pull of predicted parameters towards zero (mean square per tensor), as GHN-3 has it."""
     balance: bool = True
@@ -102,12 +114,19 @@ class MetaTrainConfig:
     """Updates between saved states."""
     seed: int = 0
     """Keys architectures, data order, bases and the hypernetwork's own start."""
-    ghn: GHNConfig = field(default_factory=GHNConfig)
-    """The hypernetwork."""
+    ghn: GHNConfig = None  # type: ignore[assignment]
+    """The hypernetwork; None is the default one, whose decoder's scope is 'tokens' if there is text, else 'edges':
+    beside images, texts teach little in as many updates, and what images teach has not been seen to last."""
 
     def __post_init__(self) -> None:
         if not self.images and not self.text:
             raise ConfigError("nothing to learn from: give images=…, text=… or both")
+        if self.ghn is None:
+            object.__setattr__(self, "ghn", GHNConfig(decoder=DecoderConfig(scope=_scope(self.text))))
+        if not self.text and not self.learns_from_images:
+            raise ConfigError(
+                "nothing to learn from: with scope 'tokens' images teach nothing; give text=…, or scope 'edges'"
+            )
         for name, known in (
             ("objective", OBJECTIVES),
             ("scale", SCALES),
@@ -157,6 +176,11 @@ class MetaTrainConfig:
                 f"tokenizers={self.tokenizers} have no text to read; give text=… or leave them out"
             )
 
+    @property
+    def learns_from_images(self) -> bool:
+        """Whether anything can be learned from them; if not, they are not even read."""
+        return bool(self.images) and self.ghn.decoder.scope != "tokens"
+
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values."""
         return asdict(self)
@@ -172,9 +196,17 @@ class MetaTrainConfig:
         given: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
-        if isinstance(given.get("ghn"), Mapping):
-            given["ghn"] = GHNConfig.from_dict(given["ghn"])
         default = cls()
+        if isinstance(given.get("ghn"), Mapping):
+            decoder = given["ghn"].get("decoder", {})
+            if isinstance(decoder, Mapping):
+                decoder = {"scope": _scope(given.get("text", default.text)), **decoder}
+            given["ghn"] = GHNConfig.from_dict({**given["ghn"], "decoder": decoder})
         for key, value in given.items():
             check_type(key, value, getattr(default, key))
         return cls(**given)
+
+
+def _scope(text: str) -> str:
+    """What of a hypernetwork is learned, if nobody says."""
+    return "tokens" if text else "edges"

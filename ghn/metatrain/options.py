@@ -1,6 +1,7 @@
 """The command line of meta-training, shared by ``scripts/train_ghn.py`` and ``ghn train``."""
 
 import math
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
@@ -82,6 +83,13 @@ def train_command(
     names = {entry.name for entry in fields(MetaTrainConfig)}
     values = {**settings_object(settings), **{name: value for name, value in given.items() if name in names}}
     config = MetaTrainConfig.from_dict(values)
+    if values.get("images") and not config.learns_from_images and first_process():
+        scope = '{"ghn": {"decoder": {"scope": "edges"}}}'
+        print(
+            f"{config.images} is left out: beside text nothing is learned from images, unless you ask for it: "
+            f"--settings '{scope}'",
+            file=sys.stderr,
+        )
     with update_bar(config.steps) as progress:
         metatrain(config, output, max_seconds, progress, device, trackers or ())
     if first_process():

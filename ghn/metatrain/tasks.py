@@ -132,7 +132,7 @@ def load_tasks(config: MetaTrainConfig, device: torch.device) -> dict[str, Task]
         ConfigError: If there is no tokenizer of a name.
     """
     tasks: dict[str, Task] = {}
-    if config.images:
+    if config.learns_from_images:
         images = load_images(config.images).fit(config.image_size, 3)
         tasks["images"] = ImageTask(images, Examples(images.train, device))
     if config.text:

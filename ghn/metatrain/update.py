@@ -96,7 +96,7 @@ def update(
         learner.optimizer.zero_grad(set_to_none=True)
         for target, lesson in lessons:
             predicted, trust = predict_with_trust(learner.net, [target])[0]
-            _backward(_loss(learner, config, target, lesson, predicted, trust)[0])
+            _loss(learner, config, target, lesson, predicted, trust)[0].backward()
         norms.append(_step(learner, config, accelerator, _finite(tally)))
     with torch.no_grad():
         decay = min(config.ema, (step + 1) / (step + 10))
@@ -187,7 +187,7 @@ def _learn_from(
         kept.append((target, lesson))
     if total is not None:
         with tally.timed("backward", accelerator.device):
-            _backward(total)
+            total.backward()
     return kept
 
 
@@ -223,17 +223,14 @@ def _loss(
     loss = lesson.loss(predicted)
     mean = learner.means.get(target.task, loss.item())
     weight = 1 / max(mean, SMALLEST_MEAN) if config.balance else 1.0
+    if target.task == "images" and config.text:
+        weight *= config.image_weight
     pull = config.image_trust_penalty if target.task == "images" else config.trust_penalty
     penalty = pull * trust.square().sum() / max(1, len(trust))
     if config.parameter_penalty:
         squares = torch.stack([values.square().mean() for values in predicted.values()])
         penalty = penalty + config.parameter_penalty * squares.mean()
     return weight * loss + penalty, loss.item()
-
-
-def _backward(loss: Tensor) -> None:
-    if loss.requires_grad:  # it doesn't where nothing is learned: on images, if the scope is tokens
-        loss.backward()
 
 
 def _step(learner: Learner, config: MetaTrainConfig, accelerator: Accelerator, finite: int) -> float:

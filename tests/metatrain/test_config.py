@@ -1,15 +1,22 @@
 """Settings are checked before anything is loaded."""
 
 import pytest
+import torch
 
 from ghn.errors import ConfigError
 from ghn.metatrain.config import MetaTrainConfig
+from ghn.metatrain.tasks import load_tasks
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"images": "", "text": ""}, "nothing to learn from"),
+        (
+            {"text": "", "ghn": {"decoder": {"scope": "tokens"}}},
+            "images teach nothing; give text=…, or scope",
+        ),
+        ({"ghn": {"decoder": 3}}, "decoder must be a mapping"),
         ({"objective": "regresion"}, "Did you mean 'regression'"),
         ({"scale": "ful"}, "Did you mean 'full'"),
         ({"steps": 0}, "steps is 0; expected 1 or more"),
@@ -45,3 +52,22 @@ def test_mistakes_are_named(settings: dict, message: str) -> None:
 def test_plain_values_give_the_settings_back() -> None:
     config = MetaTrainConfig(inner_steps=(3, 5), tokenizers=("bytes", "folder"), bases=2)
     assert MetaTrainConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "scope", "kinds"),
+    [
+        ({}, "tokens", {"text"}),
+        ({"ghn": {"decoder": {"rank": 8}}}, "tokens", {"text"}),
+        ({"text": ""}, "edges", {"images"}),
+        ({"text": "", "ghn": {"decoder": {"rank": 8}}}, "edges", {"images"}),
+        ({"ghn": {"decoder": {"scope": "edges"}}}, "edges", {"images", "text"}),
+        ({"images": ""}, "tokens", {"text"}),
+    ],
+)
+def test_images_are_learned_from_where_there_is_no_text_or_it_is_asked_for(
+    settings: dict, scope: str, kinds: set[str]
+) -> None:
+    config = MetaTrainConfig.from_dict({"text_tokens": 10_000, **settings})
+    assert config.ghn.decoder.scope == scope
+    assert load_tasks(config, torch.device("cpu")).keys() == kinds

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ghn.errors import OutputError
 from ghn.graph.trace import trace
+from ghn.hypernetwork import GHNConfig
 from ghn.metatrain import graphs
 from ghn.metatrain import targets as module
 from ghn.metatrain.config import MetaTrainConfig
@@ -21,7 +22,7 @@ from ghn.metatrain.targets import Targets
 from ghn.metatrain.tasks import load_tasks
 
 CPU = torch.device("cpu")
-CONFIG = MetaTrainConfig(targets_per_step=4, bases=2, networks=2, text_tokens=10_000)
+CONFIG = MetaTrainConfig(targets_per_step=4, bases=2, networks=2, text_tokens=10_000, ghn=GHNConfig())
 
 
 @pytest.fixture(scope="module")

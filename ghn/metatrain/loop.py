@@ -3,8 +3,12 @@
 import copy
 import json
 import math
+import multiprocessing
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 
@@ -19,11 +23,14 @@ from ghn.metatrain.graphs import GRAPHS
 from ghn.metatrain.state import load_state, save_state
 from ghn.metatrain.targets import Targets
 from ghn.metatrain.tasks import load_tasks
-from ghn.metatrain.update import Learner, update
+from ghn.metatrain.update import Learner, share, update
 from ghn.training import new_accelerator
 
 LOG = "log.jsonl"
 SETTINGS = "metatrain.json"
+
+MOST_WORKERS = 8
+"""Processes that draw targets for one that learns, if nobody says how many."""
 
 _REMEDY = "free some space or choose another output folder"
 
@@ -38,6 +45,7 @@ def metatrain(
     progress: Progress | None = None,
     device: str = "auto",
     trackers: Sequence[str] = (),
+    workers: int | None = None,
 ) -> GHN:
     """Train a hypernetwork; go on where an earlier call with the same settings and folder stopped.
 
@@ -52,6 +60,9 @@ def metatrain(
         progress: Told about every update, in the first process.
         device: 'auto' or 'cpu'.
         trackers: Names that accelerate knows, such as 'tensorboard' or 'wandb'; each package must be installed.
+        workers: Processes that build and trace targets ahead, for each process that learns. None is as many as there
+            are cores to spare, ``MOST_WORKERS`` at most, beside a GPU, which would wait for them else, and 0 beside a
+            CPU, which has enough to do. Losses don't depend on it.
 
     Returns:
         The hypernetwork with averaged weights.
@@ -59,10 +70,11 @@ def metatrain(
     Raises:
         OutputError: If the folder can't be written.
         ConfigError: If the folder holds a run with other settings or data, there are more processes than targets in
-            an update, or a tracker or the precision can't be used.
+            an update, or workers, a tracker or the precision can't be used.
     """
     started = time.monotonic()
     accelerator = _accelerator(config, folder, device, trackers)
+    workers = _workers(workers, accelerator)
     if accelerator.num_processes > config.targets_per_step:
         raise ConfigError(
             f"{accelerator.num_processes} processes share targets_per_step={config.targets_per_step} targets, so some "
@@ -74,7 +86,6 @@ def metatrain(
         raise OutputError(f"{folder} can't be made: {error}; choose another output folder") from error
     tasks = load_tasks(config, accelerator.device)
     data = {name: task.examples.digest() for name, task in tasks.items()}
-    targets = Targets(config, tasks, folder / GRAPHS)
     learner = _learner(config, accelerator.device)
     done = load_state(folder, config, data, learner)
     if accelerator.is_main_process:
@@ -91,21 +102,24 @@ def metatrain(
             {name: str(value) for name, value in config.to_dict().items()},
             {"wandb": {"resume": "allow"}},  # goes on with the run that WANDB_RUN_ID names
         )
-    for step in range(done, config.steps):
-        row = update(learner, targets, tasks, config, accelerator, step)
-        accelerator.log(row, step)  # after a kill, what wasn't saved is done and logged again
-        if accelerator.is_main_process:
-            rows.append(row)
-            if progress is not None:
-                progress(step + 1, row)
-        out_of_time = _any(accelerator, time.monotonic() - started > max_seconds)
-        due = (step + 1) % config.save_every == 0 or step + 1 == config.steps or out_of_time
-        if due and accelerator.is_main_process:
-            _append(folder / LOG, rows)
-            save_state(folder, step + 1, config, data, learner)
-            rows.clear()
-        if out_of_time:
-            break
+    places = ((step, number) for step in range(done, config.steps) for number in share(config, accelerator))
+    targets = Targets(config, tasks, folder / GRAPHS).stream(places, workers)
+    with closing(targets):
+        for step in range(done, config.steps):
+            row = update(learner, targets, tasks, config, accelerator, step)
+            accelerator.log(row, step)  # after a kill, what wasn't saved is done and logged again
+            if accelerator.is_main_process:
+                rows.append(row)
+                if progress is not None:
+                    progress(step + 1, row)
+            out_of_time = _any(accelerator, time.monotonic() - started > max_seconds)
+            due = (step + 1) % config.save_every == 0 or step + 1 == config.steps or out_of_time
+            if due and accelerator.is_main_process:
+                _append(folder / LOG, rows)
+                save_state(folder, step + 1, config, data, learner)
+                rows.clear()
+            if out_of_time:
+                break
     if accelerator.is_main_process:
         learner.average.save_pretrained(folder / "checkpoint")
     accelerator.end_training()
@@ -149,6 +163,21 @@ def _accelerator(config: MetaTrainConfig, folder: Path, device: str, trackers: S
             f"no package for tracker {sorted(missing)[0]!r}; install it, or leave the tracker out"
         )
     return accelerator
+
+
+def _workers(asked: int | None, accelerator: Accelerator) -> int:
+    if asked is not None:
+        if asked < 0:
+            raise ConfigError(f"workers is {asked}; expected 0 or more")
+        if asked and "fork" not in multiprocessing.get_all_start_methods():
+            raise ConfigError(
+                f"workers={asked} needs processes that are forked, which this system has not; use 0"
+            )
+        return asked
+    if accelerator.device.type == "cpu" or sys.platform != "linux":
+        return 0
+    spare = len(os.sched_getaffinity(0)) // accelerator.num_processes - 1
+    return max(0, min(MOST_WORKERS, spare))
 
 
 def _any(accelerator: Accelerator, flag: bool) -> bool:

@@ -65,6 +65,12 @@ def train_command(
         list[str] | None,
         typer.Option("--tracker", metavar="NAME", help="tensorboard, wandb …; repeat for several."),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Processes that draw networks ahead.  [default: on a GPU up to 8, else 0]"
+        ),
+    ] = None,
     max_seconds: Annotated[
         float, typer.Option(metavar="S", help="Save and stop after this long.")
     ] = math.inf,
@@ -91,6 +97,6 @@ def train_command(
             file=sys.stderr,
         )
     with update_bar(config.steps) as progress:
-        metatrain(config, output, max_seconds, progress, device, trackers or ())
+        metatrain(config, output, max_seconds, progress, device, trackers or (), workers)
     if first_process():
         print(f"checkpoint in {output / 'checkpoint'}")

@@ -1,21 +1,31 @@
 """The networks that a run learns from: drawn from a space, built, and traced once."""
 
+import pickle
 import random
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 from torch_geometric.data import Data
 
 from ghn.decoder import Remembered
+from ghn.decoder.predicted import predicted_params
+from ghn.errors import GhnError
 from ghn.graph.graph import ComputationGraph
 from ghn.graph.trace import trace
 from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.graphs import Graphs
 from ghn.metatrain.tasks import Task
 from ghn.spaces import Architecture, Space
+
+AHEAD = 3
+"""Targets that each worker draws before they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,7 @@ class Target:
 
     task: str
     model: nn.Module
+    """Its buffers and what can't be predicted are as built; other parameters may be stand-ins without memory."""
     graph: ComputationGraph
     data: Data
     """Features of the graph."""
@@ -38,6 +49,18 @@ class Target:
     def numel(self) -> int:
         """Predicted numbers."""
         return sum(spec.numel for spec in self.graph.params)
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A target without its graph."""
+
+    task: str
+    key: str
+    """Of the graph."""
+    model: nn.Module
+    seed: int
+    rng: random.Random
 
 
 class Targets:
@@ -62,9 +85,36 @@ class Targets:
             for name, task in tasks.items()
         }
         self._graphs = Graphs(folder)
+        self._examples = {name: task.example(_first(task)) for name, task in tasks.items()}
 
     def draw(self, step: int, number: int) -> Target:
         """Build target ``number`` of update ``step``, on the CPU, with the zoo's own initialization."""
+        return self._traced(self._built(step, number))
+
+    def stream(self, places: Iterable[tuple[int, int]], workers: int = 0) -> Generator[Target, None, None]:
+        """Draw one target after the other.
+
+        Args:
+            places: Update and number in it of each.
+            workers: Processes that build and trace ahead, a few targets each; 0 does it when a target is asked for.
+        """
+        if not workers:
+            yield from (self.draw(*place) for place in places)
+            return
+        loader: DataLoader[bytes | GhnError] = DataLoader(
+            _Packed(self, list(places)),
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=AHEAD,
+            multiprocessing_context="fork",  # they need all that this process has loaded, and leave GPUs alone
+            generator=torch.Generator(),  # else the loader would take a random number of everybody's
+        )
+        for packed in loader:
+            if isinstance(packed, GhnError):
+                raise packed
+            yield self._traced(pickle.loads(packed))
+
+    def _built(self, step: int, number: int) -> _Built:
         config = self._config
         rng = random.Random(f"{config.seed}/{step}/{number}")
         # Every kind of data in turn, so that even a short run sees them all.
@@ -77,10 +127,12 @@ class Targets:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.getrandbits(31))  # parameters that can't be predicted keep their own values
             model = architecture.build(**task.arguments)
-        graph, data, remembered = self._graphs.get(
-            self._key(architecture, task), lambda: trace(model, task.example(_first(task)))
-        )
-        return Target(name, model, graph, data, remembered, rng.getrandbits(31), rng)
+        return _Built(name, self._key(architecture, task), model, rng.getrandbits(31), rng)
+
+    def _traced(self, built: _Built) -> Target:
+        example = self._examples[built.task]
+        known = self._graphs.get(built.key, lambda: trace(built.model, example))
+        return Target(built.task, built.model, *known, built.seed, built.rng)
 
     def _key(self, architecture: Architecture, task: Task) -> str:
         sizes = self._config.image_size, self._config.sequence_length
@@ -90,3 +142,57 @@ class Targets:
 def _first(task: Task) -> Any:
     """A batch to trace on, always the same."""
     return next(task.examples.batches(1, 2, torch.Generator().manual_seed(0)))
+
+
+class _Packed(Dataset[bytes | GhnError]):
+    """Targets as workers send them."""
+
+    def __init__(self, targets: Targets, places: Sequence[tuple[int, int]]) -> None:
+        self._targets, self._places = targets, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> bytes | GhnError:
+        """A target without its graph, which is left in the folder, nor the weights that a prediction replaces."""
+        try:
+            built = self._targets._built(*self._places[index])
+            graph = self._targets._traced(built).graph
+        except GhnError as error:  # raised here it would arrive with a traceback for a message
+            return error
+        parameters = dict(built.model.named_parameters())
+        stream = BytesIO()
+        _Pickler(stream, {id(parameters[spec.name]) for spec in predicted_params(graph)}).dump(built)
+        return stream.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """Writes tensors as arrays: as torch does it, each takes an open file, or a fifth of a millisecond to read.
+
+    Args:
+        stream: Where to write.
+        replaced: Identities of the parameters that get stand-ins.
+    """
+
+    def __init__(self, stream: BytesIO, replaced: set[int]) -> None:
+        super().__init__(stream)
+        self._replaced = replaced
+
+    def reducer_override(self, value: Any) -> Any:
+        """As the standard library has it."""
+        if not isinstance(value, torch.Tensor):
+            return NotImplemented
+        if id(value) in self._replaced:
+            return _stand_in, (tuple(value.shape), value.requires_grad)
+        array = value.detach().numpy()
+        if isinstance(value, nn.Parameter):
+            return _parameter, (array, value.requires_grad)
+        return torch.from_numpy, (array,)
+
+
+def _stand_in(shape: tuple[int, ...], requires_grad: bool) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(()).expand(shape), requires_grad)
+
+
+def _parameter(array: NDArray[Any], requires_grad: bool) -> nn.Parameter:
+    return nn.Parameter(torch.from_numpy(array), requires_grad)

@@ -15,7 +15,7 @@ from ghn.decoder import Order
 from ghn.hypernetwork import GHN
 from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.objective import Lesson, learn
-from ghn.metatrain.targets import Target, Targets
+from ghn.metatrain.targets import Target
 from ghn.metatrain.tasks import Task
 
 BALANCE_DECAY = 0.95
@@ -61,13 +61,13 @@ class Tally:
 
 def update(
     learner: Learner,
-    targets: Targets,
+    targets: Iterator[Target],
     tasks: dict[str, Task],
     config: MetaTrainConfig,
     accelerator: Accelerator,
     step: int,
 ) -> dict[str, float]:
-    """Do update number ``step``, with all processes sharing its targets.
+    """Do update number ``step``: every process takes as many targets as its ``share`` has, and learns from all.
 
     Nothing is learned from targets with a loss that is not finite, nor from a gradient that is not.
 
@@ -78,16 +78,17 @@ def update(
     started = now(accelerator.device)
     for parameters in learner.optimizer.param_groups:
         parameters["lr"] = config.lr * parameters["pace"] * outer_schedule(step, config)
-    numbers = range(config.targets_per_step)[accelerator.process_index :: accelerator.num_processes]
     tally = Tally({name: [0.0] * (2 + len(FIGURES)) for name in sorted(tasks)})
     lessons: list[tuple[Target, Lesson]] = []
     learner.optimizer.zero_grad(set_to_none=True)
 
-    def draw(number: int) -> Target:
-        with tally.timed("draw", accelerator.device):
-            return targets.draw(step, number)
+    def drawn() -> Iterator[Target]:
+        for _ in share(config, accelerator):
+            with tally.timed("draw", accelerator.device):
+                target = next(targets)
+            yield target
 
-    for group in _groups(map(draw, numbers), config.held_parameters):
+    for group in _groups(drawn(), config.held_parameters):
         lessons += _learn_from(learner, group, tasks, config, accelerator, tally)
         if config.repeats == 1:
             lessons.clear()
@@ -112,6 +113,11 @@ def update(
         "seconds": now(accelerator.device) - started,
         **{f"{phase}_seconds": seconds for phase, seconds in tally.seconds.items()},
     }
+
+
+def share(config: MetaTrainConfig, accelerator: Accelerator) -> range:
+    """Numbers of the targets in every update that are this process's."""
+    return range(config.targets_per_step)[accelerator.process_index :: accelerator.num_processes]
 
 
 def outer_schedule(step: int, config: MetaTrainConfig) -> float:
@@ -198,11 +204,10 @@ def _train(
     config: MetaTrainConfig,
     accelerator: Accelerator,
 ) -> Lesson:
+    parameters = dict(target.model.named_parameters())
+    for name, values in predicted.items():
+        parameters[name].data = values.detach().to(parameters[name].dtype, copy=True)
     model = target.model.to(accelerator.device).to(memory_format=torch.channels_last)
-    with torch.no_grad():
-        parameters = dict(model.named_parameters())
-        for name, values in predicted.items():
-            parameters[name].copy_(values)
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(target.seed)  # dropout of the target

@@ -74,6 +74,19 @@ def test_interrupted_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
         assert torch.equal(value, parts.state_dict()[name]), name
 
 
+def test_workers_change_nothing_and_may_change(tmp_path: Path) -> None:
+    config = replace(TINY, text="python-stdlib", steps=4, targets_per_step=2, networks=1000)
+    metatrain(config, tmp_path / "none", device="cpu")
+    metatrain(config, tmp_path / "two", max_seconds=0, device="cpu", workers=2)
+    metatrain(config, tmp_path / "two", device="cpu", workers=1)
+    assert losses(tmp_path / "none") == losses(tmp_path / "two")
+    none, two = ((tmp_path / name / STATE).read_bytes() for name in ("none", "two"))
+    assert none == two
+    with pytest.raises(ConfigError, match="workers is -1"):
+        metatrain(config, tmp_path / "never", device="cpu", workers=-1)
+    assert not (tmp_path / "never").exists()
+
+
 def test_killed_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
     config = replace(TINY, text="python-stdlib", steps=8, save_every=2)
     for written in (SETTINGS, STATE):  # before anything is saved, and right after

@@ -1,11 +1,15 @@
 """The networks that a run learns from: drawn from a space, built, and traced once."""
 
+import os
 import pickle
 import random
+import signal
+import time
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -108,6 +112,7 @@ class Targets:
             prefetch_factor=AHEAD,
             multiprocessing_context="fork",  # they need all that this process has loaded, and leave GPUs alone
             generator=torch.Generator(),  # else the loader would take a random number of everybody's
+            worker_init_fn=_end_with_parent,
         )
         for packed in loader:
             if isinstance(packed, GhnError):
@@ -142,6 +147,22 @@ class Targets:
 def _first(task: Task) -> Any:
     """A batch to trace on, always the same."""
     return next(task.examples.batches(1, 2, torch.Generator().manual_seed(0)))
+
+
+def _end_with_parent(worker: int) -> None:
+    """Without this, a worker would wait forever for a killed parent to take what it has drawn.
+
+    Ctrl-C is the parent's, which then ends its workers.
+    """
+    parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 class _Packed(Dataset[bytes | GhnError]):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,13 +88,33 @@ def test_workers_change_nothing_and_may_change(tmp_path: Path) -> None:
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_end_with_a_killed_run(tmp_path: Path) -> None:
+    config = replace(TINY, text="python-stdlib", steps=1000)
+    script = [*train_script(tmp_path / "killed", config), "--workers", "2"]
+    run = subprocess.Popen([sys.executable, *script], env=ENVIRONMENT)
+    try:
+        wait_for(lambda: (tmp_path / "killed" / STATE).exists())
+        workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    finally:
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    assert len(workers) == 2
+    wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_killed_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
     config = replace(TINY, text="python-stdlib", steps=8, save_every=2)
     for written in (SETTINGS, STATE):  # before anything is saved, and right after
         run = subprocess.Popen([sys.executable, *train_script(tmp_path / "killed", config)], env=ENVIRONMENT)
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "killed" / written).exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for((tmp_path / "killed" / written).exists)
         run.send_signal(signal.SIGKILL)
         run.wait()
     assert 1 <= len(losses(tmp_path / "killed")) < config.steps

@@ -96,9 +96,9 @@ class MetaTrainConfig:
     """Examples per training step of a target."""
     inner_optimizer: str = "adamw"
     """'adamw' or 'sgd' (momentum 0.9)."""
-    image_weight: float = 0.2
-    """Factor on the losses of networks that see images, where there is text too: images teach little, and at full
-    weight their gradient hides what texts teach (scripts/LOG.md, "images beside texts")."""
+    image_weight: float = 0.05
+    """Factor on the losses of networks that see images, where there is text too: images teach little, and with
+    more weight their gradient hides what texts teach (scripts/LOG.md, "images beside texts")."""
     trust_penalty: float = 1e-3
     """Pull of every trust towards zero: nothing is changed without evidence."""
     image_trust_penalty: float = 0.3

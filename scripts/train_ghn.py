@@ -1,7 +1,7 @@
-"""Meta-train a hypernetwork on images and text; run again with the same arguments to go on after an interruption.
+"""Meta-train a hypernetwork on text or images; run again with the same arguments to go on after an interruption.
 
-    python scripts/train_ghn.py runs/mine --images uoft-cs/cifar10 --text DIR
-    accelerate launch --multi_gpu scripts/train_ghn.py runs/mine --scale full --image-size 32 --precision bf16 \\
+    python scripts/train_ghn.py runs/mine --text DIR
+    accelerate launch --multi_gpu scripts/train_ghn.py runs/mine --text DIR --scale full --precision bf16 \\
         --steps 20000 --targets-per-step 16 --max-seconds 3000
 
 scripts/LOG.md says how the shipped checkpoint was made and what it reached.

@@ -37,6 +37,17 @@ def test_init_writes_what_predict_returns(tiny_ghn):
     model(X).sum().backward()
 
 
+@pytest.mark.gpu
+def test_a_gpu_gives_the_weights_of_the_cpu(tiny_ghn):
+    on_cpu, there, both = _model(), _model().cuda(), _model().cuda()
+    tiny_ghn.init_(on_cpu, X)
+    tiny_ghn.init_(there, X)
+    copy.deepcopy(tiny_ghn).cuda().init_(both, X)
+    for one, exact, close in zip(*(model.parameters() for model in (on_cpu, there, both)), strict=True):
+        assert exact.is_cuda and torch.equal(exact.cpu(), one)
+        torch.testing.assert_close(close.cpu(), one, rtol=1e-3, atol=1e-5)
+
+
 def test_same_seed_same_model(tiny_ghn):
     models = [_model() for _ in range(3)]
     for model, seed in zip(models, (0, 0, 1), strict=True):

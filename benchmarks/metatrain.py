@@ -4,8 +4,8 @@
     python benchmarks/metatrain.py --preset gpu --images uoft-cs/cifar10 --no-count
 
 Writes benchmarks/results/metatrain-PRESET.json. For an objective that trains its targets and for one that doesn't:
-seconds and shares of each phase, averaged over the later half of the updates (tracing is paid once a network), and the
-first half's apart; and how many operations on tensors an update takes in each phase, views aside: where kernels are
+seconds and shares of each phase, averaged over the later half of the updates (when most networks have been traced), and
+the first half's apart; and how many operations on tensors an update takes in each phase, views aside: where kernels are
 small, their launches are what a GPU's time goes into.
 """
 
@@ -53,14 +53,14 @@ PRESETS = {
 
 
 OBJECTIVES = {"step0": 1, "trajectory": 4}
-"""The part of the preset's updates that each is measured on."""
+"""What the preset's number of updates is divided by for each."""
 
 
-def halves(config: MetaTrainConfig) -> dict[str, dict[str, float]]:
+def halves(config: MetaTrainConfig, workers: int | None) -> dict[str, dict[str, float]]:
     """Mean seconds of each phase of an update, of the rest, and of the whole, in the first and the later half."""
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        metatrain(config, Path(folder), progress=lambda done, row: rows.append(row))
+        metatrain(config, Path(folder), progress=lambda done, row: rows.append(row), workers=workers)
     half = len(rows) // 2
     return {"first half": _phases(rows[:half]), "later": _phases(rows[half:])}
 
@@ -95,7 +95,7 @@ def operations(config: MetaTrainConfig) -> dict[str, float]:
         counts[phase] += mode.count
 
     with tempfile.TemporaryDirectory() as folder, patch.object(Tally, "timed", counted):
-        metatrain(config, Path(folder))
+        metatrain(config, Path(folder), workers=0)
     return {phase: count / config.steps for phase, count in counts.items()}
 
 
@@ -103,6 +103,7 @@ def main(
     preset: Annotated[str, typer.Option(help="cpu or gpu")] = "cpu",
     images: Annotated[str, typer.Option(help="Hub id, folder or 'digits'.")] = "digits",
     text: Annotated[str, typer.Option(help="Hub id, folder or 'python-stdlib'.")] = "python-stdlib",
+    workers: Annotated[int | None, typer.Option(help="As metatrain takes it.")] = None,
     count: Annotated[bool, typer.Option(help="Count operations too.")] = True,
     output: Path = RESULTS,
 ) -> None:
@@ -112,7 +113,7 @@ def main(
         objective: replace(config, objective=objective, steps=config.steps // part)
         for objective, part in OBJECTIVES.items()
     }
-    found = {objective: halves(plan) for objective, plan in plans.items()}
+    found = {objective: halves(plan, workers) for objective, plan in plans.items()}
     later = {objective: times["later"] for objective, times in found.items()}
     shares = {name: {k: v / times["whole"] for k, v in times.items()} for name, times in later.items()}
     table = Table("seconds an update (share)", *later)
@@ -135,6 +136,7 @@ def main(
         "shares": shares,
         "operations": counts,
         "settings": settings,
+        "workers": workers,
         "commit": commit(),
         "versions": versions(),
         "machine": machine(),

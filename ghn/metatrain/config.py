@@ -47,7 +47,7 @@ class MetaTrainConfig:
     """What to learn from, for how long, and how; a resumed run must have the same."""
 
     images: str = "digits"
-    """Image data: hub id, folder, or 'digits'; empty for none."""
+    """Image data: hub id, folder, or 'digits'; empty for none. Left out beside text, unless ``ghn`` says else."""
     text: str = "python-stdlib"
     """Text data: hub id, folder, or 'python-stdlib'; empty for none."""
     image_size: int = 16
@@ -102,8 +102,8 @@ class MetaTrainConfig:
     trust_penalty: float = 1e-3
     """Pull of every trust towards zero: nothing is changed without evidence."""
     image_trust_penalty: float = 0.3
-    """The same for networks that see images: what these learn in short trainings costs accuracy in longer ones, where
-    trust may go far beyond the decoder's default."""
+    """The same for networks that see images: what these learn in short trainings costs accuracy in longer ones. It
+    matters with a decoder that may trust far more than the default one."""
     parameter_penalty: float = 0.0
     """Pull of predicted parameters towards zero (mean square per tensor), as GHN-3 has it."""
     balance: bool = True
@@ -115,8 +115,8 @@ class MetaTrainConfig:
     seed: int = 0
     """Keys architectures, data order, bases and the hypernetwork's own start."""
     ghn: GHNConfig = None  # type: ignore[assignment]
-    """The hypernetwork; None is the default one, whose decoder's scope is 'tokens' if there is text, else 'edges':
-    beside images, texts teach little in as many updates, and what images teach has not been seen to last."""
+    """The hypernetwork; None is the default one, whose decoder's scope is 'tokens' if there is text, else 'edges', once
+    and for all: half of the updates would be spent on images, and what they teach has not been seen to last."""
 
     def __post_init__(self) -> None:
         if not self.images and not self.text:
@@ -197,6 +197,8 @@ class MetaTrainConfig:
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
         default = cls()
+        if given.get("ghn", default) is None:
+            del given["ghn"]
         if isinstance(given.get("ghn"), Mapping):
             decoder = given["ghn"].get("decoder", {})
             if isinstance(decoder, Mapping):

@@ -48,14 +48,19 @@ class Graphs:
             OutputError: If the folder can't be written.
         """
         if key not in self._kept:
-            graph = self._found(key, trace)
+            graph = self.graph(key, trace)
             self._kept[key] = graph, graph.to_pyg(), Remembered(room=0)
             if len(self._kept) > GRAPHS_KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]
 
-    def _found(self, key: str, trace: Callable[[], ComputationGraph]) -> ComputationGraph:
+    def graph(self, key: str, trace: Callable[[], ComputationGraph]) -> ComputationGraph:
+        """The graph alone, which is left in the folder, and not in memory.
+
+        Raises:
+            OutputError: If the folder can't be written.
+        """
         if self._folder is None:
             return trace()
         name = hashlib.blake2b(f"{_origin()} {key}".encode(), digest_size=16).hexdigest()

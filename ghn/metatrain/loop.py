@@ -176,7 +176,8 @@ def _workers(asked: int | None, accelerator: Accelerator) -> int:
         return asked
     if accelerator.device.type == "cpu" or sys.platform != "linux":
         return 0
-    spare = len(os.sched_getaffinity(0)) // accelerator.num_processes - 1
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    spare = len(os.sched_getaffinity(0)) // beside - 1
     return max(0, min(MOST_WORKERS, spare))
 
 

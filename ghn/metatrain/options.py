@@ -15,7 +15,10 @@ def train_command(
     output: Annotated[Path, typer.Argument(help="Folder for the state, the log and the checkpoint.")],
     images: Annotated[
         str | None,
-        typer.Option(metavar="ID|DIR", help="Hub id, folder or 'digits'; '' for none.  [default: digits]"),
+        typer.Option(
+            metavar="ID|DIR",
+            help="Hub id, folder or 'digits'; '' for none.  [default: digits, if --text is '']",
+        ),
     ] = None,
     text: Annotated[
         str | None,
@@ -89,7 +92,8 @@ def train_command(
     names = {entry.name for entry in fields(MetaTrainConfig)}
     values = {**settings_object(settings), **{name: value for name, value in given.items() if name in names}}
     config = MetaTrainConfig.from_dict(values)
-    if values.get("images") and not config.learns_from_images and first_process():
+    named = images or config.images != MetaTrainConfig.images
+    if config.images and named and not config.learns_from_images and first_process():
         scope = '{"ghn": {"decoder": {"scope": "edges"}}}'
         print(
             f"{config.images} is left out: beside text nothing is learned from images, unless you ask for it: "

@@ -4,10 +4,13 @@ import os
 import pickle
 import random
 import signal
+import sys
 import time
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
+from multiprocessing import parent_process
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -20,7 +23,7 @@ from torch_geometric.data import Data
 
 from ghn.decoder import Remembered
 from ghn.decoder.predicted import predicted_params
-from ghn.errors import GhnError
+from ghn.errors import ConfigError, GhnError
 from ghn.graph.graph import ComputationGraph
 from ghn.graph.trace import trace
 from ghn.metatrain.config import MetaTrainConfig
@@ -101,6 +104,13 @@ class Targets:
         Args:
             places: Update and number in it of each.
             workers: Processes that build and trace ahead, a few targets each; 0 does it when a target is asked for.
+
+        Yields:
+            Targets, in the order of their places.
+
+        Raises:
+            OutputError: If the folder of graphs can't be written.
+            ConfigError: If a worker was killed.
         """
         if not workers:
             yield from (self.draw(*place) for place in places)
@@ -114,10 +124,18 @@ class Targets:
             generator=torch.Generator(),  # else the loader would take a random number of everybody's
             worker_init_fn=_end_with_parent,
         )
-        for packed in loader:
-            if isinstance(packed, GhnError):
-                raise packed
-            yield self._traced(pickle.loads(packed))
+        try:
+            for packed in loader:
+                if isinstance(packed, GhnError):
+                    raise packed
+                yield self._traced(pickle.loads(packed))
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise ConfigError(
+                f"a process that draws networks was killed, often for memory ({error}); the same command goes on with "
+                "fewer --workers, or 0"
+            ) from error
 
     def _built(self, step: int, number: int) -> _Built:
         config = self._config
@@ -135,9 +153,11 @@ class Targets:
         return _Built(name, self._key(architecture, task), model, rng.getrandbits(31), rng)
 
     def _traced(self, built: _Built) -> Target:
-        example = self._examples[built.task]
-        known = self._graphs.get(built.key, lambda: trace(built.model, example))
+        known = self._graphs.get(built.key, partial(self._trace, built))
         return Target(built.task, built.model, *known, built.seed, built.rng)
+
+    def _trace(self, built: _Built) -> ComputationGraph:
+        return trace(built.model, self._examples[built.task])
 
     def _key(self, architecture: Architecture, task: Task) -> str:
         sizes = self._config.image_size, self._config.sequence_length
@@ -154,11 +174,14 @@ def _end_with_parent(worker: int) -> None:
 
     Ctrl-C is the parent's, which then ends its workers.
     """
-    parent = os.getppid()
+    parent = parent_process()
+    assert parent is not None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A progress bar of the parent would take what a worker says, and may be held at the fork.
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent.pid:
             time.sleep(1)
         os._exit(1)
 
@@ -170,6 +193,7 @@ class _Packed(Dataset[bytes | GhnError]):
 
     def __init__(self, targets: Targets, places: Sequence[tuple[int, int]]) -> None:
         self._targets, self._places = targets, places
+        self._predicted: dict[str, list[str]] = {}  # of each graph, by its key
 
     def __len__(self) -> int:
         return len(self._places)
@@ -178,12 +202,14 @@ class _Packed(Dataset[bytes | GhnError]):
         """A target without its graph, which is left in the folder, nor the weights that a prediction replaces."""
         try:
             built = self._targets._built(*self._places[index])
-            graph = self._targets._traced(built).graph
+            if built.key not in self._predicted:
+                graph = self._targets._graphs.graph(built.key, partial(self._targets._trace, built))
+                self._predicted[built.key] = [spec.name for spec in predicted_params(graph)]
         except GhnError as error:  # raised here it would arrive with a traceback for a message
             return error
         parameters = dict(built.model.named_parameters())
         stream = BytesIO()
-        _Pickler(stream, {id(parameters[spec.name]) for spec in predicted_params(graph)}).dump(built)
+        _Pickler(stream, {id(parameters[name]) for name in self._predicted[built.key]}).dump(built)
         return stream.getvalue()
 
 
@@ -204,15 +230,15 @@ class _Pickler(pickle.Pickler):
         if not isinstance(value, torch.Tensor):
             return NotImplemented
         if id(value) in self._replaced:
-            return _stand_in, (tuple(value.shape), value.requires_grad)
+            return _stand_in, (tuple(value.shape), value.dtype, value.requires_grad)
         array = value.detach().numpy()
         if isinstance(value, nn.Parameter):
             return _parameter, (array, value.requires_grad)
         return torch.from_numpy, (array,)
 
 
-def _stand_in(shape: tuple[int, ...], requires_grad: bool) -> nn.Parameter:
-    return nn.Parameter(torch.zeros(()).expand(shape), requires_grad)
+def _stand_in(shape: tuple[int, ...], dtype: torch.dtype, requires_grad: bool) -> nn.Parameter:
+    return nn.Parameter(torch.zeros((), dtype=dtype).expand(shape), requires_grad)
 
 
 def _parameter(array: NDArray[Any], requires_grad: bool) -> nn.Parameter:

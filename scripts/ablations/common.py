@@ -42,6 +42,7 @@ SMALL = MetaTrainConfig(
     inner_batch_size=32,
     trust_penalty=0.0,
     image_trust_penalty=0.0,
+    image_weight=1.0,
     ema=0.9,
     save_every=10_000,
     ghn=GHNConfig(decoder=DecoderConfig(base="none")),

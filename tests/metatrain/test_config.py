@@ -63,6 +63,7 @@ def test_plain_values_give_the_settings_back() -> None:
         ({"text": "", "ghn": {"decoder": {"rank": 8}}}, "edges", {"images"}),
         ({"ghn": {"decoder": {"scope": "edges"}}}, "edges", {"images", "text"}),
         ({"images": ""}, "tokens", {"text"}),
+        ({"ghn": None}, "tokens", {"text"}),
     ],
 )
 def test_images_are_learned_from_where_there_is_no_text_or_it_is_asked_for(

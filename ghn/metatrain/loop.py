@@ -21,7 +21,7 @@ from ghn.hypernetwork import GHN
 from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.graphs import GRAPHS
 from ghn.metatrain.state import load_state, save_state
-from ghn.metatrain.targets import Targets
+from ghn.metatrain.targets import Targets, killed_workers_told
 from ghn.metatrain.tasks import load_tasks
 from ghn.metatrain.update import Learner, share, update
 from ghn.training import new_accelerator
@@ -70,7 +70,7 @@ def metatrain(
     Raises:
         OutputError: If the folder can't be written.
         ConfigError: If the folder holds a run with other settings or data, there are more processes than targets in
-            an update, or workers, a tracker or the precision can't be used.
+            an update, workers, a tracker or the precision can't be used, or a worker was killed.
     """
     started = time.monotonic()
     accelerator = _accelerator(config, folder, device, trackers)
@@ -104,7 +104,7 @@ def metatrain(
         )
     places = ((step, number) for step in range(done, config.steps) for number in share(config, accelerator))
     targets = Targets(config, tasks, folder / GRAPHS).stream(places, workers)
-    with closing(targets):
+    with closing(targets), killed_workers_told():
         for step in range(done, config.steps):
             row = update(learner, targets, tasks, config, accelerator, step)
             accelerator.log(row, step)  # after a kill, what wasn't saved is done and logged again

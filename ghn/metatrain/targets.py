@@ -6,7 +6,8 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -110,7 +111,6 @@ class Targets:
 
         Raises:
             OutputError: If the folder of graphs can't be written.
-            ConfigError: If a worker was killed.
         """
         if not workers:
             yield from (self.draw(*place) for place in places)
@@ -124,18 +124,10 @@ class Targets:
             generator=torch.Generator(),  # else the loader would take a random number of everybody's
             worker_init_fn=_end_with_parent,
         )
-        try:
-            for packed in loader:
-                if isinstance(packed, GhnError):
-                    raise packed
-                yield self._traced(pickle.loads(packed))
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
-                raise
-            raise ConfigError(
-                f"a process that draws networks was killed, often for memory ({error}); the same command goes on with "
-                "fewer --workers, or 0"
-            ) from error
+        for packed in loader:
+            if isinstance(packed, GhnError):
+                raise packed
+            yield self._traced(pickle.loads(packed))
 
     def _built(self, step: int, number: int) -> _Built:
         config = self._config
@@ -167,6 +159,24 @@ class Targets:
 def _first(task: Task) -> Any:
     """A batch to trace on, always the same."""
     return next(task.examples.batches(1, 2, torch.Generator().manual_seed(0)))
+
+
+@contextmanager
+def killed_workers_told() -> Iterator[None]:
+    """Wrap what takes targets from workers: wherever it is when one is killed, it ends with what to do.
+
+    Raises:
+        ConfigError: In place of torch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise ConfigError(
+            f"a process that draws networks was killed, often for memory ({error}); the same command goes on with "
+            "fewer --workers, or 0"
+        ) from error
 
 
 def _end_with_parent(worker: int) -> None:

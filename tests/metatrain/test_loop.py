@@ -2,6 +2,7 @@
 
 import json
 import math
+import multiprocessing
 import os
 import re
 import signal
@@ -107,6 +108,17 @@ def running(process: str) -> bool:
     """Whether a process is there, and not merely waits for somebody to ask how it ended."""
     status = Path(f"/proc/{process}/stat")
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_killed_worker_is_told(tmp_path: Path) -> None:
+    def kill(done: int, row: dict[str, float]) -> None:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+
+    config = replace(TINY, steps=100)
+    with pytest.raises(ConfigError, match=r"was killed, often for memory.*goes on with fewer --workers"):
+        metatrain(config, tmp_path, progress=kill, device="cpu", workers=1)
+    assert 1 <= len(rows(tmp_path)) < config.steps
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -74,12 +74,12 @@ def metatrain(
     """
     started = time.monotonic()
     accelerator = _accelerator(config, folder, device, trackers)
-    workers = _workers(workers, accelerator)
     if accelerator.num_processes > config.targets_per_step:
         raise ConfigError(
             f"{accelerator.num_processes} processes share targets_per_step={config.targets_per_step} targets, so some "
             f"would have nothing to do; give it {accelerator.num_processes} or a multiple, or start fewer processes"
         )
+    workers = _workers(workers, accelerator)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

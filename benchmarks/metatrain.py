@@ -51,7 +51,6 @@ PRESETS = {
 }
 """Of images and texts, the hypernetwork with a learned part in both."""
 
-
 OBJECTIVES = {"step0": 1, "trajectory": 4}
 """What the preset's number of updates is divided by for each."""
 
@@ -99,6 +98,18 @@ def operations(config: MetaTrainConfig) -> dict[str, float]:
     return {phase: count / config.steps for phase, count in counts.items()}
 
 
+def _show(
+    what: str, amounts: dict[str, dict[str, float]], shares: dict[str, dict[str, float]], form: str
+) -> None:
+    """Print a table with a column for each objective."""
+    table = Table(f"{what} an update (share)", *amounts)
+    for phase in next(iter(amounts.values())):
+        table.add_row(
+            phase, *(f"{amounts[name][phase]:{form}} ({shares[name][phase]:.0%})" for name in amounts)
+        )
+    Console().print(table)
+
+
 def main(
     preset: Annotated[str, typer.Option(help="cpu or gpu")] = "cpu",
     images: Annotated[str, typer.Option(help="Hub id, folder or 'digits'.")] = "digits",
@@ -116,20 +127,11 @@ def main(
     found = {objective: halves(plan, workers) for objective, plan in plans.items()}
     later = {objective: times["later"] for objective, times in found.items()}
     shares = {name: {k: v / times["whole"] for k, v in times.items()} for name, times in later.items()}
-    table = Table("seconds an update (share)", *later)
-    for phase in later["step0"]:
-        table.add_row(phase, *(f"{later[name][phase]:.3f} ({shares[name][phase]:.0%})" for name in later))
-    Console().print(table)
+    _show("seconds", later, shares, ".3f")
     counts = {objective: operations(plan) for objective, plan in plans.items()} if count else {}
     if count:
-        table = Table("operations an update (share)", *counts)
-        for phase in PHASES:
-            wholes = {name: sum(each.values()) for name, each in counts.items()}
-            table.add_row(
-                phase,
-                *(f"{counts[name][phase]:.0f} ({counts[name][phase] / wholes[name]:.0%})" for name in counts),
-            )
-        Console().print(table)
+        parts = {name: {k: v / sum(each.values()) for k, v in each.items()} for name, each in counts.items()}
+        _show("operations", counts, parts, ".0f")
     settings = {name: value for name, value in config.to_dict().items() if name not in ("images", "text")}
     result = {
         "seconds": found,

@@ -1,6 +1,11 @@
-"""Tests run offline, and one thread each: several run side by side. Set before anything imports torch."""
+"""Tests run offline, and one thread each: several run side by side. Set before anything imports torch.
+
+The processes that tests start inherit all of it, and find what the tests' own process does, installed or not.
+"""
 
 import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,7 +13,8 @@ import pytest
 if TYPE_CHECKING:
     from ghn.hypernetwork import GHN
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 

@@ -21,9 +21,10 @@ from ghn.hypernetwork import GHN
 from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.graphs import GRAPHS
 from ghn.metatrain.state import load_state, save_state
-from ghn.metatrain.targets import Targets, killed_workers_told
+from ghn.metatrain.targets import Targets
 from ghn.metatrain.tasks import load_tasks
 from ghn.metatrain.update import Learner, share, update
+from ghn.metatrain.workers import killed_workers_told, stream
 from ghn.training import new_accelerator
 
 LOG = "log.jsonl"
@@ -103,7 +104,7 @@ def metatrain(
             {"wandb": {"resume": "allow"}},  # goes on with the run that WANDB_RUN_ID names
         )
     places = ((step, number) for step in range(done, config.steps) for number in share(config, accelerator))
-    targets = Targets(config, tasks, folder / GRAPHS).stream(places, workers)
+    targets = stream(Targets(config, tasks, folder / GRAPHS), places, workers)
     with closing(targets), killed_workers_told():
         for step in range(done, config.steps):
             row = update(learner, targets, tasks, config, accelerator, step)

@@ -168,12 +168,10 @@ def run(tmp_path, script, processes):
     file = tmp_path / "job.py"
     file.write_text("".join(map(textwrap.dedent, (COMMON, script, END))))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    # A GPU, where there is one, would be taken for the mesh, and there may be fewer than processes.
-    settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(sys.path)}
-    environment = os.environ | settings
     done = subprocess.run(
         [*launch, str(file), str(tmp_path / "out")],
-        env=environment,
+        # A GPU, where there is one, would be taken for the mesh, and there may be fewer than processes.
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,7 +1,6 @@
 """A comparison spread over several processes gives what one process gives."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +31,6 @@ def test_two_processes_train_like_one(tiny, tmp_path):
     script = [str(ROOT / "scripts/init_and_finetune.py"), "--no-augment"]
     done = subprocess.run(
         [*launch, *script, *(word for option in options.items() for word in option)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

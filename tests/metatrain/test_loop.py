@@ -3,7 +3,6 @@
 import json
 import math
 import multiprocessing
-import os
 import re
 import signal
 import subprocess
@@ -63,8 +62,6 @@ def train_script(folder: Path, config: MetaTrainConfig) -> list[str]:
 HOW = re.compile("seconds|processes")
 """Figures of how a row came about."""
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
-
 
 def test_interrupted_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
     whole = metatrain(TINY, tmp_path / "whole", device="cpu")
@@ -93,7 +90,7 @@ def test_workers_change_nothing_and_may_change(tmp_path: Path) -> None:
 def test_workers_end_with_a_killed_run(tmp_path: Path) -> None:
     config = replace(TINY, text="python-stdlib", steps=1000)
     script = [*train_script(tmp_path / "killed", config), "--workers", "2"]
-    run = subprocess.Popen([sys.executable, *script], env=ENVIRONMENT)
+    run = subprocess.Popen([sys.executable, *script])
     try:
         wait_for(lambda: (tmp_path / "killed" / STATE).exists())
         workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
@@ -131,7 +128,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_killed_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
     config = replace(TINY, text="python-stdlib", steps=8, save_every=2)
     for written in (SETTINGS, STATE):  # before anything is saved, and right after
-        run = subprocess.Popen([sys.executable, *train_script(tmp_path / "killed", config)], env=ENVIRONMENT)
+        run = subprocess.Popen([sys.executable, *train_script(tmp_path / "killed", config)])
         wait_for((tmp_path / "killed" / written).exists)
         run.send_signal(signal.SIGKILL)
         run.wait()
@@ -161,7 +158,6 @@ def test_two_processes_train_like_one_on_the_same_targets(
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*launch, *train_script(tmp_path / "two", config), "--workers", "1"],
-        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,

@@ -10,7 +10,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from ghn.decoder.predicted import predicted_params
 from ghn.errors import OutputError
 from ghn.graph.trace import trace
 from ghn.hypernetwork import GHNConfig
@@ -71,41 +70,6 @@ def test_a_network_is_traced_once_also_by_later_calls(tasks, monkeypatch, tmp_pa
     for step in range(6):
         again.draw(step, 0), again.draw(step, 2)
     assert len(traced) == count + 2
-
-
-def test_workers_draw_the_same_networks_and_leave_out_what_a_prediction_replaces(tasks, tmp_path):
-    config = replace(CONFIG, networks=1000)
-    places = [(step, number) for step in range(6) for number in (0, 2)]
-    drawn = list(Targets(config, tasks, tmp_path / "one").stream(places))
-    sent = list(Targets(config, tasks, tmp_path / "two").stream(places, workers=2))
-    assert {target.task for target in drawn} == {"images", "text"}
-    for one, two in zip(drawn, sent, strict=True):
-        assert (one.task, one.graph, one.seed) == (two.task, two.graph, two.seed)
-        assert one.rng.getstate() == two.rng.getstate()
-        predicted = {spec.name for spec in predicted_params(one.graph)}
-        for (name, value), (other, stand_in) in zip(
-            one.model.named_parameters(remove_duplicate=False),
-            two.model.named_parameters(remove_duplicate=False),
-            strict=True,
-        ):
-            assert name == other and value.shape == stand_in.shape
-            if name in predicted:
-                assert stand_in.untyped_storage().nbytes() == 4
-            elif name in dict(one.model.named_parameters()):  # else it is tied
-                assert torch.equal(value, stand_in)
-        tied = [sum(1 for _ in target.model.parameters()) for target in (one, two)]
-        assert tied[0] == tied[1]
-        buffers = dict(two.model.named_buffers())
-        for name, value in one.model.named_buffers():
-            assert torch.equal(value, buffers[name]), name
-        example = Targets(config, tasks)._examples[two.task]
-        assert trace(two.model, example) == one.graph  # if its file is lost on the way
-
-
-def test_mistakes_of_workers_come_as_they_are(tasks, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"^\S+file can't be made \(File exists\)"):
-        next(Targets(CONFIG, tasks, tmp_path / "file").stream([(0, 0)], workers=1))
 
 
 def test_graphs_of_other_code_or_libraries_are_not_taken(tmp_path, monkeypatch):

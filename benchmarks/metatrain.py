@@ -2,11 +2,13 @@
 
     python benchmarks/metatrain.py
     python benchmarks/metatrain.py --preset gpu --images uoft-cs/cifar10 --no-count
+    python benchmarks/metatrain.py --preset gpu --no-time --updates 4 --objective step0
 
 Writes benchmarks/results/metatrain-PRESET.json. For an objective that trains its targets and for one that doesn't:
 seconds and shares of each phase, averaged over the later half of the updates (when most networks have been traced), and
-the first half's apart; and how many operations on tensors an update takes in each phase, views aside: where kernels are
-small, their launches are what a GPU's time goes into.
+the first half's apart. Counts, which take no GPU: how many operations on tensors an update takes in each phase, views
+aside (where kernels are small, their launches are what a GPU's time goes into), and floating-point operations of matrix
+products and convolutions (where they are large, its time goes there).
 """
 
 import json
@@ -16,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated
+from typing import Annotated, Any
 from unittest.mock import patch
 
 import torch
@@ -24,6 +26,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from ghn.environment import commit, machine, versions
 from ghn.hypernetwork import GHNConfig
@@ -82,20 +85,28 @@ class Operations(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def operations(config: MetaTrainConfig) -> dict[str, float]:
-    """Operations of an update by phase, in updates like those of ``config``; apart, for counting takes time."""
-    counts = dict.fromkeys(PHASES, 0)
+def counts(config: MetaTrainConfig) -> dict[str, dict[str, float]]:
+    """Operations and FLOPs of an update by phase, in updates like those of ``config``; apart, for it takes time."""
+    found = {name: dict.fromkeys(PHASES, 0) for name in ("operations", "flops")}
     timed = Tally.timed
 
     @contextmanager
     def counted(self: Tally, phase: str, device: torch.device) -> Iterator[None]:
-        with Operations() as mode, timed(self, phase, device):
+        # Operations inside, so that it sees what was asked for and not what counting FLOPs takes it apart into.
+        with FlopCounterMode(display=False) as flops, Operations() as mode, timed(self, phase, device):
             yield
-        counts[phase] += mode.count
+        found["operations"][phase] += mode.count
+        found["flops"][phase] += flops.get_total_flops()
 
     with tempfile.TemporaryDirectory() as folder, patch.object(Tally, "timed", counted):
         metatrain(config, Path(folder), workers=0)
-    return {phase: count / config.steps for phase, count in counts.items()}
+    return {
+        name: {phase: count / config.steps for phase, count in each.items()} for name, each in found.items()
+    }
+
+
+def _shares(amounts: dict[str, dict[str, float]], whole: dict[str, float]) -> dict[str, dict[str, float]]:
+    return {name: {k: v / whole[name] for k, v in each.items()} for name, each in amounts.items()}
 
 
 def _show(
@@ -114,29 +125,35 @@ def main(
     preset: Annotated[str, typer.Option(help="cpu or gpu")] = "cpu",
     images: Annotated[str, typer.Option(help="Hub id, folder or 'digits'.")] = "digits",
     text: Annotated[str, typer.Option(help="Hub id, folder or 'python-stdlib'.")] = "python-stdlib",
+    objective: Annotated[list[str], typer.Option(help="Once for each; both by default.")] = [*OBJECTIVES],  # noqa: B006
+    updates: Annotated[int | None, typer.Option(help="The preset's by default.")] = None,
     workers: Annotated[int | None, typer.Option(help="As metatrain takes it.")] = None,
-    count: Annotated[bool, typer.Option(help="Count operations too.")] = True,
+    time: Annotated[bool, typer.Option(help="Measure seconds.")] = True,
+    count: Annotated[bool, typer.Option(help="Count operations.")] = True,
     output: Path = RESULTS,
 ) -> None:
     """Measure one preset."""
     config = MetaTrainConfig.from_dict({**PRESETS[preset].to_dict(), "images": images, "text": text})
     plans = {
-        objective: replace(config, objective=objective, steps=config.steps // part)
-        for objective, part in OBJECTIVES.items()
+        name: replace(config, objective=name, steps=(updates or config.steps) // OBJECTIVES[name])
+        for name in objective
     }
-    found = {objective: halves(plan, workers) for objective, plan in plans.items()}
-    later = {objective: times["later"] for objective, times in found.items()}
-    shares = {name: {k: v / times["whole"] for k, v in times.items()} for name, times in later.items()}
-    _show("seconds", later, shares, ".3f")
-    counts = {objective: operations(plan) for objective, plan in plans.items()} if count else {}
+    result: dict[str, Any] = {}
+    if time:
+        found = {name: halves(plan, workers) for name, plan in plans.items()}
+        later = {name: times["later"] for name, times in found.items()}
+        shares = _shares(later, {name: times["whole"] for name, times in later.items()})
+        _show("seconds", later, shares, ".3f")
+        result |= {"seconds": found, "shares": shares}
     if count:
-        parts = {name: {k: v / sum(each.values()) for k, v in each.items()} for name, each in counts.items()}
-        _show("operations", counts, parts, ".0f")
+        counted = {name: counts(plan) for name, plan in plans.items()}
+        for what in ("operations", "flops"):
+            amounts = {name: each[what] for name, each in counted.items()}
+            _show(what, amounts, _shares(amounts, {n: sum(e.values()) for n, e in amounts.items()}), ".3g")
+            result[what] = amounts
     settings = {name: value for name, value in config.to_dict().items() if name not in ("images", "text")}
-    result = {
-        "seconds": found,
-        "shares": shares,
-        "operations": counts,
+    result |= {
+        "updates": {name: plan.steps for name, plan in plans.items()},
         "settings": settings,
         "workers": workers,
         "commit": commit(),

@@ -1,7 +1,7 @@
 """The random part of a predicted matrix: what an untrained hypernetwork writes."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -52,6 +52,13 @@ class Draw:
         """Number of bands; one if the rows themselves were drawn."""
         return -(-self.block.height // self.band)
 
+    def to(self, device: torch.device) -> "Draw":
+        """The same numbers on a device."""
+        if self.left.device == device:
+            return self
+        right = None if self.right is None else self.right.to(device)
+        return replace(self, left=self.left.to(device), right=right)
+
     def make(self, first: int, last: int, scale: Tensor, out: Tensor | None = None) -> Tensor:
         """Make bands ``first`` to ``last`` (exclusive), times ``scale``.
 
@@ -88,7 +95,7 @@ def _is_plain(kind: str, grid: Grid) -> bool:
     return kind != "orthogonal" or min(grid.rows, grid.columns) == 1
 
 
-def draw(kind: str, seed: int, name: str, grid: Grid, block: Block, device: torch.device) -> Draw:
+def draw(kind: str, seed: int, name: str, grid: Grid, block: Block) -> Draw:
     """Draw one block of the base of a parameter, of unit root mean square, keyed by seed, name and block.
 
     Numbers are drawn on the CPU, so that they are the same for all devices.
@@ -100,7 +107,6 @@ def draw(kind: str, seed: int, name: str, grid: Grid, block: Block, device: torc
         name: Name of the parameter.
         grid: The parameter as matrices.
         block: One of its ``base_blocks``.
-        device: Where the numbers go.
     """
     generator = keyed_generator(torch.device("cpu"), seed, name, block.start)
     matrices, rows, columns = block.matrices, block.rows, block.columns
@@ -118,9 +124,9 @@ def draw(kind: str, seed: int, name: str, grid: Grid, block: Block, device: torc
         left, right = tiled_factors(fewer, more, generator)
         if rows <= columns:
             band = left.shape[0] * right.shape[-1] // columns
-            return Draw(block, band, left.to(device), right.to(device))
+            return Draw(block, band, left, right)
         numbers = (left @ right).view(-1, more)[:fewer].mT
-    return Draw(block, block.height, numbers.reshape(-1, columns).to(device))
+    return Draw(block, block.height, numbers.reshape(-1, columns))
 
 
 def shared_vector(seed: int, name: str, columns: int) -> Tensor:

@@ -3,42 +3,29 @@
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ghn.decoder.base import Draw, base_blocks, draw
-from ghn.decoder.chunks import Block, Grid
+from ghn.decoder.base import Draw
+from ghn.decoder.chunks import Grid
 from ghn.decoder.config import DecoderConfig
-from ghn.decoder.heads import Pattern, constants, looking_back, patterns, sharing
-from ghn.decoder.layout import Layout
-from ghn.decoder.learned import Arrangement, Product
+from ghn.decoder.learned import Product
 from ghn.decoder.low_rank import FactorGenerator, Side, generation_bytes, init_head_, product_norm, whiten
 from ghn.decoder.mip import shares
-from ghn.decoder.pixels import whiten_pixels
-from ghn.decoder.predicted import predicted_params
-from ghn.decoder.scale import Place, Scale, centre_of, places, scale_of
+from ghn.decoder.recipe import Recipe, recipes
+from ghn.decoder.remembered import Factors, Remembered
+from ghn.decoder.scale import centre_of
 from ghn.decoder.statistics import StatisticsHead
 from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph, ParamSpec
-from ghn.graph.ops import MIXING_ROLES
 from ghn.settings import own_settings
 
 MEMORY = 2**28
 """Bytes that decoding takes at most beside its results, roughly, unless told otherwise."""
 
-REMEMBERED = 2**26
-"""Bytes that are kept at most for the next prediction of the same graph."""
-
-LARGE_TABLE = 2**20
-"""Elements from which a table of vectors has orthogonal rows too: drawing so many independent numbers is slow."""
-
-Key = TypeVar("Key")
-Kept = TypeVar("Kept")
-Factors = list[tuple[Tensor, Tensor]]
 Range = tuple[int, int]
 
 
@@ -53,84 +40,6 @@ class Piece:
     columns: int
     make: Callable[[Tensor | None], Tensor]
     """Returns the values, float32, shape ``(rows, columns)``; written into the contiguous tensor passed, if any."""
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """What one parameter is made of."""
-
-    number: int
-    """Row of the embeddings."""
-    spec: ParamSpec
-    layout: Layout
-    arrangement: Arrangement
-    scale: Scale
-    kind: str
-    """Of the base, if the scale is random."""
-    pixels: bool
-    """Whether the base is to suit natural images."""
-    learned: bool
-    """Whether there is a learned part."""
-    pattern: Pattern | None = None
-    """What a random base is added to."""
-    constant: Tensor | None = None
-    """What a centre is added to."""
-    padding: int | None = None
-    """Row that is zero."""
-
-    @property
-    def geometry(self) -> tuple[object, ...]:
-        """Parameters that share it are made together."""
-        layout = self.layout
-        return (layout.row_sizes, layout.column_sizes, layout.spatial, self.scale.random, self.learned)
-
-
-@dataclass
-class Remembered:
-    """What one prediction leaves for the next with the same graph, embeddings and weights; empty at first."""
-
-    recipes: list[_Recipe] = field(default_factory=list)
-    factors: dict[tuple[int, ...], Factors] = field(default_factory=dict)
-    """Of parameters that go through the generators together, by their numbers: rows and columns of each."""
-    draws: dict[tuple[int, int, int], Draw] = field(default_factory=dict)
-    """Random numbers of the latest seed, by that, number of the parameter and first row of the block."""
-    seed: int | None = None
-    room: int = REMEMBERED
-    """Bytes that may still be kept."""
-
-    @property
-    def learned(self) -> dict[str, int]:
-        """Numbers of the parameters with a learned part, by name."""
-        return {recipe.spec.name: recipe.number for recipe in self.recipes if recipe.learned}
-
-    def begin(self, seed: int) -> None:
-        """Forget the random numbers of another seed."""
-        if self.seed != seed:
-            self.room += sum(drawn.nbytes for drawn in list(self.draws.values()))
-            self.draws.clear()
-            self.seed = seed
-
-    def recall(
-        self,
-        kept: dict[Key, Kept],
-        key: Key,
-        make: Callable[[], Kept],
-        size: Callable[[Kept], int],
-        memory: int,
-    ) -> Kept:
-        """What a table holds under a key, or something new; that is kept if all of it fits a quarter of ``memory``.
-
-        Gradients are never kept, nor are tensors that can't have any later.
-        """
-        if (found := kept.get(key)) is not None:
-            return found
-        made = make()
-        nbytes = size(made)
-        passing = torch.is_grad_enabled() or torch.is_inference_mode_enabled()
-        if not passing and REMEMBERED - self.room + nbytes <= min(REMEMBERED, memory // 4):
-            self.room -= nbytes
-            kept[key] = made
-        return made
 
 
 @dataclass(frozen=True)
@@ -151,13 +60,14 @@ class _Part:
     """A parameter of an order, and the scalars by which what it is made of enters."""
 
     order: int
-    recipe: _Recipe
+    recipe: Recipe
     row: int
     """Of the embeddings of all orders."""
     gain: Tensor
-    """On the centre."""
+    """On the centre, of a parameter without a base."""
     base: Tensor
     product: Tensor
+    """On the learned part, where there is one."""
 
 
 class Decoder(nn.Module):
@@ -233,7 +143,7 @@ class Decoder(nn.Module):
         if not learned and self.config.base == "none":
             raise ConfigError("base='none' and learned=False leave nothing to fill parameters with")
         for order in orders:
-            order.remembered.recipes = order.remembered.recipes or self._recipes(order.graph)
+            order.remembered.recipes = order.remembered.recipes or recipes(order.graph, self.config)
             order.remembered.begin(order.seed)
         embeddings = torch.cat([order.embeddings for order in orders])
         parts = self._parts(orders, embeddings, learned)
@@ -247,54 +157,6 @@ class Decoder(nn.Module):
                 for part in group:
                     pieces = _pieces(part, factors.get(part.row), orders[part.order], memory, wanted)
                     yield from ((part.order, piece) for piece in pieces)
-
-    @torch.inference_mode(False)  # they are kept, also for calls that record gradients
-    def _recipes(self, graph: ComputationGraph) -> list[_Recipe]:
-        surroundings = places(graph)
-        predicted = {spec.name for spec in predicted_params(graph)}
-        scales = self._scales(graph, surroundings)
-        spreads = {name: scale.spread for name, scale in scales.items()}
-        looking = [] if self.config.base == "none" else looking_back(graph)
-        added, constant = patterns(looking, spreads), constants(looking)
-        recipes = []
-        for number, spec in enumerate(spec for spec in graph.params if spec.node is not None):
-            if spec.name not in predicted:
-                continue
-            layout, place, scale = Layout.of(spec), surroundings[spec.name], scales[spec.name]
-            kind = self.config.base
-            if kind != "none" and spec.role == "position" and place.network.tokens:
-                kind = "waves"  # order is what attention first learns from a text, see scripts/LOG.md
-            if kind == "orthogonal" and spec.role not in MIXING_ROLES and spec.numel < LARGE_TABLE:
-                kind = "normal"
-            recipes.append(
-                _Recipe(
-                    number=number,
-                    spec=spec,
-                    layout=layout,
-                    arrangement=Arrangement.of(spec, layout),
-                    scale=scale,
-                    kind=kind,
-                    pixels=place.pixels and kind != "none",
-                    learned=kind == "none" or self._has_learned_part(place, scale),
-                    pattern=sharing(spec) if scale.common else added.get(spec.name),
-                    constant=constant.get(spec.name),
-                    padding=place.padding,
-                )
-            )
-        return recipes
-
-    def _scales(self, graph: ComputationGraph, surroundings: Mapping[str, Place]) -> dict[str, Scale]:
-        """Scale rules of all attached parameters, by name."""
-        specs = {spec.name: spec for spec in graph.params}
-        scales = {name: scale_of(specs[name], place, self.config.fan) for name, place in surroundings.items()}
-        if self.config.output not in ("xavier", "kaiming"):
-            return scales
-        return {name: replace(scale, spread=1.0) if scale.random else scale for name, scale in scales.items()}
-
-    def _has_learned_part(self, place: Place, scale: Scale) -> bool:
-        if self.config.scope == "tokens" and not place.network.tokens:
-            return False
-        return not scale.random or place.boundary or self.config.scope == "all"
 
     def _parts(self, orders: Sequence[Order], embeddings: Tensor, learned: bool) -> list[_Part]:
         """Bring what is predicted and what the scale rules say together, for the parameters of all orders."""
@@ -313,10 +175,15 @@ class Decoder(nn.Module):
             trust, random = torch.where(random > 0, 1.0, trust), torch.zeros_like(random)
         base, product = shares(trust, random)
         sizes = statistics.gain * spread
-        # All at once: each index into a vector would cost one of its length in the backward pass.
-        gains, bases, products = statistics.gain.unbind(), (base * sizes).unbind(), (product * sizes).unbind()
+        gains = _each(statistics.gain, [row for _, recipe, row in found if not recipe.scale.random])
+        bases = _each(base * sizes, [row for _, recipe, row in found if recipe.scale.random])
+        products = _each(product * sizes, [row for _, recipe, row in found if learned and recipe.learned])
+        unused = embeddings.new_zeros(())
         return [
-            _Part(number, recipe, row, gains[row], bases[row], products[row]) for number, recipe, row in found
+            _Part(
+                number, recipe, row, gains.get(row, unused), bases.get(row, unused), products.get(row, unused)
+            )
+            for number, recipe, row in found
         ]
 
     def _chunk_factors(
@@ -371,12 +238,10 @@ def _pieces(
     if factors is not None:
         products.append(Product(factors[0] * part.product, factors[1], recipe.layout, recipe.arrangement))
     begin, end = (0, grid.height) if wanted is None else wanted(recipe.spec, grid)
-    for block in base_blocks(recipe.kind, grid):
+    for block in recipe.blocks:
         if block.start >= end or block.start + block.height <= begin:
             continue
-        make = partial(_draw, recipe, order.seed, block, device)
-        key = order.seed, recipe.number, block.start  # with the seed, as another thread may be at another one
-        drawn = remembered.recall(remembered.draws, key, make, lambda drawn: drawn.nbytes, memory)
+        drawn = remembered.drawn(recipe, order.seed, block, device, memory)
         first = max(0, begin - block.start) // drawn.band
         last = min(drawn.bands, -(-(end - block.start) // drawn.band))
         step = max(1, memory // 16 // (4 * drawn.band * block.columns))
@@ -384,16 +249,7 @@ def _pieces(
             yield _piece(recipe, drawn, (band, min(band + step, last)), part.base, products)
 
 
-def _draw(recipe: _Recipe, seed: int, block: Block, device: torch.device) -> Draw:
-    grid = recipe.arrangement.grid
-    drawn = draw(recipe.kind, seed, recipe.spec.name, grid, block, device)
-    if not recipe.pixels:
-        return drawn
-    rows = drawn.make(0, drawn.bands, torch.ones((), device=device))
-    return Draw(block, block.height, whiten_pixels(rows, recipe.spec.shape[1:]))
-
-
-def _piece(recipe: _Recipe, drawn: Draw, bands: Range, base: Tensor, products: Sequence[Product]) -> Piece:
+def _piece(recipe: Recipe, drawn: Draw, bands: Range, base: Tensor, products: Sequence[Product]) -> Piece:
     block, (first, last) = drawn.block, bands
     start, stop = first * drawn.band, min(last * drawn.band, block.height)
 
@@ -409,24 +265,36 @@ def _piece(recipe: _Recipe, drawn: Draw, bands: Range, base: Tensor, products: S
     return Piece(recipe.spec, block.start + start, stop - start, block.columns, make)
 
 
+def _each(values: Tensor, rows: list[int]) -> dict[int, Tensor]:
+    """Some entries of a vector, by row.
+
+    All at once, since an index into a vector costs one of its length in the backward pass; and only those that are
+    used, since the others would cost a zero each.
+    """
+    return dict(zip(rows, values[rows].unbind(), strict=True))
+
+
 def _factors_bytes(factors: Factors) -> int:
     return sum(left.nbytes + right.nbytes for left, right in factors)
 
 
 def _small(group: Sequence[_Part], factors: Mapping[int, tuple[Tensor, Tensor]]) -> Iterator[Piece]:
     """Whole parameters of one geometry without a base (biases, norms), which one product makes all of."""
-    products: Sequence[Tensor] = ()
-    if group[0].row in factors:
+    # In as few operations as can be: on a GPU each takes as long as the numbers of a small network.
+    gains = torch.stack([part.gain for part in group])
+    centres = [centre_of(part.recipe.spec, part.recipe.scale, gains.device) for part in group]
+    numbers = gains.new_tensor([0.0 if isinstance(centre, Tensor) else centre for centre in centres])
+    made = gains * numbers
+    if learned := group[0].row in factors:
         left, right = (torch.stack(side) for side in zip(*(factors[part.row] for part in group), strict=True))
         sizes = torch.stack([part.product for part in group])
-        products = ((left * sizes[:, None, None]) @ right.mT).unbind()
-    for position, part in enumerate(group):
+        made = made[:, None, None] + (left * sizes[:, None, None]) @ right.mT
+    for part, centre, entries in zip(group, centres, made.unbind(), strict=True):
         recipe = part.recipe
         grid = recipe.arrangement.grid
-        centre = part.gain * centre_of(recipe.spec, recipe.scale, part.gain.device)
-        values = centre.expand(recipe.spec.shape)
-        if products:
-            values = values + recipe.layout.restore(products[position])
+        values = recipe.layout.restore(entries) if learned else entries.expand(recipe.spec.shape)
+        if isinstance(centre, Tensor):
+            values = values + part.gain * centre
         if recipe.constant is not None:
             values = values + part.gain * recipe.constant.to(part.gain.device)
         values = values.reshape(grid.height, grid.columns)

@@ -47,6 +47,7 @@ class StatisticsHead(nn.Module):
         gain, trust = raw.unbind(-1)
         start = torch.logit(torch.tensor(min(START_TRUST / config.max_trust, 0.5))).item()
         return Statistics(
-            gain=config.max_gain ** torch.tanh(gain),
+            # Without a gradient where it can't be anything else, which would pass through every tensor to be zero.
+            gain=torch.ones_like(gain) if config.max_gain == 1 else config.max_gain ** torch.tanh(gain),
             trust=config.max_trust * torch.sigmoid(trust + start),
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch_geometric.data import Data
 
 import ghn
-from ghn.decoder import Remembered
+from ghn.decoder import DecoderConfig, Recipe, recipes
 from ghn.environment import versions
 from ghn.errors import OutputError, ShapeError
 from ghn.files import write_whole
@@ -26,18 +26,20 @@ GRAPHS_KEPT = 4096
 
 _REMEDY = "free some space, and the same command goes on"
 
-Known = tuple[ComputationGraph, Data, Remembered]
-"""A graph, its features, and what the decoder has made of the graph alone."""
+Known = tuple[ComputationGraph, Data, list[Recipe]]
+"""A graph, its features, and what its parameters are made of."""
 
 
 class Graphs:
     """Graphs by the network that they are of; each is traced once for a run, however often that is interrupted.
 
     Args:
+        decoder: Of the hypernetwork that predicts them.
         folder: Where graphs are kept, compressed, a few kilobytes each; None keeps them in memory alone.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, decoder: DecoderConfig, folder: Path | None = None) -> None:
+        self._decoder = decoder
         self._folder = folder
         self._kept: OrderedDict[str, Known] = OrderedDict()
 
@@ -49,7 +51,7 @@ class Graphs:
         """
         if key not in self._kept:
             graph = self.graph(key, trace)
-            self._kept[key] = graph, graph.to_pyg(), Remembered(room=0)
+            self._kept[key] = graph, graph.to_pyg(), recipes(graph, self._decoder)
             if len(self._kept) > GRAPHS_KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)

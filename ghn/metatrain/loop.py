@@ -61,9 +61,10 @@ def metatrain(
         progress: Told about every update, in the first process.
         device: 'auto' or 'cpu'.
         trackers: Names that accelerate knows, such as 'tensorboard' or 'wandb'; each package must be installed.
-        workers: Processes that build and trace targets ahead, for each process that learns. None is as many as there
-            are cores to spare, ``MOST_WORKERS`` at most, beside a GPU, which would wait for them else, and 0 beside a
-            CPU, which has enough to do. Losses don't depend on it.
+        workers: Processes that prepare targets ahead (build, trace, and draw what is random about their predictions),
+            for each process that learns. None is as many as there are cores to spare, ``MOST_WORKERS`` at most, beside
+            a GPU, which would wait for them else, and 0 beside a CPU, which has enough to do. Losses don't depend on
+            it.
 
     Returns:
         The hypernetwork with averaged weights.

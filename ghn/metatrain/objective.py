@@ -129,9 +129,10 @@ def linear_loss(predicted: Parameters, start: Parameters, gradients: Parameters,
 
     Tensors without a gradient are where they were.
     """
-    slopes = [
-        ((values - start[name]) * gradients[name]).sum()
-        for name, values in predicted.items()
-        if values.requires_grad
-    ]
-    return value.detach() + torch.stack(slopes).sum() if slopes else value.detach()
+    learned = [name for name, values in predicted.items() if values.requires_grad]
+    if not learned:
+        return value.detach()
+    now, then, slopes = (
+        torch.cat([values[name].flatten() for name in learned]) for values in (predicted, start, gradients)
+    )
+    return value.detach() + ((now - then) * slopes).sum()

@@ -1,7 +1,7 @@
 """The networks that a run learns from: drawn from a space, built, and traced once."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch_geometric.data import Data
 
-from ghn.decoder import Remembered
+from ghn.decoder import Draws, Recipe, Remembered, draw_all, recipes
 from ghn.graph.graph import ComputationGraph
 from ghn.graph.trace import trace
 from ghn.metatrain.config import MetaTrainConfig
@@ -30,7 +30,7 @@ class Target:
     data: Data
     """Features of the graph."""
     remembered: Remembered
-    """What the decoder has made of the graph alone."""
+    """What the decoder needs that doesn't depend on the hypernetwork's weights."""
     seed: int
     """Keys the base, and the target's dropout."""
     rng: random.Random
@@ -52,6 +52,8 @@ class Built:
     model: nn.Module
     seed: int
     rng: random.Random
+    draws: Draws = field(default_factory=dict)
+    """Random numbers of its prediction; empty before they are drawn."""
 
 
 class Targets:
@@ -75,7 +77,9 @@ class Targets:
             )
             for name, task in tasks.items()
         }
-        self._graphs = Graphs(folder)
+        assert config.ghn is not None
+        self._decoder = config.ghn.decoder
+        self._graphs = Graphs(self._decoder, folder)
         self._examples = {name: task.example(_first(task)) for name, task in tasks.items()}
 
     def draw(self, step: int, number: int) -> Target:
@@ -102,13 +106,13 @@ class Targets:
             model = architecture.build(**task.arguments)
         return Built(name, self._key(architecture, task), model, rng.getrandbits(31), rng)
 
-    def trace(self, built: Built) -> ComputationGraph:
-        """Its graph, which is left in the folder, and not in memory.
+    def recipes(self, built: Built) -> list[Recipe]:
+        """What its parameters are made of; its graph is left in the folder, and not in memory.
 
         Raises:
             OutputError: If the folder can't be written.
         """
-        return self._graphs.graph(built.key, partial(self._trace, built))
+        return recipes(self._graphs.graph(built.key, partial(self._trace, built)), self._decoder)
 
     def finish(self, built: Built) -> Target:
         """With its graph, from memory, the folder, or traced now.
@@ -116,8 +120,10 @@ class Targets:
         Raises:
             OutputError: If the folder can't be written.
         """
-        known = self._graphs.get(built.key, partial(self._trace, built))
-        return Target(built.task, built.model, *known, built.seed, built.rng)
+        graph, data, made_of = self._graphs.get(built.key, partial(self._trace, built))
+        draws = built.draws or draw_all(made_of, built.seed)
+        remembered = Remembered(recipes=made_of, draws=draws, seed=built.seed, room=0)
+        return Target(built.task, built.model, graph, data, remembered, built.seed, built.rng)
 
     def _trace(self, built: Built) -> ComputationGraph:
         return trace(built.model, self._examples[built.task])

@@ -28,8 +28,8 @@ FIGURES = ("loss", "first_loss", "last_loss", "trust")
 """Averages over the targets of an update that its row in the log holds."""
 
 PHASES = ("draw", "predict", "target", "backward")
-"""Of an update: build and trace targets, or take them from workers, predict, train the targets, and bring the gradients
-to the hypernetwork."""
+"""Of an update: build and trace targets and draw the random numbers of their predictions, or take all that from
+workers; predict; train the targets; bring the gradients to the hypernetwork."""
 
 
 @dataclass

@@ -5,8 +5,10 @@ import pickle
 import signal
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from multiprocessing import parent_process
 from threading import Thread
@@ -17,12 +19,15 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ghn.decoder.predicted import predicted_params
+from ghn.decoder import Recipe, draw_all
 from ghn.errors import ConfigError, GhnError
-from ghn.metatrain.targets import Target, Targets
+from ghn.metatrain.targets import Built, Target, Targets
 
 AHEAD = 3
 """Targets that each worker draws before they are asked for."""
+
+RECIPES_KEPT = 256
+"""Networks of which a worker keeps what their parameters are made of."""
 
 
 def stream(
@@ -33,7 +38,8 @@ def stream(
     Args:
         targets: What to draw from.
         places: Update and number in it of each.
-        workers: Processes that build and trace ahead, a few targets each; 0 does it when a target is asked for.
+        workers: Processes that build, trace and draw random numbers ahead, for a few targets each; 0 does it when a
+            target is asked for.
 
     Yields:
         Targets, in the order of their places.
@@ -101,7 +107,7 @@ class _Packed(Dataset[bytes | GhnError]):
 
     def __init__(self, targets: Targets, places: Sequence[tuple[int, int]]) -> None:
         self._targets, self._places = targets, places
-        self._predicted: dict[str, list[str]] = {}  # of each graph, by its key
+        self._recipes: OrderedDict[str, list[Recipe]] = OrderedDict()  # of each graph, by its key
 
     def __len__(self) -> int:
         return len(self._places)
@@ -110,15 +116,22 @@ class _Packed(Dataset[bytes | GhnError]):
         """A target without its graph, which is left in the folder, nor the weights that a prediction replaces."""
         try:
             built = self._targets.build(*self._places[index])
-            if built.key not in self._predicted:
-                specs = predicted_params(self._targets.trace(built))
-                self._predicted[built.key] = [spec.name for spec in specs]
+            made_of = self._made_of(built)
         except GhnError as error:  # raised here it would arrive with a traceback for a message
             return error
         parameters = dict(built.model.named_parameters())
+        replaced = {id(parameters[recipe.spec.name]) for recipe in made_of}
         stream = BytesIO()
-        _Pickler(stream, {id(parameters[name]) for name in self._predicted[built.key]}).dump(built)
+        _Pickler(stream, replaced).dump(replace(built, draws=draw_all(made_of, built.seed)))
         return stream.getvalue()
+
+    def _made_of(self, built: Built) -> list[Recipe]:
+        if built.key not in self._recipes:
+            self._recipes[built.key] = self._targets.recipes(built)
+            if len(self._recipes) > RECIPES_KEPT:
+                self._recipes.popitem(last=False)
+        self._recipes.move_to_end(built.key)
+        return self._recipes[built.key]
 
 
 class _Pickler(pickle.Pickler):

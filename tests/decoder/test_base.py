@@ -29,7 +29,7 @@ GRIDS = [
 
 def base_matrix(kind, seed, name, grid, device):
     """The whole base of a parameter, shape ``(grid.height, grid.columns)``."""
-    drawn = (draw(kind, seed, name, grid, block, device) for block in base_blocks(kind, grid))
+    drawn = (draw(kind, seed, name, grid, block).to(device) for block in base_blocks(kind, grid))
     return torch.cat([entry.make(0, entry.bands, ONE) for entry in drawn])
 
 
@@ -78,7 +78,7 @@ def test_entries_of_large_matrices_are_nearly_normal(grid):
 
 @pytest.mark.parametrize("grid", [Grid(1, 1280, 640), Grid(3, 700, 640), Grid(1, 640, 640)], ids=str)
 def test_any_bands_of_a_block_have_the_bits_of_the_whole(grid):
-    drawn = [draw("orthogonal", 3, "p", grid, block, CPU) for block in base_blocks("orthogonal", grid)]
+    drawn = [draw("orthogonal", 3, "p", grid, block) for block in base_blocks("orthogonal", grid)]
     whole = torch.cat([part.make(0, part.bands, ONE) for part in drawn])
     for part in drawn:
         block = part.block

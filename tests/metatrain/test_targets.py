@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from ghn.decoder import DecoderConfig
 from ghn.errors import OutputError
 from ghn.graph.trace import trace
 from ghn.hypernetwork import GHNConfig
@@ -77,12 +78,12 @@ def test_graphs_of_other_code_or_libraries_are_not_taken(tmp_path, monkeypatch):
     graph = trace(nn.Linear(2, 3), torch.zeros(1, 2))
     for origin in ("old", "new", "new"):
         monkeypatch.setattr(graphs, "_origin", lambda origin=origin: origin)
-        kept, _, _ = Graphs(tmp_path).get("key", lambda: made.append(1) or graph)
+        kept, _, _ = Graphs(DecoderConfig(), tmp_path).get("key", lambda: made.append(1) or graph)
         assert kept == graph
     assert len(made) == 2
     with pytest.raises(OutputError, match="can't be made"):
         (tmp_path / "file").touch()
-        Graphs(tmp_path / "file").get("key", lambda: graph)
+        Graphs(DecoderConfig(), tmp_path / "file").get("key", lambda: graph)
 
 
 def test_batches_are_the_same_wherever_the_data_is(tasks):

@@ -54,6 +54,7 @@ def log_uniform(rng: random.Random, low: float, high: float) -> float:
 
 def learn(
     model: nn.Module,
+    start: Parameters,
     task: Task,
     config: MetaTrainConfig,
     rng: random.Random,
@@ -63,6 +64,7 @@ def learn(
 
     Args:
         model: With the predicted weights, in place; left with the weights reached.
+        start: The predicted weights, which stay as they are.
         task: Where batches come from.
         config: Objective, optimizer, and ranges of steps and rate.
         rng: Draws everything random.
@@ -75,9 +77,8 @@ def learn(
         steps + 1, config.inner_batch_size, torch.Generator().manual_seed(rng.getrandbits(63))
     )
     parameters = dict(model.named_parameters())
-    start = {name: value.detach().clone() for name, value in parameters.items()}
     optimizer = make_optimizer(model, config.inner_optimizer, rate, WEIGHT_DECAY, betas=(0.9, 0.99))
-    summed = {name: torch.zeros_like(value) for name, value in start.items()}
+    gradients: dict[str, Tensor] = {}
     losses = []
     model.train()
     for step, batch in enumerate(batches):
@@ -90,20 +91,22 @@ def learn(
         loss.backward()
         if config.objective == "trajectory" or step == steps:
             for name, value in parameters.items():
-                if value.grad is not None:
-                    summed[name] += value.grad
+                if value.grad is not None and name in gradients:
+                    gradients[name] += value.grad
+                elif value.grad is not None:  # a copy, unless nothing clips it any more
+                    gradients[name] = value.grad if step == steps else value.grad.clone()
         if step < steps:
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = rate * schedule(step + 1, steps, WARMUP)
             optimizer.step()
+    optimizer.zero_grad(set_to_none=True)  # they are the lesson's, wherever the model goes
     first, last = torch.stack([losses[0], losses[-1]]).tolist()
     if config.objective == "regression":
         reached = {name: value.detach().clone() for name, value in parameters.items()}
         return Lesson(lambda predicted: regression_loss(predicted, start, reached), first, last)
     judged = torch.stack(losses if config.objective == "trajectory" else losses[-1:])
-    gradients = {name: value / len(judged) for name, value in summed.items()}
-    return Lesson(lambda predicted: linear_loss(predicted, start, gradients, judged.mean()), first, last)
+    return Lesson(lambda predicted: linear_loss(predicted, start, gradients, judged), first, last)
 
 
 def regression_loss(predicted: Parameters, start: Parameters, reached: Parameters) -> Tensor:
@@ -124,15 +127,20 @@ def regression_loss(predicted: Parameters, start: Parameters, reached: Parameter
     return torch.stack(terms).mean()
 
 
-def linear_loss(predicted: Parameters, start: Parameters, gradients: Parameters, value: Tensor) -> Tensor:
+def linear_loss(predicted: Parameters, start: Parameters, gradients: Parameters, losses: Tensor) -> Tensor:
     """A loss known at the start by its value and gradients: their first-order continuation.
 
-    Tensors without a gradient are where they were.
+    Args:
+        predicted: Where to tell it.
+        start: Where it is known.
+        gradients: Sums of those of ``losses``; tensors without one don't matter, or are fixed.
+        losses: Shape ``(steps,)``, whose mean is the loss.
     """
-    learned = [name for name, values in predicted.items() if values.requires_grad]
+    value = losses.detach().mean()
+    learned = [name for name, values in predicted.items() if values.requires_grad and name in gradients]
     if not learned:
-        return value.detach()
+        return value
     now, then, slopes = (
         torch.cat([values[name].flatten() for name in learned]) for values in (predicted, start, gradients)
     )
-    return value.detach() + ((now - then) * slopes).sum()
+    return value + ((now - then) * (slopes / len(losses))).sum()

@@ -212,7 +212,8 @@ def _train(
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(target.seed)  # dropout of the target
-        lesson = learn(model, task, config, target.rng, accelerator.autocast)
+        start = {name: values.detach() for name, values in predicted.items()}
+        lesson = learn(model, start, task, config, target.rng, accelerator.autocast)
     model.to("meta")  # its weights are not needed any more, and a group holds several
     return lesson
 

@@ -38,7 +38,8 @@ def lesson_of(
     config = MetaTrainConfig(
         objective=objective, inner_steps=(30, 30), inner_lr=(0.02, 0.02), inner_optimizer=optimizer
     )
-    lesson = learn(model, task, config, random.Random(0), contextlib.nullcontext)  # type: ignore[arg-type]
+    start = {name: value.detach() for name, value in predicted.items()}
+    lesson = learn(model, start, task, config, random.Random(0), contextlib.nullcontext)  # type: ignore[arg-type]
     return lesson, predicted, model, task
 
 
@@ -89,7 +90,8 @@ def test_regression_is_in_units_of_the_start_for_matrices_and_bounded_for_small_
 def test_linear_loss_has_the_value_and_the_slope_it_was_given() -> None:
     start = {"w": torch.randn(3)}
     predicted = {"w": start["w"].clone().requires_grad_()}
-    loss = linear_loss(predicted, start, {"w": torch.tensor([1.0, -2.0, 0.5])}, torch.tensor(4.0))
+    gradients, losses = {"w": torch.tensor([2.0, -4.0, 1.0])}, torch.tensor([5.0, 3.0])
+    loss = linear_loss(predicted, start, gradients, losses)
     loss.backward()
     assert loss.item() == 4.0
     assert torch.equal(predicted["w"].grad, torch.tensor([1.0, -2.0, 0.5]))

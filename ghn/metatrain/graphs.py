@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from torch_geometric.data import Data
 
@@ -24,8 +25,12 @@ GRAPHS = "graphs"
 GRAPHS_KEPT = 4096
 """Traced graphs with their features that a process keeps in memory; up to 1.6 MB each at scale 'full'."""
 
+RECIPES_KEPT = 256
+"""Networks of which a worker, which needs no more, keeps what their parameters are made of."""
+
 _REMEDY = "free some space, and the same command goes on"
 
+Kept = TypeVar("Kept")
 Known = tuple[ComputationGraph, Data, list[Recipe]]
 """A graph, its features, and what its parameters are made of."""
 
@@ -42,6 +47,7 @@ class Graphs:
         self._decoder = decoder
         self._folder = folder
         self._kept: OrderedDict[str, Known] = OrderedDict()
+        self._recipes: OrderedDict[str, list[Recipe]] = OrderedDict()
 
     def get(self, key: str, trace: Callable[[], ComputationGraph]) -> Known:
         """The graph of a key, which ``trace`` makes if no call before has.
@@ -49,20 +55,24 @@ class Graphs:
         Raises:
             OutputError: If the folder can't be written.
         """
-        if key not in self._kept:
-            graph = self.graph(key, trace)
-            self._kept[key] = graph, graph.to_pyg(), recipes(graph, self._decoder)
-            if len(self._kept) > GRAPHS_KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
 
-    def graph(self, key: str, trace: Callable[[], ComputationGraph]) -> ComputationGraph:
-        """The graph alone, which is left in the folder, and not in memory.
+        def known() -> Known:
+            graph = self._graph(key, trace)
+            return graph, graph.to_pyg(), recipes(graph, self._decoder)
+
+        return _recent(self._kept, GRAPHS_KEPT, key, known)
+
+    def recipes(self, key: str, trace: Callable[[], ComputationGraph]) -> list[Recipe]:
+        """What the graph's parameters are made of; the graph itself is left in the folder, and not in memory.
 
         Raises:
             OutputError: If the folder can't be written.
         """
+        return _recent(
+            self._recipes, RECIPES_KEPT, key, lambda: recipes(self._graph(key, trace), self._decoder)
+        )
+
+    def _graph(self, key: str, trace: Callable[[], ComputationGraph]) -> ComputationGraph:
         if self._folder is None:
             return trace()
         name = hashlib.blake2b(f"{_origin()} {key}".encode(), digest_size=16).hexdigest()
@@ -76,6 +86,16 @@ class Graphs:
                 raise OutputError(f"{self._folder} can't be made ({error.strerror}); {_REMEDY}") from error
             write_whole(path, gzip.compress(json.dumps(graph.to_dict()).encode(), mtime=0), _REMEDY)
         return graph
+
+
+def _recent(table: OrderedDict[str, Kept], most: int, key: str, make: Callable[[], Kept]) -> Kept:
+    """What a table holds under a key, or something new; of more than ``most`` the one not asked for longest goes."""
+    if key not in table:
+        table[key] = make()
+        if len(table) > most:
+            table.popitem(last=False)
+    table.move_to_end(key)
+    return table[key]
 
 
 def _read(path: Path) -> ComputationGraph | None:

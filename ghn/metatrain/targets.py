@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch_geometric.data import Data
 
-from ghn.decoder import Draws, Recipe, Remembered, draw_all, recipes
+from ghn.decoder import Draws, Recipe, Remembered, draw_all
 from ghn.graph.graph import ComputationGraph
 from ghn.graph.trace import trace
 from ghn.metatrain.config import MetaTrainConfig
@@ -77,9 +77,7 @@ class Targets:
             )
             for name, task in tasks.items()
         }
-        assert config.ghn is not None
-        self._decoder = config.ghn.decoder
-        self._graphs = Graphs(self._decoder, folder)
+        self._graphs = Graphs(config.ghn.decoder, folder)
         self._examples = {name: task.example(_first(task)) for name, task in tasks.items()}
 
     def draw(self, step: int, number: int) -> Target:
@@ -112,7 +110,7 @@ class Targets:
         Raises:
             OutputError: If the folder can't be written.
         """
-        return recipes(self._graphs.graph(built.key, partial(self._trace, built)), self._decoder)
+        return self._graphs.recipes(built.key, partial(self._trace, built))
 
     def finish(self, built: Built) -> Target:
         """With its graph, from memory, the folder, or traced now.

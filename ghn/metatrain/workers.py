@@ -5,7 +5,6 @@ import pickle
 import signal
 import sys
 import time
-from collections import OrderedDict
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,15 +18,12 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ghn.decoder import Recipe, draw_all
+from ghn.decoder import draw_all
 from ghn.errors import ConfigError, GhnError
-from ghn.metatrain.targets import Built, Target, Targets
+from ghn.metatrain.targets import Target, Targets
 
 AHEAD = 3
 """Targets that each worker draws before they are asked for."""
-
-RECIPES_KEPT = 256
-"""Networks of which a worker keeps what their parameters are made of."""
 
 
 def stream(
@@ -107,7 +103,6 @@ class _Packed(Dataset[bytes | GhnError]):
 
     def __init__(self, targets: Targets, places: Sequence[tuple[int, int]]) -> None:
         self._targets, self._places = targets, places
-        self._recipes: OrderedDict[str, list[Recipe]] = OrderedDict()  # of each graph, by its key
 
     def __len__(self) -> int:
         return len(self._places)
@@ -116,7 +111,7 @@ class _Packed(Dataset[bytes | GhnError]):
         """A target without its graph, which is left in the folder, nor the weights that a prediction replaces."""
         try:
             built = self._targets.build(*self._places[index])
-            made_of = self._made_of(built)
+            made_of = self._targets.recipes(built)
         except GhnError as error:  # raised here it would arrive with a traceback for a message
             return error
         parameters = dict(built.model.named_parameters())
@@ -124,14 +119,6 @@ class _Packed(Dataset[bytes | GhnError]):
         stream = BytesIO()
         _Pickler(stream, replaced).dump(replace(built, draws=draw_all(made_of, built.seed)))
         return stream.getvalue()
-
-    def _made_of(self, built: Built) -> list[Recipe]:
-        if built.key not in self._recipes:
-            self._recipes[built.key] = self._targets.recipes(built)
-            if len(self._recipes) > RECIPES_KEPT:
-                self._recipes.popitem(last=False)
-        self._recipes.move_to_end(built.key)
-        return self._recipes[built.key]
 
 
 class _Pickler(pickle.Pickler):

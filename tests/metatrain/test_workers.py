@@ -43,9 +43,12 @@ def test_workers_draw_the_same_networks_and_leave_out_what_a_prediction_replaces
             elif name in dict(one.model.named_parameters()):  # else it is tied
                 assert torch.equal(value, stand_in)
         assert one.remembered.draws.keys() == two.remembered.draws.keys() != set()
-        for key, drawn in one.remembered.draws.items():
-            assert drawn.block == two.remembered.draws[key].block
-            assert torch.equal(drawn.left, two.remembered.draws[key].left)
+        for key, numbers in one.remembered.draws.items():
+            others = two.remembered.draws[key]
+            assert (numbers.block, numbers.band) == (others.block, others.band)
+            assert torch.equal(numbers.left, others.left)
+            assert (numbers.right is None) == (others.right is None)
+            assert numbers.right is None or torch.equal(numbers.right, others.right)
         tied = [sum(1 for _ in target.model.parameters()) for target in (one, two)]
         assert tied[0] == tied[1]
         buffers = dict(two.model.named_buffers())

@@ -154,6 +154,9 @@ def predict(
     dtype: Annotated[DType, typer.Option(help="Type of the written weights.")] = DType.FLOAT32,
     device: Annotated[str, typer.Option(help="Where weights are predicted: cpu, cuda, cuda:1 …")] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
+    keep_deliberate: Annotated[
+        bool, typer.Option(help="Keep what the owner of a python: model initialized deliberately.")
+    ] = True,
 ) -> None:
     """Predict a model's weights and write them as its zoo loads them."""
     import torch
@@ -172,10 +175,11 @@ def predict(
     with working("loading the hypernetwork"):
         net = GHN.from_pretrained(checkpoint).to(device)
     torch.manual_seed(seed)  # what is kept is the model's own random initialization
-    model, example = _load(spec, kwargs, inputs, "meta")
+    own = spec.startswith("python:") and keep_deliberate  # then values say what is to stay
+    model, example = _load(spec, kwargs, inputs, "cpu" if own else "meta")
     with working("tracing"):
         graph = trace_once(model, example)
-    if len(predicted_params(graph)) < len(graph.params):
+    if not own and len(predicted_params(graph)) < len(graph.params):
         model, example = _load(spec, kwargs, inputs, "cpu")
     with bytes_bar("predicting") as progress:
         path, report = export_prediction(
@@ -187,6 +191,7 @@ def predict(
             seed=seed,
             dtype=getattr(torch, dtype),
             overwrite=overwrite,
+            keep_deliberate=keep_deliberate,
             progress=progress,
         )
     print(report)

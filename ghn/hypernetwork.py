@@ -130,7 +130,13 @@ class GHN(
         return embeddings
 
     def predict(
-        self, model: nn.Module, inputs: Any = None, seed: int = 0, learned: bool = True
+        self,
+        model: nn.Module,
+        inputs: Any = None,
+        seed: int = 0,
+        learned: bool = True,
+        *,
+        keep_deliberate: bool = True,
     ) -> dict[str, Tensor]:
         """Predict the parameters of a model and leave the model alone.
 
@@ -143,10 +149,11 @@ class GHN(
                 models of timm, torchvision and Hugging Face.
             seed: Same seed, same result; the order of parameters is irrelevant.
             learned: False gives the base alone.
+            keep_deliberate: Leave out what its owner initialized deliberately; see ``ghn.apply.deliberate``.
 
         Returns:
             Tensors of each parameter's shape, dtype and device by its first name; tied names appear once, parameters
-            that can't be predicted not at all.
+            that aren't predicted not at all.
 
         Raises:
             TraceError: If the model can't be run on the inputs.
@@ -154,7 +161,7 @@ class GHN(
         """
         from ghn.apply.init_ import predict
 
-        return predict(self, model, inputs, seed, learned)
+        return predict(self, model, inputs, seed, learned, keep_deliberate)
 
     def init_(
         self,
@@ -166,6 +173,7 @@ class GHN(
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         memory: int = MEMORY,
+        keep_deliberate: bool = True,
     ) -> "Report":
         """Initialize a model in place with predicted parameters, piece by piece.
 
@@ -181,6 +189,8 @@ class GHN(
             device: Where the model goes; None leaves it, or puts a meta model on the CPU.
             dtype: float32, bfloat16, float16 or float64; None is what the model has.
             memory: Bytes to take beside the model and the graph's encoding, roughly.
+            keep_deliberate: Keep what its owner initialized deliberately: zeros that end a residual branch, a chosen
+                scale …; see ``ghn.apply.deliberate``. False predicts it.
 
         Returns:
             Fate of every parameter name: predicted, tied or kept, with the reason. Names are those inside of
@@ -194,7 +204,7 @@ class GHN(
         """
         from ghn.apply.init_ import init_
 
-        return init_(self, model, inputs, seed, learned, memory, device, dtype)
+        return init_(self, model, inputs, seed, learned, memory, device, dtype, keep_deliberate)
 
     def check_weights(self) -> None:
         """Check that the hypernetwork can predict; its arithmetic is float32, whatever the target's dtype.

@@ -101,13 +101,14 @@ def export_prediction(
     dtype: torch.dtype = torch.float32,
     overwrite: bool = False,
     memory: int = MEMORY,
+    keep_deliberate: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Path, Report]:
     """Predict a model straight into the files of ``export``, whose predicted parameters are never in memory as a whole.
 
     Args:
         net: The hypernetwork.
-        model: From ``ghn.load_model(spec, device="meta")``; its parameters stay on the meta device.
+        model: From ``ghn.load_model(spec, device="meta")``; its parameters stay there. One with values works too.
         spec: Specification of the model.
         out: As ``output_path`` takes it.
         inputs: Example inputs, found automatically for models of timm, torchvision and Hugging Face.
@@ -115,6 +116,7 @@ def export_prediction(
         dtype: Of the written floating-point parameters and buffers.
         overwrite: Whether an earlier export may be replaced.
         memory: Bytes to take, roughly.
+        keep_deliberate: As ``GHN.init_`` takes it; a parameter on the meta device has no values to keep.
         progress: Called with the number of bytes written and of all bytes.
 
     Returns:
@@ -128,7 +130,7 @@ def export_prediction(
     """
     check_numbers(seed, memory)
     path = output_path(spec, out, overwrite)
-    plan = plan_prediction(net, model, inputs)
+    plan = plan_prediction(net, model, inputs, keep_deliberate)
     with torch.no_grad(), materialized(model, plan.predicted, None, dtype, seed, whole=False), own_settings():
         state = _state(model, spec)
         forms = {

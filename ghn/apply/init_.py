@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ghn.apply.deliberate import deliberate
 from ghn.apply.local_part import LocalPart, Scratch
 from ghn.apply.materialize import check_target, materialized, move_
 from ghn.apply.report import Report, why_kept
@@ -26,12 +27,19 @@ from ghn.settings import own_settings
 
 
 def predict(
-    net: GHN, model: nn.Module, inputs: Any = None, seed: int = 0, learned: bool = True
+    net: GHN,
+    model: nn.Module,
+    inputs: Any = None,
+    seed: int = 0,
+    learned: bool = True,
+    keep_deliberate: bool = True,
 ) -> dict[str, Tensor]:
     """Predict a model's parameters without touching it; see ``GHN.predict``."""
     check_numbers(seed)
     inner = unwrap(model)  # a parameter's own name decides its values, not that of a wrapper
     graph = trace_once(inner, inputs)
+    kept = graph.keeping(deliberate(inner, graph, net.config.decoder.fan) if keep_deliberate else {})
+    order = Order(kept, net.encode(graph), seed)
     targets = dict(inner.named_parameters())
     names = {id(target): name for name, target in model.named_parameters()}
     return {
@@ -39,7 +47,7 @@ def predict(
             device=targets[name].device if targets[name].device.type != "meta" else None,
             dtype=targets[name].dtype,
         )
-        for name, values in net(graph, seed, learned).items()
+        for name, values in net.decoder([order], learned)[0].items()
     }
 
 
@@ -53,12 +61,13 @@ def init_(
     memory: int = MEMORY,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    keep_deliberate: bool = True,
 ) -> Report:
     """Write predicted parameters into a model; see ``GHN.init_``."""
     target = check_target(device, dtype)
     check_numbers(seed, memory)
     model = unwrap(model)
-    plan = plan_prediction(net, model, inputs)
+    plan = plan_prediction(net, model, inputs, keep_deliberate)
     with (
         paused_collection(),
         _told_if_half_done(model),
@@ -125,7 +134,9 @@ def _told_if_half_done(model: nn.Module) -> Iterator[None]:
 class Plan:
     """A model about to be predicted, of which everything was checked that can be before."""
 
+    traced: ComputationGraph
     graph: ComputationGraph
+    """What was traced, with the parameters that their owner initialized deliberately as ones that are kept."""
     embeddings: Tensor
     predicted: frozenset[str]
     """First names of the parameters that a rule covers; the others keep the model's own values."""
@@ -144,8 +155,8 @@ def forget() -> None:
 
 
 @torch.no_grad()
-def plan_prediction(net: GHN, model: nn.Module, inputs: Any = None) -> Plan:
-    """Trace and encode a model.
+def plan_prediction(net: GHN, model: nn.Module, inputs: Any = None, keep_deliberate: bool = True) -> Plan:
+    """Trace and encode a model; arguments are those of ``init_``.
 
     Raises:
         PredictionError: If there is nothing to predict, a parameter can't be written, or the hypernetwork is damaged or
@@ -154,16 +165,19 @@ def plan_prediction(net: GHN, model: nn.Module, inputs: Any = None) -> Plan:
     net.check_weights()
     graph = trace_once(model, inputs)
     _check_writable(type(model).__name__, dict(model.named_parameters()))
-    key = (id(graph), net.fingerprint(), net.training, net.device)
+    kept = deliberate(model, graph, net.config.decoder.fan) if keep_deliberate else {}
+    key = (id(graph), tuple(kept.items()), net.fingerprint(), net.training, net.device)
     if key in _plans:  # which keeps the graph, so that no other gets its id
         _plans.move_to_end(key)
         return _plans[key]
-    predicted = frozenset(spec.name for spec in predicted_params(graph))
-    if not predicted:
+    ruled = predicted_params(graph)
+    if not ruled:
         raise PredictionError(f"{type(model).__name__} has no parameter to predict: {_why_nothing(graph)}")
     embeddings = net.encode(graph)
-    _check_finite(net, embeddings, next(spec for spec in graph.params if spec.name in predicted))
-    plan = _plans[key] = Plan(graph, embeddings, predicted)
+    _check_finite(net, embeddings, ruled[0])
+    left = graph.keeping(kept)
+    predicted = frozenset(spec.name for spec in ruled) - kept.keys()
+    plan = _plans[key] = Plan(graph, left, embeddings, predicted)
     if len(_plans) > MAX_PLANS:
         _plans.popitem(last=False)
     return plan

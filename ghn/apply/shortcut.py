@@ -21,6 +21,7 @@ def init_(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     memory: int = MEMORY,
+    keep_deliberate: bool = True,
 ) -> Report:
     """Initialize a model in place with weights predicted by a checkpoint.
 
@@ -32,9 +33,20 @@ def init_(
         device: Where the model goes; None leaves it, or puts a meta model on the CPU.
         dtype: Of its parameters; None is what it has.
         memory: Bytes to take beside the model, roughly.
+        keep_deliberate: Whether what its owner initialized deliberately (zeros that end a residual branch, a chosen
+            scale …) keeps its values; the report names it.
 
     Returns:
         Fate of every parameter; see ``GHN.init_`` for it and for the errors.
     """
     net = load_hypernetwork(checkpoint)
-    return apply_init_(net, model, inputs, seed, memory=memory, device=device, dtype=dtype)
+    return apply_init_(
+        net,
+        model,
+        inputs,
+        seed,
+        memory=memory,
+        device=device,
+        dtype=dtype,
+        keep_deliberate=keep_deliberate,
+    )

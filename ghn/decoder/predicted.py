@@ -5,7 +5,8 @@ from ghn.graph.graph import ComputationGraph, ParamSpec
 
 def has_rule(spec: ParamSpec) -> bool:
     """Whether a rule says what the parameter should be."""
-    return spec.node is not None and spec.role != "unknown" and spec.dtype.is_floating_point
+    known = spec.node is not None and spec.role != "unknown" and not spec.reason
+    return known and spec.dtype.is_floating_point
 
 
 def predicted_params(graph: ComputationGraph) -> list[ParamSpec]:
@@ -13,5 +14,5 @@ def predicted_params(graph: ComputationGraph) -> list[ParamSpec]:
 
     Fixed ones (``requires_grad=False``), such as tables of sines, are kept, unless the whole model is fixed.
     """
-    ruled = [spec for spec in graph.params if has_rule(spec)]
-    return [spec for spec in ruled if spec.trainable] or ruled
+    fixed = not any(spec.trainable for spec in graph.params)
+    return [spec for spec in graph.params if has_rule(spec) and (fixed or spec.trainable)]

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,7 +62,7 @@ class ParamSpec:
     node: int | None = None
     """Index of its node; None if no executed operation uses the tensor."""
     reason: str = ""
-    """Why ``node`` is None; empty otherwise."""
+    """Why the tensor keeps the model's own values: nothing uses it, or nobody knows better; empty otherwise."""
 
     @property
     def name(self) -> str:
@@ -91,6 +91,15 @@ class ComputationGraph:
         if not self.params:
             return 1.0
         return sum(spec.node is not None for spec in self.params) / len(self.params)
+
+    def keeping(self, reasons: Mapping[str, str]) -> "ComputationGraph":
+        """The graph with parameters that keep the model's own values, given by name with the reason."""
+        if not reasons:
+            return self
+        specs = (
+            replace(spec, reason=reasons[spec.name]) if spec.name in reasons else spec for spec in self.params
+        )
+        return replace(self, params=tuple(specs))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that ``json.dumps`` takes; ``from_dict`` reads them back."""

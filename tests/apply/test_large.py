@@ -36,8 +36,8 @@ class Wide(nn.Module):
     def __init__(self):
         super().__init__()
         self.first, self.second = nn.Linear(160, 700), nn.Linear(700, 160, bias=False)
-        self.swapped = nn.Parameter(torch.zeros(160, 320))
-        self.experts = nn.Parameter(torch.zeros(3, 320, 160))
+        self.swapped = nn.Parameter(torch.randn(160, 320))
+        self.experts = nn.Parameter(torch.randn(3, 320, 160))
         self.up = nn.ConvTranspose1d(160, 20, 3)
 
     def forward(self, x):
@@ -353,7 +353,7 @@ class Odd(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(8, 6, 3).to(memory_format=torch.channels_last)
-        self.scale, self.nothing = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(0, 6))
+        self.scale, self.nothing = nn.Parameter(torch.ones(())), nn.Parameter(torch.zeros(0, 6))
 
     def forward(self, x):
         return (self.conv(x) * self.scale).sum((2, 3)) @ torch.cat([self.nothing, torch.eye(6)])

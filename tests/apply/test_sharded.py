@@ -37,7 +37,7 @@ COMMON = """
             super().__init__()
             self.embed, self.mix = nn.Embedding(301, 160), nn.Linear(160, 700)
             self.conv, self.norm = nn.Conv1d(1, 37, 9, padding=4), nn.LayerNorm(700)
-            self.swapped, self.bank = nn.Parameter(torch.zeros(700, 96)), nn.Parameter(torch.zeros(5, 96, 64))
+            self.swapped, self.bank = nn.Parameter(torch.randn(700, 96)), nn.Parameter(torch.randn(5, 96, 64))
             self.head = nn.Linear(64, 3)
 
         def forward(self, tokens):

@@ -241,7 +241,7 @@ def test_waves_of_an_odd_width(tiny_ghn):
         def __init__(self):
             super().__init__()
             self.tokens, self.norm = nn.Embedding(50, 65), nn.LayerNorm(65)
-            self.weight = nn.Parameter(torch.zeros(192, 65))
+            self.weight = nn.Parameter(torch.randn(192, 65))
             self.positions = nn.Parameter(torch.zeros(1, 64, 65))
             self.output = nn.Linear(64, 65)
 

@@ -1,0 +1,118 @@
+"""Parameters whose values somebody chose: what their owner wrote an initialization for is kept, and reported."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ghn.decoder.predicted import predicted_params
+from ghn.decoder.scale import Place, Scale, places, scale_of
+from ghn.graph.graph import ComputationGraph, ParamSpec
+from ghn.graph.ops import MIXING_ROLES
+from ghn.graph.skeleton import is_distributed
+
+ZOOS = frozenset({"timm", "torchvision", "transformers"})
+"""Packages whose initializations the rules were measured against, and replace: what they set to zero, too."""
+
+MULTIPLIERS = frozenset({"scale", "log_scale", "shift", "slope"})
+"""Roles without a default: whoever makes such a parameter says what it starts at."""
+
+SAMPLE = 4096
+"""Values that are looked at, spread over the tensor."""
+
+FEW = 8
+"""Random numbers hardly repeat; of fewer than one distinct value in so many somebody has chosen each."""
+
+SMALL = 50.0
+"""A matrix that is so many times smaller than its rule says was made small: zoos' smallest are about a twentieth."""
+
+SMALL_EDGE = 8.0
+"""The same of maps that make the output (the last one of a policy) and of tables: no depth explains their size."""
+
+OVERRIDE = "keep_deliberate=False predicts it"
+
+
+def deliberate(model: nn.Module, graph: ComputationGraph, fan: str = "zoo") -> dict[str, str]:
+    """Find the parameters that their owner initialized deliberately, and say how one sees it.
+
+    Respected are constant matrices and tables (the zeros that end a residual branch, a diagonal), those far smaller
+    than any default, biases of chosen numbers other than zero (of a forget gate, of a rare class), and whatever
+    multiplies or shifts an activation. Normalizations and layer scales follow the rules, as do tables of positions and
+    single tokens, which are left at zero by custom.
+
+    Nothing is known of values on the meta device or spread over processes, and a model of which every matrix is
+    constant was not initialized at all.
+
+    Args:
+        model: The target, unwrapped.
+        graph: Its trace.
+        fan: Of the decoder's rules, which say what is small.
+
+    Returns:
+        Reasons by name.
+    """
+    specs = [spec for spec in predicted_params(graph) if not _is_of_zoo(model, spec.name)]
+    tensors = dict(model.named_parameters())
+    known = {spec.name: _sample(tensors[spec.name]) for spec in specs if _has_values(tensors[spec.name])}
+    if not known:
+        return {}
+    matrices = [known[spec.name] for spec in specs if spec.role in MIXING_ROLES and spec.name in known]
+    if matrices and all(len(values.unique()) == 1 for values in matrices):
+        return {}
+    surroundings = places(graph)
+    found = {}
+    for spec in specs:
+        place = surroundings[spec.name]
+        reason = spec.name in known and _choice(known[spec.name], spec, place, scale_of(spec, place, fan))
+        if reason:
+            found[spec.name] = f"{reason}; {OVERRIDE}"
+    return found
+
+
+def _choice(values: Tensor, spec: ParamSpec, place: Place, scale: Scale) -> str:
+    """What shows that somebody chose the values; empty if nothing does."""
+    distinct = values.unique()
+    count = len(distinct)
+    few = count == 1 or count <= len(values) // FEW
+    told = f"{distinct[0]:g}" if count == 1 else f"one of {count} values"
+    if spec.role in MULTIPLIERS:
+        at_rule = count == 1 and abs(float(distinct[0]) - scale.centre) < 1e-6
+        return "" if at_rule else f"its owner chose its values as {spec.role!r}"
+    if spec.role in ("bias", "weight_norm_scale"):
+        # A single number says little: torch draws biases at random.
+        chosen = few and len(values) > 1 and bool(values.any())
+        return f"its owner set every entry to {told}" if chosen else ""
+    if spec.role in MIXING_ROLES or spec.role == "embedding":
+        if few and (len(values) > 1 or not values.any()):
+            return f"its owner set every entry to {told}"
+        edge = spec.role == "embedding" or "output" in place.readers
+        size = float(values.square().mean().sqrt())
+        if len(values) >= FEW and size * (SMALL_EDGE if edge else SMALL) < scale.spread:
+            return f"its owner made it small (root mean square {size:.1g})"
+    return ""
+
+
+def _has_values(tensor: Tensor) -> bool:
+    return not tensor.is_meta and not is_distributed(tensor) and tensor.numel() > 0
+
+
+def _sample(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().reshape(-1)
+    places = torch.linspace(0, len(flat) - 1, min(len(flat), SAMPLE), dtype=torch.float64)
+    return flat[places.long().to(flat.device)].float().cpu()
+
+
+def _is_of_zoo(model: nn.Module, name: str) -> bool:
+    """Whether a zoo's code made the module that holds a parameter, or the one that holds that, if torch's did."""
+    for module in _holders(model, name):
+        package = type(module).__module__.partition(".")[0]
+        if package != "torch":
+            return package in ZOOS
+    return False
+
+
+def _holders(model: nn.Module, name: str) -> Iterator[nn.Module]:
+    """The modules around a parameter, the nearest first."""
+    parts = name.split(".")[:-1]
+    for count in range(len(parts), -1, -1):
+        yield model.get_submodule(".".join(parts[:count]))

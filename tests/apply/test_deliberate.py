@@ -1,0 +1,119 @@
+"""What somebody chose stays; what a zoo or torch draws by default doesn't."""
+
+import pytest
+import torch
+from torch import nn
+
+import ghn
+from ghn.apply.deliberate import deliberate
+from ghn.graph.trace import trace
+from ghn.models import load_model
+
+
+class Block(nn.Module):
+    """A residual branch that ends in zeros, and what else people choose."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 16), nn.Linear(16, 8)
+        nn.init.zeros_(self.last.weight)
+        self.memory = nn.LSTM(8, 8)
+        nn.init.zeros_(self.memory.bias_ih_l0)
+        self.memory.bias_ih_l0.data[8:16] = 1.0
+        self.policy = nn.Linear(8, 4)
+        nn.init.orthogonal_(self.policy.weight, gain=0.01)
+        nn.init.constant_(self.policy.bias, -4.0)
+        self.norm, self.sharpness = nn.LayerNorm(8), nn.Parameter(torch.tensor(10.0))
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x):
+        x = x + self.last(torch.relu(self.first(x)))
+        return self.policy(self.norm(self.memory(x)[0])) * self.sharpness
+
+
+CHOSEN = {"last.weight", "memory.bias_ih_l0", "policy.weight", "policy.bias", "sharpness"}
+INPUTS = torch.ones(5, 2, 8)
+
+
+def test_what_its_owner_chose_is_kept_and_reported():
+    model = Block()
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    report = ghn.init_(model, inputs=INPUTS)
+    kept = {entry.name: entry.reason for entry in report.parameters if entry.fate == "kept"}
+    assert kept.keys() == CHOSEN
+    assert all(torch.equal(before[name], dict(model.named_parameters())[name]) for name in kept)
+    assert kept["last.weight"].startswith("its owner set every entry to 0;")
+    assert kept["memory.bias_ih_l0"].startswith("its owner set every entry to one of 2 values;")
+    assert "keep_deliberate=False" in kept["policy.weight"]
+    assert not any(torch.equal(before[name], model.get_parameter(name)) for name in ("norm.weight",))
+
+
+def test_it_can_be_overridden():
+    model = Block()
+    report = ghn.init_(model, inputs=INPUTS, keep_deliberate=False)
+    assert report.count("kept") == 0
+    assert model.last.weight.std() > 0
+
+
+def test_predictions_without_writing_leave_it_out():
+    net, model = ghn.GHN.from_pretrained(), Block()
+    names = {name for name, _ in model.named_parameters()}
+    assert net.predict(model, INPUTS).keys() == names - CHOSEN
+    assert net.predict(model, INPUTS, keep_deliberate=False).keys() == names
+
+
+def test_models_of_one_trace_may_differ_in_what_was_chosen():
+    chosen, plain = (nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(2))
+    nn.init.eye_(chosen[1].weight)
+    assert ghn.init_(chosen, inputs=torch.ones(2, 4)).count("kept") == 1
+    assert ghn.init_(plain, inputs=torch.ones(2, 4)).count("kept") == 0
+    assert torch.equal(chosen[1].weight, torch.eye(4))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Linear(8, 8), nn.PReLU(), nn.BatchNorm1d(8), nn.Linear(8, 1)),
+        nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)), nn.ReLU(), nn.Linear(8, 1)),
+        nn.Sequential(nn.Linear(8, 1), nn.Linear(1, 1)),
+    ],
+)
+def test_defaults_of_torch_are_no_choice(model):
+    assert deliberate(model, trace(model, torch.ones(2, 8))) == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "kwargs"),
+    [
+        ("timm:resmlp_12_224", {}),  # its head is zero
+        ("timm:test_resnet", {"zero_init_last": True}),
+        ("timm:test_convnext", {}),
+        ("hf:gpt2", {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 50, "n_positions": 32}),
+    ],
+)
+def test_zoos_are_what_the_rules_were_measured_against(model, kwargs):
+    made = load_model(model, **kwargs)
+    assert deliberate(made, trace(made)) == {}
+
+
+def test_transformers_drawn_by_hand_as_in_the_zoos_are_predicted():
+    model = nn.Sequential(nn.Embedding(50, 32), nn.TransformerEncoderLayer(32, 2, 64), nn.Linear(32, 50))
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=0.02)
+    nn.init.normal_(model[1].linear2.weight, std=0.02 / 24**0.5)
+    assert deliberate(model, trace(model, torch.ones(2, 5, dtype=torch.long))) == {}
+
+
+def test_a_model_of_zeros_was_not_initialized():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    assert ghn.init_(model, inputs=torch.ones(2, 8)).count("kept") == 0
+    assert model[0].weight.std() > 0
+
+
+def test_nothing_is_known_on_the_meta_device():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    assert deliberate(model, trace(model, torch.ones(2, 8))) == {}

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghn.errors import DataError
+from ghn.errors import DataError, one_line
+from ghn.graph.inputs import call_arguments
 
 
 def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
@@ -18,17 +19,19 @@ def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
 
     Args:
         model: Written in place; without BatchNorm layers nothing runs.
-        batches: Inputs: a tensor, a tuple of positional, or a dict of keyword arguments each.
+        batches: Inputs, each of them read as ``ghn.trace`` reads them: a tensor, a tuple of positional or a mapping of
+            keyword arguments, or any other object that is one argument.
 
     Returns:
         Number of layers calibrated.
 
     Raises:
-        DataError: If there are layers to calibrate but no batch.
+        DataError: If there are layers to calibrate but no batch, or the model fails on one; says which.
     """
     layers = batchnorm_layers(model)
     if not layers:
         return 0
+    _check(model, batches)
     momenta = [layer.momentum for layer in layers]
     before = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
     modes = {module: module.training for module in model.modules()}
@@ -40,7 +43,7 @@ def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
     try:
         with torch.no_grad():
             for batch in batches:
-                _call(model, batch)
+                _call(model, batch, seen)
                 seen += 1
         if not seen:
             raise DataError("calibrate_ needs at least one batch; the iterable was empty")
@@ -69,10 +72,46 @@ def _restore(layers: Sequence[nn.Module], before: Sequence[Mapping[str, Tensor]]
         layer.load_state_dict(buffers, strict=False)
 
 
-def _call(model: nn.Module, batch: Any) -> None:
-    if isinstance(batch, Tensor):
-        model(batch)
-    elif isinstance(batch, dict):
-        model(**batch)
-    else:
-        model(*batch)
+def _check(model: nn.Module, batches: Any) -> None:
+    """Refuse what can't be calibrated, and one batch in place of several."""
+    name = next((name for name, tensor in model.state_dict().items() if tensor.is_meta), None)
+    if name is not None:
+        raise DataError(
+            f"{type(model).__name__}'s {name!r} is on the meta device and has no values; ghn.init_ gives it some: "
+            "calibrate after that"
+        )
+    if isinstance(batches, Tensor | Mapping) or not isinstance(batches, Iterable):
+        raise DataError(
+            f"batches is one {type(batches).__name__}; expected an iterable of batches: pass [batch] for a single one"
+        )
+
+
+def _call(model: nn.Module, batch: Any, number: int) -> None:
+    args, kwargs = call_arguments(batch)
+    try:
+        model(*args, **kwargs)
+    except Exception as error:  # the model's own code may raise anything
+        given = ", ".join(
+            [*map(_summary, args), *(f"{key}={_summary(value)}" for key, value in kwargs.items())]
+        )
+        raise DataError(
+            f"{type(model).__name__} failed on batch {number}, called with ({given}): {type(error).__name__}: "
+            f"{one_line(error)}. {_advice(error, args)}"
+        ) from error
+
+
+def _summary(value: Any) -> str:
+    return f"tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _advice(error: Exception, args: tuple[Any, ...]) -> str:
+    if isinstance(error, TypeError) and len(args) > 1:
+        return (
+            "A tuple or list is several arguments: of a loader's (images, labels) pass (images for images, _ in "
+            "loader)"
+        )
+    if "more than 1 value per channel" in str(error):
+        return "Statistics need more than one sample: leave such a batch out, as DataLoader(…, drop_last=True) does"
+    return (
+        "A batch is a tensor, a tuple of positional or a mapping of keyword arguments of the model's forward"
+    )

@@ -212,6 +212,8 @@ def _check_writable(model: str, targets: dict[str, nn.Parameter]) -> None:
                 f"{model}'s {name!r} was made under torch.inference_mode() and can't be written; construct the model "
                 "outside of it"
             )
+        if tensor.layout != torch.strided:  # it is kept
+            continue
         if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
             raise PredictionError(
                 f"{model}'s {name!r} is an expanded view whose rows share memory; make it a tensor of its own with "

@@ -109,12 +109,9 @@ def materialized(
         if any(map(is_distributed, twins.values())):
             model._apply(lambda tensor: tensor)  # FSDP notes its parameters anew after every ``_apply``
         with torch.random.fork_rng(devices=[]), torch.no_grad(), _unchanged(real if own else []):
-            torch.default_generator.manual_seed(seed)
-            for means in dict.fromkeys(chain.from_iterable(own.values())):
-                means()
-        for entry in own:
-            if _is_untouched(entry.tensor):
-                raise PredictionError(_unknown(type(model).__name__, entry))
+            garbage = _fill(own, seed)
+        if garbage is not None:
+            raise PredictionError(_unknown(type(model).__name__, garbage))
         yield
     except BaseException:
         whole = False
@@ -196,6 +193,39 @@ def _own_means(model: nn.Module, entries: list[_Entry]) -> dict[_Entry, list[_Me
     return found
 
 
+def _fill(own: dict[_Entry, list[_Means]], seed: int) -> _Entry | None:
+    """Let modules compute their own tensors; gives the first that holds what memory happened to hold.
+
+    Memory is filled with marks before. Whether a mark that is left was written (half of a causal mask is False), or a
+    value was made of one, shows when all is computed once more over other marks: what depends on them is different.
+    No arithmetic makes a number of NaN, so real tensors without any need no second time.
+    """
+
+    def run() -> None:
+        torch.default_generator.manual_seed(seed)
+        for means in dict.fromkeys(chain.from_iterable(own.values())):
+            means()
+
+    run()
+    first = {entry: local_part(entry.tensor).clone() for entry in own if _may_be_marked(entry.tensor)}
+    if not first:
+        return None
+    for entry in first:
+        entry.tensor.fill_(_mark(entry.tensor.dtype, second=True))
+    run()
+    return next((entry for entry, values in first.items() if _differ(values, local_part(entry.tensor))), None)
+
+
+def _may_be_marked(tensor: Tensor) -> bool:
+    real = tensor.is_floating_point() or tensor.is_complex()
+    return not real or bool(local_part(tensor).isnan().any())
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    both_nan = one.isnan() & other.isnan()
+    return bool(((one != other) & ~both_nan).any())
+
+
 def _memory(entry: _Entry, device: torch.device | None, dtype: torch.dtype | None, marked: bool) -> Tensor:
     """Memory for one meta tensor, perhaps marked so that it shows whether something was written."""
     old = entry.tensor
@@ -221,19 +251,12 @@ def _memory(entry: _Entry, device: torch.device | None, dtype: torch.dtype | Non
     return parameter
 
 
-def _mark(dtype: torch.dtype) -> float | int | bool:
+def _mark(dtype: torch.dtype, second: bool = False) -> float | int | bool:
     if dtype == torch.bool:
-        return False
-    return float("nan") if dtype.is_floating_point or dtype.is_complex else torch.iinfo(dtype).max
-
-
-def _is_untouched(tensor: Tensor) -> bool:
-    tensor = local_part(tensor)
-    if tensor.dtype == torch.bool or not tensor.numel():
-        return False
-    if tensor.is_floating_point() or tensor.is_complex():
-        return bool(tensor.isnan().all())
-    return bool((tensor == _mark(tensor.dtype)).all())
+        return second
+    if dtype.is_floating_point or dtype.is_complex:
+        return 7.0 if second else float("nan")
+    return torch.iinfo(dtype).max - second
 
 
 def _unknown(model: str, entry: _Entry) -> str:
@@ -245,7 +268,7 @@ def _unknown(model: str, entry: _Entry) -> str:
         else "on a real device"
     )
     return (
-        f"{model}'s {entry.name!r} is a {what} on the meta device, and nothing is known about its values: "
-        f"{type(entry.module).__name__} computes it in its constructor alone. Construct the model {remedy}, or call "
-        "model.to_empty(device='cpu') and fill it"
+        f"{model}'s {entry.name!r} is a {what} on the meta device, and nothing is known about its values, or some of "
+        f"them: {type(entry.module).__name__} computes it in its constructor alone. Construct the model {remedy}, or "
+        "call model.to_empty(device='cpu') and fill it"
     )

@@ -1,7 +1,8 @@
 """What a forward pass of some classes can reach by name, so that a change anywhere in its code is noticed."""
 
-from collections.abc import Iterable, Iterator
-from types import CodeType, FunctionType, ModuleType
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 ATOMS = (bool, int, float, complex, str, bytes, type(None))
@@ -41,6 +42,7 @@ class Code:
         self._cells: list[tuple[Any, Any]] = []
         self._tables: list[tuple[Any, Any]] = []
         self._classes: list[Any] = []
+        self._attributes: dict[Any, dict[str, Any]] = {}
         self._mentioned = set(ENTRIES)
         self._seen: dict[int, Any] = {}
         pending = list(classes)
@@ -61,6 +63,40 @@ class Code:
             and all(_frozen(table) == value for table, value in self._tables)
         )
 
+    @functools.cached_property
+    def holders(self) -> list[Any]:
+        """Values that the code names and that may hold others: containers, objects, caches, functions' defaults."""
+        plain = (ATOMS, type, ModuleType, BuiltinFunctionType)
+        return [
+            value
+            for value in self._seen.values()
+            if value is not _MISSING
+            and not (_is_library(value) if isinstance(value, FunctionType) else isinstance(value, plain))
+        ]
+
+    def restore(self, unwanted: Callable[[Any], bool]) -> None:
+        """Give globals, attributes of classes and closures back what they were, where they have become unwanted."""
+        for names, name, former in self._slots:
+            if isinstance(names, dict) and names.get(name, _MISSING) is not former and unwanted(names[name]):
+                if former is _MISSING:
+                    del names[name]
+                else:
+                    names[name] = former
+        for kind, attributes in self._attributes.items():
+            for name, value in list(vars(kind).items()):
+                former = attributes.get(name, _MISSING)
+                if value is not former and name not in _BOOKKEEPING and unwanted(value):
+                    if former is _MISSING:
+                        delattr(kind, name)
+                    else:
+                        setattr(kind, name, former)
+        for cell, former in self._cells:
+            if _content(cell) is not former and unwanted(_content(cell)):
+                if former is _MISSING:
+                    del cell.cell_contents
+                else:
+                    cell.cell_contents = former
+
     def _methods(self) -> Iterator[Any]:
         for kind, _ in self._classes:
             if not _is_library(kind):
@@ -75,13 +111,19 @@ class Code:
             if value is not object:
                 names = vars(value)
                 self._classes.append((value, _size(value)))
+                if not _is_library(value):
+                    self._attributes[value] = dict(names)
                 self._slots += [
                     (names, name, entry) for name, entry in names.items() if name not in _BOOKKEEPING
                 ]
         elif isinstance(value, property):
             yield from filter(None, (value.fget, value.fset))
-        elif isinstance(value, staticmethod | classmethod):
+        elif isinstance(value, staticmethod | classmethod | MethodType):
             yield value.__func__
+        elif isinstance(value, functools.cached_property | functools.partial):
+            yield value.func
+        elif isinstance(value, functools._lru_cache_wrapper):
+            yield value.__wrapped__
         elif isinstance(value, FunctionType):
             yield from self._function(value)
         elif isinstance(value, dict | list | set):

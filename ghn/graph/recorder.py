@@ -1,25 +1,30 @@
 """Watches a forward pass operation by operation and writes down who reads whose results."""
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ghn.errors import TraceError
 from ghn.graph import values
 from ghn.graph.einsum import as_product
 from ghn.graph.forms import map_tensors, to_meta
+from ghn.graph.inputs import tensors_in
 from ghn.graph.ops import kind_of
 from ghn.graph.skeleton import ParameterRegistry, has_storage, storage_key
 
 MOVES = frozenset({"shape", "concat", "stack"})
 """Kinds whose results hold their operands' values elsewhere."""
+
+DRAWS = frozenset("rand randn randint normal uniform bernoulli".split())
+"""Operations that make random numbers."""
 
 MASKED = frozenset({"attention", "add", "sub", "mul", "where"})
 """Kinds whose operand may be a mask of scores."""
@@ -71,24 +76,35 @@ class _Schema:
     arguments: tuple[str, ...]
     writes: frozenset[int]
     """Positions of the arguments that are written in place."""
+    returned: tuple[int | None, ...]
+    """For each result, the position of the written argument that it is; None for one of its own."""
 
 
 @cache
 def _schema(func: Any) -> _Schema:
     name = func._schema.name.partition("::")[2]
-    written = (
-        position
+    written = {
+        position: _aliases(argument)
         for position, argument in enumerate(func._schema.arguments)
         if argument.alias_info is not None and argument.alias_info.is_write
-    )
+    }
     names = tuple(argument.name for argument in func._schema.arguments)
-    return _Schema(name, kind_of(name), names, frozenset(written))
+    returned = tuple(
+        next((position for position, alias in written.items() if alias and alias == _aliases(entry)), None)
+        for entry in func._schema.returns
+    )
+    return _Schema(name, kind_of(name), names, frozenset(written), returned)
+
+
+def _aliases(entry: Any) -> frozenset[str]:
+    """Letters by which a schema says that an argument and a result are the same tensor."""
+    return frozenset(entry.alias_info.before_set) if entry.alias_info is not None else frozenset()
 
 
 class _Call:
     """One call of an operation, its arguments bound to the schema."""
 
-    __slots__ = ("args", "bound", "func", "kwargs", "schema", "tensors", "written")
+    __slots__ = ("args", "bound", "func", "kwargs", "schema", "tensors", "written", "written_at")
 
     def __init__(self, schema: _Schema, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.schema, self.func, self.args, self.kwargs = schema, func, args, kwargs
@@ -98,6 +114,8 @@ class _Call:
         """(slot, tensor): the position of the argument, plus the position in a list argument."""
         self.written: list[Tensor] = []
         """Tensors that are written in place."""
+        self.written_at: dict[int, Tensor] = {}
+        """Single ones of them by the position of their argument."""
         given = list(enumerate(args))
         if kwargs:
             rest = range(len(args), len(schema.arguments))
@@ -109,12 +127,16 @@ class _Call:
                 self.tensors.append((position, value))
                 if position in schema.writes:
                     self.written.append(value)
+                    self.written_at[position] = value
             elif isinstance(value, list | tuple):
-                self.tensors += [
+                entries = [
                     (position + offset, entry)
                     for offset, entry in enumerate(value)
                     if isinstance(entry, Tensor)
                 ]
+                self.tensors += entries
+                if position in schema.writes:
+                    self.written += [entry for _, entry in entries]
 
 
 class Recorder(TorchDispatchMode):
@@ -127,6 +149,8 @@ class Recorder(TorchDispatchMode):
         self.truth = truth
         self.last = ("", "")
         """Module and operation that ran last, for error messages."""
+        self.draws_are_inputs = False
+        """Whether random numbers count as inputs: of a model that is given none."""
         self._modules = {id(module): name for name, module in skeleton.named_modules()}
         self._stack: list[str] = []
         self._node_of: dict[int, int] = {}
@@ -136,8 +160,15 @@ class Recorder(TorchDispatchMode):
         self._fixed: set[int] = set()
         self._owned: set[int] = set()
         self._unknown: set[int] = set()
-        self._alive: list[Any] = []
+        self._made: dict[int, Tensor] = {}
+        self._foreign: dict[int, Tensor] = {}
+        self._foreign_storages: set[int] = set()
         self._answers = 0
+
+    @property
+    def operations(self) -> int:
+        """Number of operations so far."""
+        return sum(bool(node.operation) for node in self.nodes)
 
     def enter_module(self, module: nn.Module, *_: Any) -> None:
         """Forward pre-hook: operations belong to this module from here on."""
@@ -148,20 +179,67 @@ class Recorder(TorchDispatchMode):
         if self._stack:
             self._stack.pop()
 
+    def set_data(self, tensor: Tensor, value: Tensor) -> None:
+        """Assign to ``tensor.data``: parameters stay what they are, other tensors hold the value from here on."""
+        if tensor.shape != value.shape:
+            raise TraceError(
+                f"its forward replaces the .data of a tensor of shape {plain_shape(tensor)} by one of shape "
+                f"{plain_shape(value)}; its parameters must have their shapes before"
+            )
+        if self.registry.find(tensor) is not None:
+            return
+        source = self._source(value)
+        if id(tensor) in self._made and tensor.device == value.device:
+            tensor.data = value
+        else:
+            self._unknown.add(storage_key(tensor))
+        if source is not None:
+            self._writer_of[storage_key(tensor)] = source
+
+    def note_alias(self, alias: Tensor, tensor: Tensor) -> None:
+        """Note a tensor that shares another one's memory without an operation."""
+        if id(tensor) in self._made:
+            self._made[id(alias)] = alias
+        else:
+            self._foreign[id(alias)] = alias
+
+    def gradient(self, outputs: Any, inputs: Any) -> tuple[Tensor, ...]:
+        """Gradients of some tensors with respect to others, which they depend on both of."""
+        given = [tensor for tensor in tensors_in((outputs, inputs)) if self._source(tensor) is not None]
+        node = None
+        results = [torch.empty_like(to_meta(tensor)) for tensor in tensors_in(inputs)]
+        if given and results:
+            sources = [(cast(int, self._source(tensor)), slot) for slot, tensor in enumerate(given)]
+            taken = [0] * len(sources)
+            node = self._add(
+                RawNode("other", "grad", self._module, sources, plain_shape(results[0]), taken=taken)
+            )
+        for number, result in enumerate(results):
+            self._remember(result, node, number)
+        return tuple(results)
+
+    def release(self) -> list[weakref.ref[Tensor]]:
+        """Let go of all tensors that were made; those that live on are somewhere outside of the model's copy."""
+        references = [weakref.ref(tensor) for tensor in self._made.values()]
+        self._made.clear()
+        return references
+
     @property
     def _module(self) -> str:
         return self._stack[-1] if self._stack else ""
 
-    def add_input(self, tensor: Tensor) -> None:
-        """Record a tensor that the caller passes in."""
-        self._remember(tensor, self._add(RawNode("input", shape=tuple(tensor.shape))))
+    def add_input(self, tensor: Tensor, users: bool = False) -> None:
+        """Record a tensor that the caller passes in; the user's own is not the trace's to write to."""
+        if users:
+            self._note_foreign(tensor)
+        self._remember(tensor, self._add(RawNode("input", shape=plain_shape(tensor))))
 
     def add_outputs(self, result: Any) -> None:
         """Record what the model returned."""
         for tensor in tensors_in(result):
             source = self._source(tensor)
             if source is not None:
-                self._add(RawNode("output", inputs=[(source, 0)], shape=tuple(tensor.shape), taken=[0]))
+                self._add(RawNode("output", inputs=[(source, 0)], shape=plain_shape(tensor), taken=[0]))
 
     def known(self, tensor: Tensor) -> bool:
         """Whether a tensor's values are constants of the trace rather than shapes alone."""
@@ -176,16 +254,24 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        call = _Call(_schema(func), func, args, kwargs or {})
+        with torch._C.DisableTorchFunction():  # what follows asks tensors where they really are
+            return self._dispatch(_Call(_schema(func), func, args, kwargs or {}))
+
+    def _dispatch(self, call: "_Call") -> Any:
         name = call.schema.name
         self.last = (self._module, name)
+        for _, tensor in (
+            call.tensors if name != "lift_fresh" else ()
+        ):  # which makes a tensor of Python's numbers
+            if id(tensor) not in self._made and id(tensor) not in self._foreign:
+                self._note_foreign(tensor)
         if name in values.ANSWERS:
             return self._evaluate(call)
         if call.written:
             return self._write(call)
         if name == "einsum" and not any(self._source(tensor) in self._fixed for _, tensor in call.tensors):
             with self:
-                product = as_product(args[0], args[1])
+                product = as_product(call.args[0], call.args[1])
             if product is not None:
                 return product
         result = self._evaluate(call)
@@ -222,6 +308,8 @@ class Recorder(TorchDispatchMode):
         return values.run_unknown(call.func, call.schema.name, args, kwargs, self.truth)
 
     def _hide(self, tensor: Tensor) -> Tensor:
+        if tensor.is_meta and self.registry.find(tensor) is not None and has_storage(tensor):
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
         return tensor if tensor.is_meta or self.known(tensor) else to_meta(tensor)
 
     def _write(self, call: "_Call") -> Any:
@@ -233,15 +321,19 @@ class Recorder(TorchDispatchMode):
         else:
             self._unknown.update(storage_key(tensor) for tensor in real)
             result = self._run_unknown(call)
-            if real:
-                result = call.written[0] if isinstance(result, Tensor) else result
-        node = self._record(call, call.written)
+        results = list(result) if isinstance(result, tuple | list) else [result]
+        for number, position in enumerate(call.schema.returned):
+            if position in call.written_at:
+                results[number] = call.written_at[position]
+        written = {id(tensor) for tensor in call.written}
+        own = [
+            entry for entry in tree_leaves(results) if isinstance(entry, Tensor) and id(entry) not in written
+        ]
+        node = self._record(call, [*own, *call.written])
         if node is not None:
             for tensor in call.written:
                 self._writer_of[storage_key(tensor)] = node
-                self._node_of[id(tensor)] = node
-                self._number_of[id(tensor)] = 0
-        return result
+        return type(result)(results) if isinstance(result, tuple | list) else results[0]
 
     def _record(self, call: "_Call", results: list[Any]) -> int | None:
         outputs = [result for result in results if isinstance(result, Tensor)]
@@ -258,7 +350,7 @@ class Recorder(TorchDispatchMode):
                 )
         node = None
         if inputs and outputs:
-            name, shape = call.schema.name, tuple(outputs[0].shape)
+            name, shape = call.schema.name, plain_shape(outputs[0])
             arguments = {argument: _summary(value) for argument, value in call.bound}
             replay = None
             if call.schema.kind in MOVES:
@@ -286,6 +378,8 @@ class Recorder(TorchDispatchMode):
             )
             if all(source in self._fixed for source, _ in inputs):
                 self._fixed.add(node)
+        elif outputs and self.draws_are_inputs and call.schema.name in DRAWS:
+            node = self._add(RawNode("input", shape=plain_shape(outputs[0])))
         for number, tensor in enumerate(outputs):
             self._remember(tensor, node, number)
         return node
@@ -295,10 +389,17 @@ class Recorder(TorchDispatchMode):
         masks = [tensor for _, tensor in call.tensors if tensor.dim() > 1 and self.known(tensor)]
         return any(_is_triangular(mask) for mask in masks if mask.shape[-1] == mask.shape[-2] > 1)
 
+    def _note_foreign(self, tensor: Tensor) -> None:
+        """Note something that was there before the run."""
+        self._foreign[id(tensor)] = tensor
+        if (key := storage_key(tensor)) not in self._owned:
+            self._foreign_storages.add(key)
+
     def _remember(self, tensor: Tensor, node: int | None, number: int = 0) -> None:
-        self._alive.append(tensor)
         key = storage_key(tensor)
-        if tensor.device.type != "meta":
+        if id(tensor) not in self._foreign:
+            self._made[id(tensor)] = tensor
+        if tensor.device.type != "meta" and key not in self._foreign_storages:
             self._owned.add(key)
         if node is not None:
             self._node_of[id(tensor)] = node
@@ -329,43 +430,21 @@ class Recorder(TorchDispatchMode):
         return len(self.nodes) - 1
 
 
-class HonestReads(TorchFunctionMode):
-    """Answers the few reads that never reach the dispatcher: ``tolist``, ``numpy`` and printing."""
-
-    _READS = (Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__repr__, Tensor.__format__)
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if func in self._READS and args and isinstance(args[0], Tensor) and args[0].device.type == "meta":
-            args = (values.ones_like_meta(args[0], integer=1), *args[1:])  # as ``item`` answers
-        return func(*args, **(kwargs or {}))
-
-
-def tensors_in(value: Any, depth: int = 6) -> Iterator[Tensor]:
-    """All tensors of nested containers, dataclasses and plain objects."""
-    if isinstance(value, Tensor):
-        yield value
-    elif depth == 0 or value is None or isinstance(value, str | int | float | bool):
-        return
-    elif isinstance(value, dict):
-        for entry in value.values():
-            yield from tensors_in(entry, depth - 1)
-    elif isinstance(value, list | tuple | set):
-        for entry in value:
-            yield from tensors_in(entry, depth - 1)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for entry in fields(value):
-            yield from tensors_in(getattr(value, entry.name), depth - 1)
-    elif hasattr(value, "__dict__") and not isinstance(value, nn.Module | type):
-        yield from tensors_in(vars(value), depth - 1)
+def plain_shape(tensor: Tensor) -> tuple[int, ...]:
+    """Shape of a tensor in numbers; a ragged axis counts as many entries as all of its rows together."""
+    if tensor.is_nested and tensor.layout == torch.strided:
+        return (len(rows := tensor.unbind()), sum(len(row) for row in rows), *rows[0].shape[1:])
+    if all(type(size) is int for size in tensor.shape):
+        return tuple(tensor.shape)
+    total = cast(Any, tensor).values().shape[cast(Any, tensor)._ragged_idx - 1] if tensor.is_nested else 1
+    return tuple([size if type(size) is int else total for size in tensor.shape])
 
 
 def _summary(value: Any) -> Any:
     if value is None or isinstance(value, (int, float, str)):
         return value
     if isinstance(value, Tensor):
-        return tuple(value.shape)
+        return plain_shape(value)
     return tuple([_summary(entry) for entry in value]) if isinstance(value, (list, tuple)) else None
 
 

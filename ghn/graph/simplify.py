@@ -29,6 +29,7 @@ MAX_SCORE_STEPS = 4
 """One more than the elementwise operations that are allowed between the product of queries and keys and its softmax."""
 
 UNUSED = "no executed operation uses it"
+SPARSE = "it is sparse: predicted weights are dense"
 
 
 @dataclass
@@ -97,7 +98,8 @@ def _specs(
         tensor: torch.Tensor = registry.tensors[parameter]
         shape, attached = tuple(tensor.shape), parameter in positions
         # Integers, complex numbers and nothing at all: no rule says what they should be.
-        ruled = attached and tensor.is_floating_point() and tensor.numel() > 0
+        dense = tensor.layout == torch.strided
+        ruled = attached and dense and tensor.is_floating_point() and tensor.numel() > 0
         role = finder.role(recorded[parameter]) if ruled else None
         specs.append(
             ParamSpec(
@@ -109,7 +111,7 @@ def _specs(
                 groups=role.groups if role else 1,
                 trainable=tensor.requires_grad,
                 node=positions.get(parameter),
-                reason="" if attached else UNUSED,
+                reason=UNUSED if not attached else "" if dense else SPARSE,
             )
         )
     return specs
@@ -298,11 +300,11 @@ def _product_before(groups: dict[int, _Group], softmax: int) -> tuple[int, list[
 
 
 def _drop_unread(groups: dict[int, _Group]) -> None:
-    """Remove operations whose results nobody reads, unless only they use some parameter."""
+    """Remove inputs and results that nobody reads, unless only they use some parameter."""
     readers = _readers(groups)
     for index in sorted(groups, reverse=True):
         group = groups[index]
-        if readers[index] or group.node.kind in ("output", "input"):
+        if readers[index] or group.node.kind == "output":
             continue
         sole = any(
             groups[source].node.kind == "parameter" and readers[source] == {index}

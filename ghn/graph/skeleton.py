@@ -3,11 +3,12 @@
 import copy
 import random
 import sys
-from collections import OrderedDict
-from collections.abc import Iterator
+import weakref
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from types import BuiltinFunctionType, FunctionType
+from functools import cache, partial
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType
 from typing import Any, cast
 
 import numpy as np
@@ -28,7 +29,7 @@ PRIVATE = frozenset(name for name, value in vars(nn.Module()).items() if isinsta
 ATOMS = frozenset(
     {
         *(type(None), bool, int, float, complex, str, bytes, type, range),
-        *(FunctionType, BuiltinFunctionType, torch.Size, torch.dtype, torch.device),
+        *(BuiltinFunctionType, torch.Size, torch.dtype, torch.device),
     }
 )
 """Types whose values a copy shares."""
@@ -56,26 +57,46 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def make_skeleton(model: nn.Module) -> nn.Module:
-    """Copy the module tree without copying tensors, hooks or gradients.
+def make_skeleton(model: nn.Module, hooks: bool = False) -> nn.Module:
+    """Copy the module tree without copying tensors or gradients.
 
-    Attributes that ``forward`` may change (caches, counters, lists) are copied; those that can't be (locks, open
-    files, generators) are shared.
+    Attributes that ``forward`` may change (caches, counters, lists) are copied, and what leads back to the model
+    (methods, closures, weak references) leads to the copy; what can't be copied (locks, open files, generators) is
+    shared.
+
+    Args:
+        model: Not changed.
+        hooks: Whether the user's hooks are copied, too. Those of torch's parametrizations (spectral norm) and of
+            transformers always are: the former compute weights, the latter collect what its heads read.
     """
-    skeleton = _copy_module(model, {id(tensor): whole(tensor) for tensor in _tensors(model)})
+    tree = frozenset(id(module) for module in model.modules())
+    skeleton = Copier({id(tensor): whole(tensor) for tensor in _tensors(model)}, tree).module(model)
     for module in skeleton.modules():
         for name in HOOKS:
-            hooks = getattr(module, name)
-            # The user's hooks may write to the user's objects; parametrizing ones (spectral norm) compute weights,
-            # and transformers' own hooks collect the hidden states that its heads read.
-            if hooks and not isinstance(module, torch.jit.ScriptModule):
-                kept = {
-                    key: hook
-                    for key, hook in hooks.items()
-                    if _maker(hook).startswith(("torch.nn.utils", "transformers."))
-                }
-                setattr(module, name, type(hooks)(kept))
+            found = getattr(module, name)
+            if found and not isinstance(module, torch.jit.ScriptModule):
+                setattr(
+                    module,
+                    name,
+                    type(found)({key: hook for key, hook in found.items() if _runs(hook, hooks)}),
+                )
     return skeleton
+
+
+def has_hooks(model: nn.Module) -> bool:
+    """Whether the user hooked something into a model's forward pass that a skeleton leaves out at first."""
+    return any(
+        _runs(hook, True) and not _runs(hook, False)
+        for module in model.modules()
+        if not isinstance(module, torch.jit.ScriptModule)
+        for name in HOOKS[:2]
+        for hook in getattr(module, name).values()
+    )
+
+
+def _runs(hook: Any, users: bool) -> bool:
+    maker = _maker(hook)
+    return maker.startswith(("torch.nn.utils", "transformers.")) or (users and not maker.startswith("torch."))
 
 
 def _maker(hook: Any) -> str:
@@ -92,23 +113,151 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
                     yield value.grad
 
 
-def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """Copy module by module and attribute by attribute, as ``copy.deepcopy`` does but several times faster."""
-    if id(module) in memo:
-        return memo[id(module)]
-    kind = _plain_class(type(module))
-    if _copies_itself(kind):
+class Copier:
+    """Copies module by module and attribute by attribute, as ``copy.deepcopy`` does but several times faster.
+
+    Args:
+        memo: What takes the place of some objects, by their ids. Other tensors are shared.
+        tree: Ids of modules; weak references to them are made to lead to their copies.
+    """
+
+    def __init__(self, memo: dict[int, Any], tree: frozenset[int] = frozenset()) -> None:
+        self._memo, self._tree = memo, tree
+
+    def module(self, module: nn.Module) -> nn.Module:
+        """A copy whose tensors are the module's own."""
+        if id(module) in self._memo:
+            return self._memo[id(module)]
+        kind = _plain_class(type(module))
+        if _copies_itself(kind):
+            try:
+                copied: nn.Module = copy.deepcopy(module, self._memo)
+                return copied
+            except UNCOPIABLE:
+                pass
+        duplicate: nn.Module = kind.__new__(kind)
+        self._memo[id(module)] = duplicate
+        attributes = duplicate.__dict__
+        for key, value in vars(module).items():
+            attributes[key] = type(value)() if key in PRIVATE and not value else self.value(value)
+        return duplicate
+
+    def value(self, value: Any) -> Any:
+        """A copy of anything, or the value itself where there is nothing to copy."""
+        kind: Any = type(value)
+        if kind in ATOMS:
+            return value
+        if id(value) in self._memo:
+            return self._memo[id(value)]
+        if kind in _REFERENCES:
+            return _REFERENCES[kind](self, value)
+        if isinstance(value, nn.Module):
+            return self.module(value)
+        if isinstance(value, Tensor):
+            return value  # a trace writes to no tensor that it didn't make
+        if kind is tuple:
+            return value if all(type(entry) in ATOMS for entry in value) else tuple(map(self.value, value))
+        if kind is set:
+            self._memo[id(value)] = {self.value(entry) for entry in value}
+            return self._memo[id(value)]
+        if kind is list:
+            self._memo[id(value)] = entries = []  # known before its entries, which may hold it
+            entries += [self.value(entry) for entry in value]
+            return entries
+        if kind is deque:
+            queue: deque[Any] = deque(maxlen=value.maxlen)
+            self._memo[id(value)] = queue
+            queue.extend(self.value(entry) for entry in value)
+            return queue
+        if kind is dict or kind is OrderedDict or kind is defaultdict:
+            mapping: Any = kind(value.default_factory) if kind is defaultdict else kind()
+            self._memo[id(value)] = mapping
+            for key, entry in value.items():
+                mapping[key] = self.value(entry)
+            return mapping
+        if _is_plain(kind):
+            self._memo[id(value)] = plain = kind.__new__(kind)
+            vars(plain).update({key: self.value(entry) for key, entry in vars(value).items()})
+            return plain
         try:
-            copied: nn.Module = copy.deepcopy(module, memo)
-            return copied
+            return copy.deepcopy(value, self._memo)
         except UNCOPIABLE:
-            pass
-    duplicate: nn.Module = kind.__new__(kind)
-    memo[id(module)] = duplicate
-    attributes = duplicate.__dict__
-    for key, value in vars(module).items():
-        attributes[key] = type(value)() if key in PRIVATE and not value else _copy_value(value, memo)
-    return duplicate
+            return value  # locks, open files, generators: shared
+
+    def _function(self, function: FunctionType) -> FunctionType:
+        """The same code over copies of what it closes over, so that a closure over the model reaches the copy."""
+        if not function.__closure__ or (function.__module__ or "").partition(".")[0] == "torch":
+            return function
+        cells = tuple([self._memo.setdefault(id(cell), CellType()) for cell in function.__closure__])
+        code, space, name = function.__code__, function.__globals__, function.__name__
+        copied = FunctionType(code, space, name, function.__defaults__, cells)
+        copied.__kwdefaults__ = function.__kwdefaults__
+        copied.__dict__.update(vars(function))
+        copied.__module__, copied.__qualname__ = function.__module__, function.__qualname__
+        self._memo[id(function)] = copied
+        for cell, new in zip(function.__closure__, cells, strict=True):
+            if not _is_filled(new) and _is_filled(cell):
+                new.cell_contents = self.value(cell.cell_contents)
+        return copied
+
+    def _method(self, method: MethodType) -> MethodType:
+        return MethodType(method.__func__, self.value(method.__self__))
+
+    def _partial(self, call: Any) -> Any:
+        copied = partial(self.value(call.func), *map(self.value, call.args), **self.value(call.keywords))
+        vars(copied).update(vars(call))
+        return copied
+
+    def _reference(self, reference: Any) -> Any:
+        target = reference()
+        return weakref.ref(self.module(target)) if id(target) in self._tree else reference
+
+    def _proxy(self, proxy: Any) -> Any:
+        try:
+            target = proxy.__init__.__self__
+        except ReferenceError:  # it is gone
+            return proxy
+        return weakref.proxy(self.module(target)) if id(target) in self._tree else proxy
+
+
+_REFERENCES: dict[Any, Callable[[Copier, Any], Any]] = {
+    FunctionType: Copier._function,
+    MethodType: Copier._method,
+    partial: Copier._partial,
+    weakref.ReferenceType: Copier._reference,
+    weakref.ProxyType: Copier._proxy,
+    weakref.CallableProxyType: Copier._proxy,
+}
+"""What may lead to a module of the tree other than by an attribute, with what makes it lead to the copy."""
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
+
+
+@cache
+def _is_plain(kind: type) -> bool:
+    """Whether objects of a class are their ``__dict__`` and nothing else."""
+    return (
+        kind.__reduce_ex__ is object.__reduce_ex__
+        and kind.__reduce__ is object.__reduce__
+        and getattr(kind, "__getstate__", None) is getattr(object, "__getstate__", None)
+        and not any(
+            hasattr(kind, name) for name in ("__deepcopy__", "__setstate__", "__getnewargs__", "__del__")
+        )
+        and not any("__slots__" in vars(base) for base in kind.__mro__)
+        and all(base is object or base.__flags__ & _HEAP_TYPE for base in kind.__mro__)
+        and kind.__new__ is object.__new__
+        and kind.__dictoffset__ != 0
+    )
+
+
+_HEAP_TYPE = 1 << 9
+"""Flag of classes that are written in Python."""
 
 
 def is_distributed(tensor: Tensor) -> bool:
@@ -143,34 +292,6 @@ def _copies_itself(kind: Any) -> bool:
         getattr(kind, name, None) is not getattr(nn.Module, name, None)
         for name in ("__deepcopy__", "__reduce_ex__", "__reduce__", "__getstate__")
     )
-
-
-def _copy_value(value: Any, memo: dict[int, Any]) -> Any:
-    kind = type(value)
-    if kind in ATOMS:
-        return value
-    if id(value) in memo:
-        return memo[id(value)]
-    if isinstance(value, nn.Module):
-        return _copy_module(value, memo)
-    if kind is tuple and all(type(entry) in ATOMS for entry in value):
-        return value
-    if kind is set:
-        memo[id(value)] = {_copy_value(entry, memo) for entry in value}
-        return memo[id(value)]
-    if kind is list:
-        memo[id(value)] = entries = []  # known before its entries, which may hold it
-        entries += [_copy_value(entry, memo) for entry in value]
-        return entries
-    if kind is dict or kind is OrderedDict:
-        memo[id(value)] = mapping = kind()
-        for key, entry in value.items():
-            mapping[key] = _copy_value(entry, memo)
-        return mapping
-    try:
-        return copy.deepcopy(value, memo)
-    except UNCOPIABLE:
-        return value  # locks, open files, generators: shared
 
 
 @contextmanager

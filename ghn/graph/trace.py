@@ -1,8 +1,10 @@
 """Run a model on shapes alone and turn what happened into a computation graph."""
 
+import contextvars
 import gc
 import itertools
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -10,15 +12,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._pytree import tree_map_only
 
 from ghn.errors import TraceError
+from ghn.graph.forms import to_meta
 from ghn.graph.graph import ComputationGraph
+from ghn.graph.inputs import call_arguments, convert_tensors, tensors_in
 from ghn.graph.merge import merge_records
-from ghn.graph.recorder import HonestReads, RawNode, Recorder, tensors_in
+from ghn.graph.reads import HonestReads
+from ghn.graph.recorder import RawNode, Recorder
 from ghn.graph.simplify import build_graph
-from ghn.graph.skeleton import ParameterRegistry, make_skeleton, untouched_randomness, unwrap
+from ghn.graph.skeleton import ParameterRegistry, has_hooks, make_skeleton, untouched_randomness, unwrap
+from ghn.graph.surroundings import Surroundings
 from ghn.models import example_calls
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments."""
+
+NUMBERS = {type(None), bool, int, float, torch.Size, torch.dtype, torch.device}
+"""Types of arguments of models that make their own input, such as a generator that draws its noise."""
+
+GRADIENTS = ("require grad", "requires_grad", "grad_fn", "autograd", "backward", "functorch", "TensorWrapper")
+"""Words in the errors of a forward pass that takes gradients."""
 
 PASSES = ((False, False), (True, False), (False, True))
 """(train mode, answer to unknown booleans) of each run; a later one runs only while parameters are missing, and what it
@@ -47,20 +61,18 @@ def trace(model: nn.Module, inputs: Any = None, simplify: bool = True) -> Comput
         ModelError: If ``inputs`` is None and the model is of no known zoo.
     """
     inner = unwrap(model)
-    calls = example_calls(inner) if inputs is None else [_arguments(inputs)]
+    _check_in_memory(inner)
+    calls = example_calls(inner) if inputs is None else [_checked_call(inputs)]
     with untouched_randomness(), paused_collection():
-        skeleton = make_skeleton(inner)
-        registry = ParameterRegistry(model, skeleton)
         record: list[RawNode] = []
-        graph, notes, failure = None, [], None
-        for (train, truth), (number, (args, kwargs)) in itertools.product(PASSES, enumerate(calls)):
-            recorder = Recorder(registry, skeleton, truth)
+        graph, notes, failure, hooks = None, [], None, False
+        for (train, truth), (number, call) in itertools.product(PASSES, enumerate(calls)):
             try:
-                _run(skeleton, recorder, args, kwargs, train)
-            except Exception as error:  # the target's own code may raise anything
-                failure = failure or (error, recorder.last)
+                nodes, registry, hooks = _run_with_hooks_if_needed(model, call, train, truth, hooks)
+            except _FailedError as failed:
+                failure = failure or failed
                 continue
-            merged = merge_records(record, recorder.nodes) if record else recorder.nodes
+            merged = merge_records(record, nodes) if record else nodes
             candidate = build_graph(merged, registry, simplify)
             gained = _attached(candidate) - (_attached(graph) if graph else frozenset())
             if graph is None or gained:
@@ -71,8 +83,32 @@ def trace(model: nn.Module, inputs: Any = None, simplify: bool = True) -> Comput
                 break
     if graph is None:
         assert failure is not None
-        raise _explain(type(inner).__name__, *failure) from failure[0]
+        raise _explain(type(inner).__name__, failure, given=inputs is not None) from failure.error
     return replace(graph, notes=tuple(notes))
+
+
+def _checked_call(inputs: Any) -> Call:
+    """Read example inputs; objects without a tensor in them would leave a graph without inputs, and no rule right."""
+    args, kwargs = call_arguments(inputs)
+    kinds = {type(value) for value in (*args, *kwargs.values())}
+    if not kinds <= NUMBERS and not any(True for _ in tensors_in((args, kwargs))):
+        raise TraceError(
+            f"inputs={type(inputs).__name__} holds no tensor ({', '.join(sorted(kind.__name__ for kind in kinds))}); "
+            "pass tensors as the model's forward takes them: one, a tuple of positional or a dict of keyword "
+            "arguments, or objects that hold them"
+        )
+    return args, kwargs
+
+
+def _check_in_memory(model: nn.Module) -> None:
+    """Refuse weights that are only there while their module runs."""
+    for name, module in model.named_modules():
+        hook = getattr(module, "_hf_hook", None)
+        if any(getattr(each, "offload", False) for each in getattr(hook, "hooks", [hook])):
+            raise TraceError(
+                f"{type(model).__name__}'s {name!r} is offloaded by accelerate, whose hooks fetch its weights only "
+                "while it runs; initialize the model before dispatch_model, cpu_offload or device_map"
+            )
 
 
 @contextmanager
@@ -100,27 +136,97 @@ def _note(train: bool, truth: bool, further: bool, gained: frozenset[str], whole
     return f"merged with what runs only {way}: {first!r}{f' and {len(more)} more parameters' if more else ''}"
 
 
-def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    return (tuple(inputs), {}) if isinstance(inputs, tuple | list) else ((inputs,), {})
+class _FailedError(Exception):
+    """A run that raised something."""
+
+    def __init__(self, error: Exception, recorder: Recorder) -> None:
+        super().__init__()
+        self.error, self.last, self.operations = error, recorder.last, recorder.operations
 
 
-def _run(skeleton: nn.Module, recorder: Recorder, args: Any, kwargs: dict[str, Any], train: bool) -> None:
+Run = tuple[list[RawNode], ParameterRegistry, bool]
+"""What was recorded, and whether the user's hooks ran."""
+
+
+def _run_with_hooks_if_needed(model: nn.Module, call: Call, train: bool, truth: bool, hooks: bool) -> Run:
+    """Run without the user's hooks, which may write to the user's objects, or with them if they turn out to matter.
+
+    They do if a run fails without them, or uses fewer parameters: some compute weights (equalized learning rates).
+    """
+    run, failure = None, None
+    if not hooks:
+        try:
+            run = _run(model, call, train, truth, hooks=False)
+        except _FailedError as failed:
+            failure = failed
+    if run is not None and (_used(run) == len(run[1].names) or not has_hooks(model)):
+        return run
+    if failure is not None and not has_hooks(model):
+        raise failure
+    try:
+        other = _run(model, call, train, truth, hooks=True)
+    except _FailedError as failed:
+        if run is None:
+            raise (failure or failed) from None
+        return run
+    return other if run is None or _used(other) > _used(run) else run
+
+
+def _used(run: Run) -> int:
+    return len({node.parameter for node in run[0] if node.parameter is not None})
+
+
+def _run(model: nn.Module, call: Call, train: bool, truth: bool, hooks: bool) -> Run:
+    """Run a copy of the model once, and take back what that leaves anywhere else.
+
+    Raises:
+        _FailedError: If the model does.
+    """
+    inner = unwrap(model)
+    surroundings = Surroundings(inner)
+    skeleton = make_skeleton(inner, hooks)
+    modules = list(skeleton.modules())
+    registry = ParameterRegistry(model, skeleton)
+    recorder = Recorder(registry, skeleton, truth)
     skeleton.train(train)
-    with torch.inference_mode():
-        args, kwargs = tree_map_only(Tensor, _input_value, (args, kwargs))
-        for tensor in tensors_in((args, kwargs)):
+    try:
+        contextvars.copy_context().run(_record, skeleton, recorder, call)
+    except Exception as error:  # the target's own code may raise anything
+        _clear_frames(error)
+        raise _FailedError(error, recorder) from error
+    finally:
+        for module in modules:
+            vars(module).clear()  # which breaks its cycles: what lives on then is held from outside
+        surroundings.restore(recorder.release())
+    return recorder.nodes, registry, hooks
+
+
+def _record(skeleton: nn.Module, recorder: Recorder, call: Call) -> None:
+    # Below autograd, operations that are composed of others stay whole, as in inference mode; but what the model keeps
+    # is no inference tensor, which no later training could use.
+    with torch.inference_mode(False), torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
+        (args, kwargs), own, shared = convert_tensors(call, _input_value)
+        for tensor in own:
             recorder.add_input(tensor)
-        with _quiet_forward(recorder), recorder, HonestReads():
+        for tensor in shared:
+            recorder.add_input(tensor, users=True)
+        recorder.draws_are_inputs = not own
+        with _quiet_forward(recorder), recorder, HonestReads(recorder):
             result = skeleton(*args, **kwargs)
         recorder.add_outputs(result)
 
 
+def _clear_frames(error: BaseException | None) -> None:
+    """Let go of what the frames of an error refer to; where it was raised stays known."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 def _input_value(tensor: Tensor) -> Tensor:
     """Integers (tokens, positions, masks) keep their values; of everything else only the shape counts."""
-    if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.device.type == "meta":
-        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+    if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.is_meta:
+        return to_meta(tensor)
     return tensor.detach().cpu().clone()
 
 
@@ -142,12 +248,29 @@ def _quiet_forward(recorder: Recorder) -> Iterator[None]:
         yield
 
 
-def _explain(model: str, error: Exception, last: tuple[str, str]) -> TraceError:
-    module, operation = last
+def _explain(model: str, failure: _FailedError, given: bool) -> TraceError:
+    error, (module, operation) = failure.error, failure.last
+    if isinstance(error, TraceError):
+        return TraceError(f"{model} could not be traced: {error}")
     where = f"in module {module!r}" if module else "in the root module"
     message = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    if not given or not failure.operations:
+        advice = (
+            "Pass inputs=… that its forward accepts (a tensor, a tuple of positional or a dict of keyword "
+            "arguments)"
+        )
+    elif any(word in message for word in GRADIENTS):
+        advice = "Its forward takes gradients itself, which a run on shapes alone can't follow"
+    elif "meta" in message:
+        advice = (
+            "Its forward needs values of a tensor, or asks where it is: while tracing, tensors are on 'meta'"
+        )
+    else:
+        advice = (
+            "Check that the model itself runs on these inputs; if it does, its forward does what a run on shapes alone "
+            "can't follow"
+        )
     return TraceError(
         f"{model} could not be traced: {type(error).__name__} {where}, at or after operation {operation or 'none'!r}: "
-        f"{message}. Pass inputs=… that its forward accepts (a tensor, a tuple of positional or a dict of keyword "
-        "arguments)"
+        f"{message}. {advice}"
     )

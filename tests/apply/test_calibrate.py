@@ -1,11 +1,16 @@
 """BatchNorm statistics of new weights."""
 
+from collections import namedtuple
+
 import pytest
 import torch
 from torch import nn
+from torch_geometric.data import Data
+from transformers import BatchEncoding
 
 from ghn.apply.calibrate import batchnorm_layers, calibrate_
 from ghn.errors import DataError
+from ghn.graph.trace import trace
 
 GENERATOR = torch.Generator().manual_seed(0)
 BATCHES = [3 * torch.randn(16, 8, generator=GENERATOR) + shift for shift in range(4)]
@@ -69,17 +74,61 @@ def test_nothing_to_calibrate():
     assert calibrate_(nn.BatchNorm1d(8, track_running_stats=False), never()) == 0
 
 
-@pytest.mark.parametrize(
-    ("batches", "error"),
-    [([], DataError), ([BATCHES[0], torch.ones(2, 9)], RuntimeError)],
-    ids=["none", "wrong"],
-)
-def test_a_failure_leaves_the_statistics(batches, error):
+@pytest.mark.parametrize("batches", [[], [BATCHES[0], torch.ones(2, 9)]], ids=["none", "wrong"])
+def test_a_failure_leaves_the_statistics(batches):
     model = _model().train()
     model(BATCHES[0])
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(error, match=r"at least one batch|running_mean|size|shape"):
+    with pytest.raises(
+        DataError, match=r"at least one batch|failed on batch 1, called with \(tensor \(2, 9\)\)"
+    ):
         calibrate_(model, batches)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert model[0].momentum == 0.3
     assert model.training
+
+
+class ByAttribute(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+
+    def forward(self, data=None, **kwargs):
+        return self.norm(data.x if data is not None else kwargs["x"])
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [Data(x=BATCHES[0]), BatchEncoding({"x": BATCHES[0]}), namedtuple("Pair", "x y")(BATCHES[0], 1)],
+    ids=lambda batch: type(batch).__name__,
+)
+def test_batches_are_read_as_a_trace_reads_inputs(batch):
+    model = ByAttribute()
+    trace(model, batch)
+    assert calibrate_(model, [batch]) == 1
+    assert torch.allclose(model.norm.running_mean, BATCHES[0].mean(0))
+
+
+LABELS = torch.zeros(4)
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([(BATCHES[0], LABELS)], r"TypeError.*\(images for images, _ in loader\)"),
+        (BATCHES[0], r"batches is one Tensor.*pass \[batch\]"),
+        ({"input": BATCHES[0]}, r"batches is one dict.*pass \[batch\]"),
+        ([BATCHES[0], BATCHES[0][:1]], r"failed on batch 1.*drop_last=True"),
+        ([BATCHES[0].double()], r"failed on batch 0.*RuntimeError.*A batch is a tensor"),
+        ([{"x": BATCHES[0]}], r"failed on batch 0, called with \(x=tensor \(\d+, 8\)\): TypeError"),
+    ],
+)
+def test_wrong_batches_are_one_line(batches, message):
+    with pytest.raises(DataError, match=message) as error:
+        calibrate_(_model(), batches)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_on_the_meta_device_has_nothing_to_calibrate_yet():
+    with pytest.raises(DataError, match=r"'0.weight' is on the meta device.*ghn\.init_"):
+        calibrate_(_model().to("meta"), BATCHES)

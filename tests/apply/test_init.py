@@ -2,6 +2,7 @@
 
 import copy
 
+import accelerate
 import pytest
 import torch
 from torch import nn
@@ -135,6 +136,40 @@ def test_unwritable_parameters_are_refused_before_any_is_written(tiny_ghn, make,
     with pytest.raises(PredictionError, match=message):
         tiny_ghn.init_(model, X)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Sparse(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.sparse = nn.Parameter(torch.eye(16).to_sparse())
+        self.map = nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.map(torch.sparse.mm(self.sparse, x.mT).mT)
+
+
+def test_sparse_parameters_are_kept(tiny_ghn):
+    model = Sparse()
+    report = tiny_ghn.init_(model, torch.ones(2, 16))
+    assert "kept sparse (16, 16): it is sparse: predicted weights are dense" in str(report)
+    assert report.count("predicted") == 2
+    assert torch.equal(model.sparse.to_dense(), torch.eye(16))
+
+
+@pytest.mark.parametrize(
+    "places", [{"0": "cpu", "1": "cpu", "2": "cpu"}, {"0": "cpu", "1": "cpu", "2": "disk"}]
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_models_that_accelerate_dispatched_are_traced_or_refused(tiny_ghn, tmp_path, places):
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+    if "disk" not in places.values():
+        accelerate.dispatch_model(model, places, main_device="cpu", force_hooks=True)
+        assert tiny_ghn.init_(model, torch.ones(2, 16)).count("predicted") == 4
+        return
+    accelerate.dispatch_model(model, places, main_device="cpu", offload_dir=tmp_path)
+    for method in (tiny_ghn.init_, tiny_ghn.predict):
+        with pytest.raises(TraceError, match=r"'2' is offloaded by accelerate.*before dispatch_model"):
+            method(model, torch.ones(2, 16))
 
 
 def test_freed_memory_is_noticed_before_anything_is_written(tiny_ghn):

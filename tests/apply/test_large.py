@@ -146,6 +146,50 @@ def test_a_buffer_that_nobody_can_compute_is_named(tiny_ghn):
     assert model.map.weight.is_meta
 
 
+class Computed(nn.Module):
+    """A buffer of which its own means write as much as they are told to."""
+
+    def __init__(self, make, rows):
+        super().__init__()
+        self.map, self.make, self.rows = nn.Linear(8, 8), make, rows
+        self.register_buffer("table", make())
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        if self.rows:
+            self.table[: self.rows] = self.make()[: self.rows].to(self.table.device)
+
+    def forward(self, x):
+        return self.map(x) + self.table.sum()
+
+
+TABLES = {
+    "mask": lambda: torch.ones(8, 8, dtype=torch.bool).tril(),
+    "largest numbers": lambda: torch.full((8,), torch.iinfo(torch.int16).max, dtype=torch.int16),
+    "not numbers": lambda: torch.full((8,), torch.nan),
+    "frequencies": lambda: torch.arange(8.0),
+}
+
+
+@pytest.mark.parametrize("make", TABLES.values(), ids=TABLES)
+def test_a_buffer_is_computed_anew_whole_or_refused(tiny_ghn, make):
+    """Also one whose right values look like memory that nothing wrote."""
+    with torch.device("meta"):
+        whole, partly, none = Computed(make, 8), Computed(make, 5), Computed(make, 0)
+    tiny_ghn.init_(whole, X, device="cpu")
+    torch.testing.assert_close(whole.table, make(), equal_nan=True)
+    with torch.device("meta"):
+        changed = Computed(make, 0)
+    negative = torch.logical_not if changed.table.dtype == torch.bool else torch.neg
+    changed.reset_parameters = lambda: changed.table.copy_(negative(changed.table))
+    for model in (partly, none, changed):
+        with pytest.raises(
+            PredictionError, match=r"'table' is a buffer on the meta device, and nothing is known"
+        ):
+            tiny_ghn.init_(model, X, device="cpu")
+        assert all(tensor.is_meta for tensor in model.state_dict().values())
+
+
 class Handmade(nn.Module):
     """Parameters that its constructor alone can compute: one fixed, one in use."""
 

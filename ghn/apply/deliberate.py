@@ -29,6 +29,9 @@ SMALL = 50.0
 SMALL_EDGE = 8.0
 """The same of maps that make the output (the last one of a policy) and of tables: no depth explains their size."""
 
+SMALL_TABLE = 2.0
+"""The same of tables whose rule is torch's default, of unit variance: whoever draws them smaller has a reason."""
+
 OVERRIDE = "keep_deliberate=False predicts it"
 
 
@@ -57,7 +60,7 @@ def deliberate(model: nn.Module, graph: ComputationGraph, fan: str = "zoo") -> d
     if not known:
         return {}
     matrices = [known[spec.name] for spec in specs if spec.role in MIXING_ROLES and spec.name in known]
-    if matrices and all(len(values.unique()) == 1 for values in matrices):
+    if len(matrices) > 1 and all(len(values.unique()) == 1 for values in matrices):
         return {}
     surroundings = places(graph)
     found = {}
@@ -85,9 +88,11 @@ def _choice(values: Tensor, spec: ParamSpec, place: Place, scale: Scale) -> str:
     if spec.role in MIXING_ROLES or spec.role == "embedding":
         if few and (len(values) > 1 or not values.any()):
             return f"its owner set every entry to {told}"
-        edge = spec.role == "embedding" or "output" in place.readers
+        limit = SMALL_EDGE if spec.role == "embedding" or "output" in place.readers else SMALL
+        if spec.role == "embedding" and scale.spread == 1:
+            limit = SMALL_TABLE
         size = float(values.square().mean().sqrt())
-        if len(values) >= FEW and size * (SMALL_EDGE if edge else SMALL) < scale.spread:
+        if len(values) >= FEW and size * limit < scale.spread:
             return f"its owner made it small (root mean square {size:.1g})"
     return ""
 

@@ -170,13 +170,13 @@ def plan_prediction(net: GHN, model: nn.Module, inputs: Any = None, keep_deliber
     if key in _plans:  # which keeps the graph, so that no other gets its id
         _plans.move_to_end(key)
         return _plans[key]
-    ruled = predicted_params(graph)
-    if not ruled:
+    usable = [spec for spec in graph.params if spec.node is not None and spec.dtype.is_floating_point]
+    if not usable:
         raise PredictionError(f"{type(model).__name__} has no parameter to predict: {_why_nothing(graph)}")
     embeddings = net.encode(graph)
-    _check_finite(net, embeddings, ruled[0])
+    _check_finite(net, embeddings, usable[0])
     left = graph.keeping(kept)
-    predicted = frozenset(spec.name for spec in ruled) - kept.keys()
+    predicted = frozenset(spec.name for spec in predicted_params(left))
     plan = _plans[key] = Plan(graph, left, embeddings, predicted)
     if len(_plans) > MAX_PLANS:
         _plans.popitem(last=False)

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -104,6 +104,9 @@ each step of an optimizer such as Adam changes their logits in proportion to fan
 
 LEAST_PIXELS = 16
 """Of a kernel whose spectrum is shaped: filters of 3×3 gain nothing by it, or lose."""
+
+MESSAGE_STEPS = 4
+"""Operations from a node's features to the sum of its neighbours' messages, at most."""
 
 BATCH_STATISTICS = frozenset({"batch_norm", "group_norm", "instance_norm"})
 PLACE_NORMS = frozenset({"layer_norm", "rms_norm"})
@@ -228,9 +231,11 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
         for edge in graph.edges
         if edge.source in constant and graph.nodes[edge.target].kind == "linear"
     }
+    seen = _Beyond(graph, consumers)
     result = {}
     for spec, operations in attached:
-        after = {reader for operation in operations for reader in consumers[operation]}
+        results = {node for operation in operations for node in seen.results(operation)}
+        after = {reader for operation in operations for reader in seen.readers(operation)}
         scaled = {reader for node in after & constant.keys() for reader in consumers[node]}
         readers = frozenset(graph.nodes[reader].kind for reader in after)
         result[spec.name] = Place(
@@ -239,7 +244,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             bare=spec.name in bare,
             readers=readers,
             batch=all(graph.nodes[operation].kind == "batch_norm" for operation in operations),
-            boundary=not ends.isdisjoint(operations) or not first.isdisjoint(operations),
+            boundary=not ends.isdisjoint(results) or not first.isdisjoint(operations),
             last=not ends.isdisjoint(after | scaled),
             factor=math.prod(factors.get(operation, 1.0) for operation in operations),
             padding=_padding(graph, operations),
@@ -254,6 +259,48 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     opened = sum(spec.role == "norm_bias" and result[spec.name].rectified for spec, _ in attached)
     network = replace(network, rectified=opened)
     return {name: replace(place, network=network) for name, place in result.items()}
+
+
+class _Beyond:
+    """Who reads what an operation makes, looking beyond biases that are added to it, and messages that are passed."""
+
+    def __init__(self, graph: ComputationGraph, consumers: Mapping[int, list[int]]) -> None:
+        self.graph, self.consumers = graph, consumers
+        roles = {spec.node: spec.role for spec in graph.params if spec.node is not None}
+        sources: dict[int, list[int]] = defaultdict(list)
+        for edge in graph.edges:
+            sources[edge.target].append(edge.source)
+        self.biased = {
+            node.index
+            for node in graph.nodes
+            if node.kind == "add"
+            and sorted(roles.get(source, "") for source in sources[node.index])
+            in (["", "bias"], ["", "shift"])
+        }
+
+    def results(self, index: int) -> list[int]:
+        """An operation, and the additions of a bias to what it makes."""
+        readers = self.consumers.get(index, ())
+        biased = [reader for reader in readers if reader in self.biased] if len(readers) == 1 else []
+        return [index, *biased]
+
+    def readers(self, index: int) -> set[int]:
+        """Operations that read what one makes."""
+        found: set[int] = set()
+        for reader in self.consumers.get(index, ()):
+            gathered = self.graph.nodes[reader].kind in ("index", "gather")
+            beyond = [reader] if reader in self.biased else self._sums(reader) if gathered else []
+            found |= {each for node in beyond for each in self.readers(node)} if beyond else {reader}
+        return found
+
+    def _sums(self, index: int, steps: int = MESSAGE_STEPS) -> list[int]:
+        """Sums of messages that a value is, or becomes when it is weighted."""
+        kind = self.graph.nodes[index].kind
+        if kind == "scatter":
+            return [index]
+        if not steps or kind not in ("index", "gather", "mul", "div"):
+            return []
+        return [each for reader in self.consumers.get(index, ()) for each in self._sums(reader, steps - 1)]
 
 
 def _padding(graph: ComputationGraph, operations: Iterable[int]) -> int | None:
@@ -323,6 +370,14 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
     """
     if fan not in FANS:
         raise ConfigError(f"fan must be one of {', '.join(FANS)}; got {fan!r}")
+    scale = _rule(spec, place, fan)
+    if not (scale.random or spec.role in ("bias", "shift")):
+        return scale
+    return replace(scale, centre=scale.centre / spec.factor, spread=scale.spread / spec.factor)
+
+
+def _rule(spec: ParamSpec, place: Place, fan: str) -> Scale:
+    """Centre and spread of what reaches the operation."""
     damping = 1 / math.sqrt(place.branches) if place.branches else 1.0
     if spec.role in MIXING_ROLES:
         return Scale(0.0, _mixing_spread(spec, place, fan, damping), random=True)
@@ -345,7 +400,7 @@ def scale_of(spec: ParamSpec, place: Place, fan: str) -> Scale:
         if spec.role == "embedding" and not place.network.norms and not place.network.attention:
             spread = 1.0  # nothing makes it larger on the way; recurrent networks wait for that
         return Scale(0.0, spread / place.factor, random=True, common=common)
-    centre = CENTRES.get(spec.role, 0.0)
+    centre = CENTRES.get(spec.role, 0.0) if spec.centre is None else spec.centre
     if spec.role == "norm_bias" and place.rectified and place.network.rectified >= LEAST_OPEN:
         centre = OPEN_BIAS
     if spec.role in ("norm_weight", "norm_bias", "layer_scale"):
@@ -394,6 +449,6 @@ def centre_of(spec: ParamSpec, scale: Scale, device: torch.device) -> Tensor | f
     State-space decays (a matrix of logarithms, channels x states) start at ``log(1), log(2), …`` along the states,
     as S4D-real does (https://arxiv.org/abs/2206.11893); everything else is constant.
     """
-    if spec.role == "log_scale" and len(spec.shape) == 2 and min(spec.shape) > 1:
+    if spec.role == "log_scale" and spec.centre is None and len(spec.shape) == 2 and min(spec.shape) > 1:
         return torch.arange(1, spec.shape[-1] + 1, device=device, dtype=torch.float32).log()
     return scale.centre

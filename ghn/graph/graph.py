@@ -57,6 +57,10 @@ class ParamSpec:
     """Role of each axis, names from ``ghn.graph.ops.AXES``; as many as ``shape`` has entries."""
     groups: int = 1
     """Groups of a convolution, gates of a recurrent block; 1 elsewhere."""
+    factor: float = 1.0
+    """Known number that multiplies it before its operation, as in equalized learning rates."""
+    centre: float | None = None
+    """Where its values lie, if the way to its operation says so: 0 for what is exponentiated and multiplies."""
     trainable: bool = True
     """``requires_grad`` of the target's tensor."""
     node: int | None = None

@@ -59,6 +59,10 @@ class RawNode:
     """Whether it lets every token see itself and all earlier ones alone: by a known mask, or by saying so."""
     negative: bool = False
     """Whether it multiplies by known values that are negative on the whole; of complex ones, imaginary parts count."""
+    factor: float = 1.0
+    """Known number that it multiplies by."""
+    noisy: bool = False
+    """Whether it computes with numbers that the run has drawn."""
     parameter: int | None = None
     taken: list[int] = field(default_factory=list)
     """For each of ``inputs``, which of the source's results it is."""
@@ -163,6 +167,7 @@ class Recorder(TorchDispatchMode):
         self._made: dict[int, Tensor] = {}
         self._foreign: dict[int, Tensor] = {}
         self._foreign_storages: set[int] = set()
+        self._drawn: set[int] = set()
         self._answers = 0
 
     @property
@@ -349,6 +354,9 @@ class Recorder(TorchDispatchMode):
                     self._number_of.get(id(tensor), 0) if source == self._node_of.get(id(tensor)) else 0
                 )
         node = None
+        drawn = bool(self._drawn) and any(storage_key(tensor) in self._drawn for _, tensor in call.tensors)
+        if not inputs and (drawn or call.schema.kind == "random"):
+            self._drawn.update(storage_key(tensor) for tensor in outputs)
         if inputs and outputs:
             name, shape = call.schema.name, plain_shape(outputs[0])
             arguments = {argument: _summary(value) for argument, value in call.bound}
@@ -372,6 +380,8 @@ class Recorder(TorchDispatchMode):
                     arguments,
                     causal,
                     negative,
+                    self._factor(call) if kind in ("mul", "div") else 1.0,
+                    drawn,
                     taken=taken,
                     call=replay,
                 )
@@ -394,6 +404,23 @@ class Recorder(TorchDispatchMode):
         self._foreign[id(tensor)] = tensor
         if (key := storage_key(tensor)) not in self._owned:
             self._foreign_storages.add(key)
+
+    def _factor(self, call: "_Call") -> float:
+        """Size of the known number that a call multiplies by, or one over that which it divides by."""
+        name, known = call.schema.name.rstrip("_"), {}
+        for argument, value in call.bound:
+            if (
+                isinstance(value, Tensor)
+                and value.numel() == 1
+                and not value.is_complex()
+                and self.known(value)
+            ):
+                value = value.item()
+            if argument in ("self", "other") and isinstance(value, int | float) and 0 < abs(value) < math.inf:
+                known[argument] = abs(float(value))
+        if name in ("mul", "multiply"):
+            return math.prod(known.values())
+        return 1 / known.get("other", 1.0) if name in ("div", "true_divide") else 1.0
 
     def _remember(self, tensor: Tensor, node: int | None, number: int = 0) -> None:
         key = storage_key(tensor)
@@ -471,9 +498,9 @@ def _is_triangular(mask: Tensor) -> bool:
     return bool(seen != unseen) and torch.equal(matrix, torch.where(lower, seen, unseen))
 
 
-def _is_negative(known: Tensor | float) -> bool:
+def _is_negative(known: Tensor | complex) -> bool:
     if not isinstance(known, Tensor):
-        return known < 0
+        return (known.imag if isinstance(known, complex) else known) < 0
     return bool((known.imag if known.is_complex() else known).sum() < 0)
 
 

@@ -1,209 +1,368 @@
 """What each parameter is for: its role and the roles of its axes, read off the operations it reaches."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+import math
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
-from ghn.graph.ops import ELEMENTWISE, MIXERS, NORMS
+from ghn.graph.operands import Role, heads, mixing_role, table, unknown, vector
+from ghn.graph.ops import ELEMENTWISE, MIXERS, MIXING_ROLES, NORMS, PRODUCTS
+from ghn.graph.paths import BROADCASTS, FAITHFUL, NORM_SLOTS, PathFinder, Use, extent
 from ghn.graph.recorder import RawNode
 
-AxisMap = tuple[int | None, ...]
-"""For each axis of a derived tensor, the parameter's axis it comes from."""
-
-NORM_SLOTS = {
-    "batch_norm": (1, 2),
-    "instance_norm": (1, 2),
-    "layer_norm": (2, 3),
-    "group_norm": (2, 3),
-    "rms_norm": (2, 9),
-}
-"""Schema positions of weight and bias."""
-
-RESHAPES = frozenset(
-    "view _unsafe_view reshape view_as reshape_as flatten unflatten ravel _reshape_alias".split()
+CODED = frozenset(
+    "linalg_householder_product slogdet linalg_slogdet _linalg_slogdet logdet det linalg_det _linalg_det inverse "
+    "linalg_inv linalg_inv_ex".split()
 )
-"""Shape operations that may join and split axes even where their number stays; the others keep the axes' order."""
-
-BROADCASTS = frozenset("expand expand_as expand_copy broadcast_to repeat tile".split())
-"""Shape operations that align axes from the last, adding new ones in front."""
-
-CODED = frozenset({"linalg_householder_product"})
 """Operations on parameters whose operands are no numbers that a weight could have: torch's orthogonal parametrization
-keeps reflections and signs."""
+keeps reflections and signs; a normalizing flow counts the determinant of its matrix."""
 
-GATES = {"lstm": 4, "lstm_cell": 4, "gru": 3, "gru_cell": 3}
+COSINE_SCALE = 10.0
+"""What multiplies cosines starts at this: Swin v2's and CLIP-like models' temperature is a tenth."""
+
+NEUTRAL = {"exp": 0.0, "softplus": math.log(math.e - 1)}
+"""Where a parameter lies that is to multiply by one, behind these operations."""
+
+COSINE_CENTRES = {"exp": math.log(COSINE_SCALE), "softplus": COSINE_SCALE}
+"""Where one lies that multiplies cosines."""
+
+MULTIPLIERS = frozenset("scale layer_scale log_scale norm_weight slope".split())
+"""Roles of what multiplies activations: whatever it goes through before, it stays a multiplier."""
+
+LEARNED_INPUTS = frozenset({"token", "position", "relative_bias"})
+"""Roles of what acts like an activation: what computes it from parameters is a network like any other."""
+
+SUMMED = frozenset({"in", "spatial"})
+"""Axes of a weight that its operation sums over."""
+
+CARRIERS = ELEMENTWISE | NORMS | {"linear", "conv", "conv_transpose", "shape", "softmax", "concat", "stack"}
+"""Kinds through which a network that makes weights goes on."""
+
+NTK_TOLERANCE = 0.05
+"""How near a factor before or behind a linear map has to be to the inverse root of its fan, or of its fan over two, or
+to its inverse, to be a part of its weight."""
+
+COMPUTES = "other parameters are computed with it"
 
 
-class Role(NamedTuple):
-    """Role of a tensor in one use; ``axes`` are those of the tensor that the operation sees."""
-
-    role: str
-    axes: tuple[str, ...]
-    groups: int = 1
-
-
-@dataclass(frozen=True)
-class Use:
-    """A parameter, or a tensor computed from parameters alone, reaching an operation on activations."""
-
-    node: int
-    slot: int
-    axes: AxisMap
-    shape: tuple[int, ...]
-    through: tuple[tuple[str, int], ...]
-    """(kind, slot) of the parameter-only operations on the way."""
-
-
-class RoleFinder:
+class RoleFinder(PathFinder):
     """Finds the roles of all parameters of one recorded run."""
-
-    def __init__(self, nodes: list[RawNode]) -> None:
-        self.nodes = nodes
-        self.readers: list[list[tuple[int, int]]] = [[] for _ in nodes]
-        self.constant = [False] * len(nodes)
-        """Whether a node is computed from parameters (and constants) alone."""
-        for index, node in enumerate(nodes):
-            self.constant[index] = node.kind == "parameter" or (
-                bool(node.inputs)
-                and node.kind != "output"
-                and all(self.constant[source] for source, _ in node.inputs)
-                and not _maps_the_unrecorded(node)
-            )
-            for source, slot in node.inputs:
-                self.readers[source].append((index, slot))
 
     def role(self, parameter: int) -> Role:
         """Role of the parameter recorded at a node, in terms of its own axes."""
         shape = self.nodes[parameter].shape
-        uses = list(self._uses(parameter)) or list(self._inner_uses(parameter))
-        if self._is_coded(parameter):
-            uses = []
-        found = [(self._role_of(use), use) for use in uses]
+        found = [self._settled(use) for use in self.uses(parameter)]
         if not found:
-            return Role("unknown", ("unknown",) * len(shape))
+            return unknown(shape, "nothing that is computed from it reaches an activation")
         role, use = min(
             found, key=lambda pair: (pair[0].role != "embedding", pair[0].role in ("unknown", "matrix"))
         )
-        axes = ["one" if size == 1 else "unknown" for size in shape]
-        for axis, label in zip(use.axes, role.axes, strict=True):
-            if axis is not None and axes[axis] == "unknown" and label != "one":
-                axes[axis] = label
-        return Role(role.role, tuple(axes), role.groups)
+        if role.role == "unknown":
+            return unknown(shape, role.reason)
+        if role.role in MIXING_ROLES | {"bias"} and self._is_frequency(use.node):
+            return unknown(shape, "a sine reads what it makes: its size is a frequency")
+        if self._makes_weights[use.node] and not self.constant[use.node]:
+            return unknown(shape, "what it makes are weights of another operation")
+        if self.reached_through(parameter, CODED):
+            return unknown(
+                shape, "the model needs its determinant or inverse, or reflections that it stands for"
+            )
+        if role.role == "embedding" and self._is_codebook(use for _, use in found):
+            return unknown(shape, "the model computes distances to its rows")
+        axes = own_axes(shape, role, use)
+        if axes is None or _is_cut(shape, found):
+            return unknown(shape, "one tensor holds several that have different roles")
+        if use.summed and not set(axes) - {"one", "unknown"}:
+            return unknown(shape, COMPUTES)
+        return role._replace(axes=axes, factor=self._factor(shape, role, use, axes))
 
-    def _is_coded(self, parameter: int) -> bool:
-        """Whether what is computed from the parameter alone goes through an operation of ``CODED``."""
-        seen, pending = {parameter}, [parameter]
+    def _settled(self, use: Use) -> tuple[Role, Use]:
+        """Role in one use, 'unknown' where what happens on the way leaves open what its values should be."""
+        role = self._role_of(use)
+        if role.role in MULTIPLIERS and not use.noisy:
+            return role, use
+        attends = self.nodes[use.node].kind == "matmul" and len(use.shape) > 2
+        if use.inner and (role.role in LEARNED_INPUTS or attends):  # a network with an input of its own
+            own = mixing_role(self.nodes[use.inner.node], use.inner.slot, use.inner.shape, False)
+            return own or Role("token", table(use.inner.shape)), use.inner
+        if use.masked and role.role in LEARNED_INPUTS:
+            return unknown(use.shape, "known numbers multiply it, one for each entry: it is no table"), use
+        computes = use.summed and role.role not in MIXING_ROLES
+        if doubt := use.doubt or (COMPUTES if computes else ""):
+            return unknown(use.shape, doubt), use
+        if use.gain:
+            return Role("weight_norm_scale" if self._is_normalized(use) else "scale", vector(use.shape)), use
+        return role, use
+
+    def _is_normalized(self, use: Use) -> bool:
+        """Whether the rows of the weight that it is a part of are divided by their length."""
+        pending, seen = [source for source, slot in self.nodes[use.node].inputs if slot == use.slot], set()
         while pending:
-            readers = {reader for reader, _ in self.readers[pending.pop()] if self.constant[reader]} - seen
-            if any(self.nodes[reader].operation in CODED for reader in readers):
+            index = pending.pop()
+            if self.nodes[index].kind == "norm" and self.constant[index]:
                 return True
-            seen |= readers
-            pending += readers
+            if index not in seen and self.constant[index]:
+                pending += [source for source, _ in self.nodes[index].inputs]
+            seen.add(index)
         return False
 
-    def _uses(self, parameter: int) -> Iterator[Use]:
-        shape = self.nodes[parameter].shape
-        identity: AxisMap = tuple(range(len(shape)))
-        pending: list[tuple[int, AxisMap, tuple[tuple[str, int], ...]]] = [(parameter, identity, ())]
-        seen = {parameter}
-        while pending:
-            index, axes, through = pending.pop(0)
-            for reader, slot in self.readers[index]:
-                node = self.nodes[reader]
-                if not self.constant[reader]:
-                    yield Use(reader, slot, axes, self.nodes[index].shape, through)
-                elif reader not in seen:
-                    seen.add(reader)
-                    moved = move_axes(node, axes, self.nodes[index].shape)
-                    if moved is not None:
-                        pending.append((reader, moved, (*through, (node.kind, slot))))
+    def _is_codebook(self, uses: Iterable[Use]) -> bool:
+        """Whether activations meet more of a table than its rows: their squares, for distances."""
+        return any(use.doubt and self.nodes[use.node].kind != "output" for use in uses)
 
-    def _inner_uses(self, parameter: int) -> Iterator[Use]:
-        """Uses among parameters alone: networks that compute position biases, gains inside weight standardization."""
-        shape = self.nodes[parameter].shape
-        for reader, slot in self.readers[parameter]:
-            yield Use(reader, slot, tuple(range(len(shape))), shape, ())
+    def _factor(self, shape: tuple[int, ...], role: Role, use: Use, axes: Sequence[str]) -> float:
+        """Known number that multiplies a parameter on its way, or what its linear map reads or makes."""
+        factor = role.factor * (1.0 if use.factor is None else use.factor)
+        if role.role not in MIXING_ROLES or use.factor is None:
+            return factor
+        fan = math.prod(size for size, axis in zip(shape, axes, strict=True) if axis in SUMMED)
+        return factor * self._tied_to_fan(use.node, fan)
+
+    @cached_property
+    def _makes_weights(self) -> list[bool]:
+        """Whether everything that is computed from a node's result ends as a weight or bias of another operation."""
+        made = [False] * len(self.nodes)
+        for index in reversed(range(len(self.nodes))):
+            made[index] = bool(self.readers[index]) and all(
+                _takes_weight(self.nodes[reader], slot)
+                or (made[reader] and self.nodes[reader].kind in CARRIERS)
+                for reader, slot in self.readers[index]
+            )
+        return made
+
+    def _is_frequency(self, node: int) -> bool:
+        """Whether a sine reads what a linear map makes, perhaps scaled or with a bias added."""
+        pending, seen = [node], {node}
+        while pending:
+            readers = {reader for reader, _ in self.readers[pending.pop()]} - seen
+            if any(self.nodes[reader].kind in ("sin", "cos") for reader in readers):
+                return True
+            seen |= readers
+            pending += [
+                reader
+                for reader in readers
+                if self.nodes[reader].kind == "shape" or self._is_scaled_or_biased(reader)
+            ]
+        return False
+
+    def _is_scaled_or_biased(self, index: int) -> bool:
+        """Whether a node multiplies one activation by a known number, or adds a vector of parameters to one."""
+        node = self.nodes[index]
+        activations = sum(not self.constant[source] for source, _ in node.inputs)
+        return activations == 1 and (
+            node.kind == "add" or (node.kind in ("mul", "div") and len(node.inputs) == 1)
+        )
+
+    def _tied_to_fan(self, node: int, fan: int) -> float:
+        """The factor on what a linear map reads or makes that depends on its fan: of the NTK and mean-field forms."""
+        before = [source for source, _ in self.nodes[node].inputs if not self.constant[source]]
+        behind = self._scaled(node)
+        for index in (*map(self._origin, before), *([] if behind is None else [behind])):
+            factor = self.nodes[index].factor
+            tied = (1 / math.sqrt(fan), math.sqrt(2 / fan), 1 / fan)
+            if fan > 1 and any(abs(factor / each - 1) < NTK_TOLERANCE for each in tied):
+                return factor
+        return 1.0
+
+    def _scaled(self, node: int) -> int | None:
+        """The multiplication by a known number that alone reads what an operation makes, perhaps with a bias added.
+
+        None if a product reads it next, whose scale that is: of queries and keys.
+        """
+        while len(self.readers[node]) == 1:
+            node = self.readers[node][0][0]
+            kind, inputs = self.nodes[node].kind, self.nodes[node].inputs
+            if kind in ("mul", "div") and len(inputs) == 1:
+                return None if self._is_multiplied(node) else node
+            if not self._is_scaled_or_biased(node) and kind not in ("shape", "dropout"):
+                return None
+        return None
+
+    def _is_multiplied(self, index: int) -> bool:
+        """Whether a product of activations reads a value, looking through shape operations."""
+        kinds = {self.nodes[reader].kind for reader, _ in self.readers[index]}
+        return bool(kinds & (PRODUCTS | {"attention"})) or any(
+            self._is_multiplied(reader)
+            for reader, _ in self.readers[index]
+            if self.nodes[reader].kind == "shape"
+        )
 
     def _role_of(self, use: Use) -> Role:
         node, rank = self.nodes[use.node], len(use.shape)
-        kinds = [kind for kind, _ in use.through]
         if ("weight_norm", 1) in use.through:
-            return Role("weight_norm_scale", _vector(use.shape))
-        mixing = self._mixing_role(node, use.slot, use.shape)
+            return Role("weight_norm_scale", vector(use.shape))
+        mixing = mixing_role(node, use.slot, use.shape, self._is_counted(node))
         if mixing is not None:
             return mixing
         if node.kind in NORM_SLOTS and use.slot in NORM_SLOTS[node.kind]:
-            weight, _ = NORM_SLOTS[node.kind]
-            return Role("norm_weight" if use.slot == weight else "norm_bias", _vector(use.shape))
+            of_weight = self.constant[use.node] and use.through  # a gain of weight standardization
+            names = ("scale", "shift") if of_weight else ("norm_weight", "norm_bias")
+            return Role(names[NORM_SLOTS[node.kind].index(use.slot)], vector(use.shape))
         if node.kind == "prelu" and use.slot == 1:
-            return Role("slope", _vector(use.shape))
+            return Role("slope", vector(use.shape))
         if node.kind == "attention":
-            return Role("relative_bias", _heads(rank)) if use.slot == 3 else Role("token", _table(use.shape))
-        if node.kind in ("concat", "stack", "where", "scatter", "copy", "index") and _extent(use.shape) >= 1:
-            return Role("token", _table(use.shape))
+            return Role("relative_bias", heads(rank)) if use.slot == 3 else Role("token", table(use.shape))
+        if node.kind in ("concat", "stack", "where", "scatter", "copy", "index") and extent(use.shape) >= 1:
+            return Role("token", table(use.shape))
         if node.kind in ("mul", "div") or node.operation in ("pow", "addcmul"):
-            return self._multiplier(use, kinds)
+            return self._multiplier(use)
         if node.kind in ("add", "sub"):
             return self._addend(use)
-        if rank >= 2 and _extent(use.shape) >= 2:
-            return Role("matrix", (*("out",) * (rank - 1), "in"))
-        return Role("shift" if node.kind in ELEMENTWISE else "unknown", _vector(use.shape))
+        if node.kind == "output":
+            return unknown(use.shape, "the model only returns it")
+        if node.kind in ELEMENTWISE and extent(use.shape) < 2:
+            return Role("shift", vector(use.shape))
+        return unknown(use.shape, f"no rule says what an operand of {node.operation!r} should be")
 
-    def _mixing_role(self, node: RawNode, slot: int, shape: tuple[int, ...]) -> Role | None:
-        """Role of an operand of a product over channels."""
-        operation, rank = node.operation, len(shape)
-        left, right = ("out", "in"), ("in", "out")
-        if node.kind in ("conv", "conv_transpose") and slot in (1, 2):
-            if slot == 2:
-                return Role("bias", _vector(shape))
-            transposed = node.kind == "conv_transpose" or node.arguments.get("transposed") is True
-            groups = int(node.arguments.get("groups") or 1)
-            ends = right if transposed else left
-            return Role(
-                "conv_transpose" if transposed else "conv", (*ends, *("spatial",) * (rank - 2)), groups
-            )
-        if operation == "linear" and slot in (1, 2):
-            return Role("bias", _vector(shape)) if slot == 2 else _product(shape, left)
-        if operation in ("addmm", "_addmm_activation", "baddbmm", "addmv", "addbmm"):
-            if slot == 0:
-                return Role("bias", _vector(shape))
-            return _product(shape, left if slot == 1 else right)
-        if operation in ("mm", "bmm", "matmul", "mv", "_grouped_mm"):
-            return _product(shape, left if slot == 0 else right)
-        if node.kind == "embedding" and slot == 0:
-            counted = any(self._counts(source) for source, slot in node.inputs if slot == 1)
-            return Role("position" if counted else "embedding", ("table", "channel")[-rank:])
-        if node.kind == "recurrent" and slot >= 2 and rank <= 2:
-            return _recurrent(node, slot, rank)
-        if node.kind == "bilinear":
-            return Role("bilinear", ("out", "in", "in")) if rank == 3 else Role("bias", _vector(shape))
-        if node.kind == "einsum" and slot >= 1:
-            return _einsum(str(node.arguments.get("equation", "")), slot - 1, rank)
-        return None
-
-    def _multiplier(self, use: Use, kinds: list[str]) -> Role:
-        if "exp" in kinds or "softplus" in kinds:
-            table = len(use.shape) == 2 and min(use.shape) > 1
-            return Role("log_scale", ("channel", "unknown") if table else _vector(use.shape))
+    def _multiplier(self, use: Use) -> Role:
+        links = [kind for kind, _ in use.through if kind in NEUTRAL]
         others = [source for source, _ in self.nodes[use.node].inputs if not self.constant[source]]
+        if links:
+            if len(links) > 1 or any(kind not in FAITHFUL | NEUTRAL.keys() for kind, _ in use.through):
+                return unknown(use.shape, "it goes through more than one function before it multiplies")
+            return self._exponentiated(use, links[0], others)
+        if (summed := self._dot_product(use, others)) is not None:
+            return summed
         if any(self._normalized(source) for source in others):
-            return Role("norm_weight", _vector(use.shape))
+            return Role("norm_weight", vector(use.shape))
+        if use.offset:
+            return Role("scale", vector(use.shape), centre=1.0 - use.offset)
         if self.nodes[use.node].kind == "mul" and self._joins_residual(use.node):
-            return Role("layer_scale", _vector(use.shape))
-        return Role("scale", _vector(use.shape))
+            return Role("layer_scale", vector(use.shape))
+        if extent(use.shape) >= 2 and self._tells_apart(use, others):
+            return unknown(use.shape, "it tells members of an ensemble apart, which is their owner's choice")
+        return Role("scale", vector(use.shape))
+
+    def _exponentiated(self, use: Use, link: str, others: Sequence[int]) -> Role:
+        """Role of what multiplies behind an exponential: a decay, a temperature, or neither."""
+        if self._decays(use.node):
+            states = len(use.shape) == 2 and min(use.shape) > 1
+            return Role("log_scale", ("channel", "unknown") if states else vector(use.shape))
+        cosines = extent(use.shape) < 2 and any(self._is_cosine(source, use.shape) for source in others)
+        return Role("log_scale", vector(use.shape), centre=COSINE_CENTRES[link] if cosines else NEUTRAL[link])
+
+    def _decays(self, index: int, depth: int = 6) -> bool:
+        """Whether a value is exponentiated, as the rates of a state space are."""
+        kinds = ("shape", "neg", "mul", "clamp", "cumsum", "pad", "sub", "where", "triangular")
+        return any(
+            self.nodes[reader].kind == "exp"
+            or (depth and self.nodes[reader].kind in kinds and self._decays(reader, depth - 1))
+            for reader, _ in self.readers[index]
+        )
+
+    def _is_cosine(self, index: int, shape: tuple[int, ...]) -> bool:
+        """Whether a value is a product of two normalized ones; or, if one number multiplies it, a normalized one."""
+        index = self._origin(index)
+        node = self.nodes[index]
+        factors = [source for source, _ in node.inputs]
+        if node.kind in PRODUCTS | {"linear"} and len(factors) >= 2:
+            return all(self._is_unit(source) for source in factors[:2])
+        return extent(shape) == 0 and self._is_unit(index)
+
+    def _is_unit(self, index: int, depth: int = 8) -> bool:
+        """Whether a value was divided by its length."""
+        node = self.nodes[index]
+        if node.kind == "norm" or self._normalized(index):
+            return True
+        if (
+            node.kind == "div"
+            and len(node.inputs) == 2
+            and self._measures(node.inputs[1][0], node.inputs[0][0])
+        ):
+            return True
+        passes = node.kind in ELEMENTWISE | {"shape", "index"} or self.constant[index]
+        return bool(depth and passes) and any(self._is_unit(source, depth - 1) for source, _ in node.inputs)
+
+    def _measures(self, index: int, vector: int, summed: bool = False, depth: int = 8) -> bool:
+        """Whether a value is computed from a sum over a vector: the root of its squares."""
+        if index == vector:
+            return summed
+        node = self.nodes[index]
+        inside = node.kind in ELEMENTWISE | {"shape", "sum", "mean"}
+        return bool(depth and inside) and any(
+            self._measures(source, vector, summed or node.kind == "sum", depth - 1)
+            for source, _ in node.inputs
+        )
+
+    def _dot_product(self, use: Use, others: Sequence[int]) -> Role | None:
+        """Role of what multiplies activations that are then summed along its own axis; None if they are not."""
+        readers = [self.nodes[reader] for reader, _ in self.readers[use.node]]
+        if not readers or any(reader.operation != "sum" for reader in readers):
+            return None
+        shape = self.nodes[use.node].shape
+        dims = readers[0].arguments.get("dim")
+        dims = range(len(shape)) if dims is None else [dims] if isinstance(dims, int) else dims
+        summed = {dim % len(shape) for dim in dims} if shape else set()
+        first = len(shape) - len(use.shape)
+        axes = []
+        for axis, size in enumerate(use.shape, start=first):
+            shared = any(self._size(source, axis - len(shape)) > 1 for source in others)
+            axes.append("one" if size == 1 else "in" if axis in summed else "expert" if shared else "out")
+        if "in" not in axes:
+            return None
+        if len(axes) == 1:
+            return Role("matrix", ("in",))
+        return Role("expert" if "expert" in axes else "linear", tuple(axes))
+
+    def _tells_apart(self, use: Use, others: Sequence[int]) -> bool:
+        """Whether a multiplier makes several out of one along an axis of its own, or is looked up."""
+        axes = [axis - len(use.shape) for axis, size in enumerate(use.shape) if size > 1]
+        return any(kind in ("index", "gather", "embedding") for kind, _ in use.through) or any(
+            all(self._size(source, axis) == 1 for source in others) for axis in axes
+        )
+
+    def _size(self, index: int, axis: int) -> int:
+        """Size of a value along an axis, counted from the last, before it was expanded."""
+        node = self.nodes[index]
+        if node.operation in BROADCASTS and node.inputs:
+            return self._size(node.inputs[0][0], axis)
+        return node.shape[axis] if -axis <= len(node.shape) else 1
 
     def _addend(self, use: Use) -> Role:
-        if self._reaches_softmax(use.node):
-            return Role("relative_bias", _heads(len(use.shape)))
-        if _extent(use.shape) >= 2:
-            return Role("position", _table(use.shape))
         others = [source for source, _ in self.nodes[use.node].inputs if not self.constant[source]]
-        for source in others:
-            if self.nodes[source].kind == "mul" and self._normalized(source):
-                return Role("norm_bias", _vector(use.shape))
-            if self.nodes[self._origin(source)].kind in MIXERS:
-                return Role("bias", _vector(use.shape))
-        return Role("shift", _vector(use.shape))
+        origins = [self.nodes[self._maker(source)] for source in others]
+        if extent(use.shape) and any(self._outputs(origin) == math.prod(use.shape) for origin in origins):
+            return Role("bias", vector(use.shape))
+        if self._reaches_softmax(use.node):
+            return Role("relative_bias", heads(len(use.shape)))
+        if extent(use.shape) >= 2 and (self._is_affine(use, others) or _has_gap(use.shape)):
+            return Role("bias", vector(use.shape))
+        if extent(use.shape) >= 2 and self.nodes[use.node].kind == "sub":
+            return unknown(use.shape, "the model takes differences to its rows")
+        if extent(use.shape) >= 2:
+            return Role("position", table(use.shape))
+        if any(self.nodes[source].kind == "mul" and self._normalized(source) for source in others):
+            return Role("norm_bias", vector(use.shape))
+        return Role(
+            "bias" if any(origin.kind in MIXERS for origin in origins) else "shift", vector(use.shape)
+        )
+
+    def _is_affine(self, use: Use, others: Sequence[int]) -> bool:
+        """Whether something is added to what a tensor of the same shape multiplies."""
+        return any(
+            self.nodes[source].kind == "mul"
+            and any(
+                self.constant[each] and self.nodes[each].shape == use.shape
+                for each, _ in self.nodes[source].inputs
+            )
+            for source in others
+        )
+
+    def _outputs(self, node: RawNode) -> int:
+        """How many outputs the weight of a linear map or convolution makes, one bias each; 0 if it has none."""
+        for source, slot in node.inputs:
+            shape = self.nodes[source].shape
+            role = mixing_role(node, slot, shape, False) if self.constant[source] else None
+            if role is not None and role.role in MIXING_ROLES:
+                sizes = zip(shape, role.axes, strict=True)
+                groups = role.groups if role.role == "conv_transpose" else 1
+                return groups * math.prod(size for size, axis in sizes if axis in ("out", "expert"))
+        return 0
+
+    def _is_counted(self, node: RawNode) -> bool:
+        """Whether a look-up reads at running counts."""
+        return node.kind == "embedding" and any(
+            self._counts(source) for source, slot in node.inputs if slot == 1
+        )
 
     def _counts(self, index: int, depth: int = 8) -> bool:
         """Whether indices are running counts: RoBERTa's positions, of tokens that are no padding."""
@@ -218,6 +377,13 @@ class RoleFinder:
         """Where a value was computed, looking through shape operations."""
         while self.nodes[index].kind in ("shape", "dropout") and self.nodes[index].inputs:
             index = self.nodes[index].inputs[0][0]
+        return index
+
+    def _maker(self, index: int) -> int:
+        """Where a value was computed, looking through multiplications by known numbers too."""
+        index = self._origin(index)
+        while self.nodes[index].kind in ("mul", "div") and len(self.nodes[index].inputs) == 1:
+            index = self._origin(self.nodes[index].inputs[0][0])
         return index
 
     def _normalized(self, index: int, depth: int = 5) -> bool:
@@ -265,127 +431,55 @@ class RoleFinder:
         return False
 
 
-def _maps_the_unrecorded(node: RawNode) -> bool:
-    """Whether a linear map or convolution reads what is computed from nothing, as waves of positions."""
-    return node.kind in ("linear", "conv", "conv_transpose") and all(slot for _, slot in node.inputs)
+def _takes_weight(node: RawNode, slot: int) -> bool:
+    """Whether an operand is the weight or the bias of a map."""
+    return slot in (1, 2) and (node.operation == "linear" or node.kind in ("conv", "conv_transpose"))
 
 
-def move_axes(node: RawNode, axes: AxisMap, before: tuple[int, ...]) -> AxisMap | None:
-    """Follow axes through one parameter-only operation; None where they can't be followed."""
-    operation, after, rank = node.operation.rstrip("_"), node.shape, len(before)
-    if len(axes) != rank:  # an operation before this one could not be followed
+def own_axes(shape: tuple[int, ...], role: Role, use: Use) -> tuple[str, ...] | None:
+    """Axes of a parameter by those of the tensor that an operation sees.
+
+    Returns:
+        None if an axis of the parameter is summed over in one part of that tensor and not in another.
+    """
+    labels: list[list[str]] = [[] for _ in shape]
+    for axis, label in zip(use.axes, role.axes, strict=True):
+        if axis is not None and label not in ("one", "unknown"):
+            labels[axis].append(label)
+    for first in {first for _, first in use.joined}:
+        together = sorted({first, *(axis for axis, other in use.joined if other == first)})
+        parts = [[label] for label in labels[first]]
+        if len(parts) != len(together):  # if as many, they were put apart again
+            parts = [labels[first]] * len(together)
+        for axis, part in zip(together, parts, strict=True):
+            labels[axis] = labels[axis] + part if axis != first else part
+    if any(not SUMMED.isdisjoint(found) and not SUMMED.issuperset(found) for found in labels):
         return None
-    if operation in ("t", "numpy_T"):
-        return axes[::-1]
-    if operation in ("mT", "adjoint"):
-        return (*axes[:-2], axes[-1], axes[-2])
-    if operation in ("transpose", "swapaxes", "swapdims"):
-        first, second = (int(value) for key, value in node.arguments.items() if key != "self")
-        swapped = list(axes)
-        swapped[first], swapped[second] = swapped[second], swapped[first]
-        return tuple(swapped)
-    if operation == "permute":
-        return tuple(axes[axis] for axis in node.arguments["dims"])
-    if operation in ("select", "unbind") and rank:
-        dim = int(node.arguments.get("dim", 0)) % rank
-        return (*axes[:dim], *axes[dim + 1 :])
-    if operation == "stack":
-        dim = int(node.arguments.get("dim", 0)) % (rank + 1)
-        return (*axes[:dim], None, *axes[dim:])
-    if operation == "embedding" or (operation == "index" and rank):
-        kept = axes[1:]
-        return (*(axes[0],) * (len(after) - len(kept)), *kept) if len(after) >= len(kept) else None
-    if operation in BROADCASTS:
-        return (*(None,) * (len(after) - rank), *axes)
-    if operation in RESHAPES or (node.kind == "shape" and len(after) != rank):
-        return _match_sizes(axes, before, after)
-    return axes if len(after) == rank else None
+    for axis in use.summed:
+        if not labels[axis]:
+            rest = {label for found in labels for label in found}
+            labels[axis] = ["in" if rest & {"out", "expert"} else "out"] if rest else []
+    axes = ("one" if size == 1 else (*found, "unknown")[0] for size, found in zip(shape, labels, strict=True))
+    return tuple(axes)
 
 
-def _match_sizes(axes: AxisMap, before: tuple[int, ...], after: tuple[int, ...]) -> AxisMap:
-    """Follow axes through a reshape: equal sizes correspond, a split axis names all of its parts."""
-    result: list[int | None] = []
-    position, left = 0, 1
-    for size in after:
-        if size == 1:
-            exact = position < len(before) and before[position] == 1 and left == 1
-            result.append(axes[position] if exact else None)
-            position += exact
-            continue
-        while position < len(before) and left == 1 and before[position] == 1:
-            position += 1
-        if position >= len(before):
-            result.append(None)
-            continue
-        result.append(axes[position])
-        left *= size
-        covered = before[position]
-        while covered < left and position + 1 < len(before):  # several axes merged into one
-            position += 1
-            covered *= before[position]
-        if covered <= left:
-            position, left = position + 1, 1
-    return tuple(result)
+def _has_gap(shape: tuple[int, ...]) -> bool:
+    """Whether a tensor differs along two axes around one that it is the same along: by members and channels."""
+    long = [axis for axis, size in enumerate(shape) if size > 1]
+    return bool(long) and long[-1] - long[0] >= len(long)
 
 
-def _extent(shape: tuple[int, ...]) -> int:
-    """Number of axes longer than one."""
-    return sum(size > 1 for size in shape)
+def _is_cut(shape: tuple[int, ...], found: Sequence[tuple[Role, Use]]) -> bool:
+    """Whether operations see only parts of a parameter, in different roles."""
+    known = [(role.role, use.shape) for role, use in found if role.role != "unknown"]
+    parts = all(math.prod(seen) < math.prod(shape) for _, seen in known)
+    return parts and len({_group(role) for role, _ in known}) > 1
 
 
-def _vector(shape: tuple[int, ...]) -> tuple[str, ...]:
-    return tuple("one" if size == 1 else "channel" for size in shape)
-
-
-def _table(shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Axes of a table of tokens: channels last, or second in an image-like (1, C, H, W)."""
-    image = len(shape) == 4 and shape[2] == shape[3] > 1 and shape[1] > 1
-    channel = 1 if image else max((axis for axis, size in enumerate(shape) if size > 1), default=-1)
-    return tuple(
-        "one" if size == 1 else "channel" if axis == channel else "table" for axis, size in enumerate(shape)
+def _group(role: str) -> str:
+    """Roles between which one tensor can't serve both."""
+    if role in MULTIPLIERS:
+        return "multiplier"
+    return (
+        "weight" if role in MIXING_ROLES else "vector" if role in ("bias", "shift", "norm_bias") else "table"
     )
-
-
-def _heads(rank: int) -> tuple[str, ...]:
-    """Attention biases have the shape (..., heads, queries, keys)."""
-    return (*("one",) * (rank - 3), *("head", "table", "table")[-rank:]) if rank else ()
-
-
-def _product(shape: tuple[int, ...], ends: tuple[str, str]) -> Role:
-    rank = len(shape)
-    if rank <= 1:
-        return Role("matrix", ("in",) * rank)
-    banks = tuple("one" if size == 1 else "expert" for size in shape[:-2])
-    return Role("expert" if "expert" in banks else "linear", (*banks, *ends))
-
-
-def _recurrent(node: RawNode, slot: int, rank: int) -> Role:
-    """Role of an RNN's parameter by its place in the list: per layer and direction weights, biases, projection."""
-    names, arguments = list(node.arguments), node.arguments
-    place = slot - (
-        names.index("params") if "params" in names else 2
-    )  # cells have them as arguments of their own
-    if "params" in names:
-        layers = arguments["num_layers"] * (2 if arguments["bidirectional"] else 1)
-        place %= len(arguments["params"]) // layers
-    if rank == 1:
-        return Role("bias", ("channel",))
-    if place > 1:
-        return Role("linear", ("out", "in"))
-    role = "recurrent_hidden" if place else "recurrent_input"
-    return Role(role, ("out", "in"), GATES.get(node.operation, 1))
-
-
-def _einsum(equation: str, operand: int, rank: int) -> Role | None:
-    """Axes of an einsum's operand: summed ones are inputs, shared ones with the result only number experts."""
-    inputs, _, output = equation.replace(" ", "").partition("->")
-    terms = inputs.split(",")
-    if not output or operand >= len(terms) or "." in terms[operand] or len(terms[operand]) != rank:
-        return Role("matrix", (*("out",) * (rank - 1), "in")) if rank >= 2 else None
-    others = set("".join(term for number, term in enumerate(terms) if number != operand))
-    axes = tuple(
-        "in" if label not in output else "expert" if label in others else "out" for label in terms[operand]
-    )
-    if "in" not in axes:
-        return Role("scale", axes) if "out" not in axes else Role("matrix", axes)
-    return Role("expert" if "expert" in axes else "linear", axes)

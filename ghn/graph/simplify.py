@@ -109,9 +109,11 @@ def _specs(
                 role=role.role if role else "unknown",
                 axes=role.axes if role else ("unknown",) * len(shape),
                 groups=role.groups if role else 1,
+                factor=role.factor if role else 1.0,
+                centre=role.centre if role else None,
                 trainable=tensor.requires_grad,
                 node=positions.get(parameter),
-                reason=UNUSED if not attached else "" if dense else SPARSE,
+                reason=UNUSED if not attached else (role.reason if role else "") if dense else SPARSE,
             )
         )
     return specs

@@ -32,6 +32,10 @@ SMALL_EDGE = 8.0
 SMALL_TABLE = 2.0
 """The same of tables whose rule is torch's default, of unit variance: whoever draws them smaller has a reason."""
 
+LARGE = 2.5
+"""A matrix so many times larger than its rule, with a known number behind it that is as small, is meant to be so: it is
+some form of the neural tangent kernel's parametrization."""
+
 OVERRIDE = "keep_deliberate=False predicts it"
 
 
@@ -40,8 +44,8 @@ def deliberate(model: nn.Module, graph: ComputationGraph, fan: str = "zoo") -> d
 
     Respected are constant matrices and tables (the zeros that end a residual branch, a diagonal), those far smaller
     than any default, biases of chosen numbers other than zero (of a forget gate, of a rare class), and whatever
-    multiplies or shifts an activation. Normalizations and layer scales follow the rules, as do tables of positions and
-    single tokens, which are left at zero by custom.
+    multiplies or shifts an activation. Normalizations and layer scales follow the rules, but for scales of zero, as do
+    tables of positions and single tokens, which are left at zero by custom.
 
     Nothing is known of values on the meta device or spread over processes, and a model of which every matrix is
     constant was not initialized at all.
@@ -81,6 +85,8 @@ def _choice(values: Tensor, spec: ParamSpec, place: Place, scale: Scale) -> str:
     if spec.role in MULTIPLIERS:
         at_rule = count == 1 and abs(float(distinct[0]) - scale.centre) < 1e-6
         return "" if at_rule else f"its owner chose its values as {spec.role!r}"
+    if spec.role == "layer_scale":
+        return "" if values.any() else "its owner closed the branch that it multiplies"
     if spec.role in ("bias", "weight_norm_scale"):
         # A single number says little: torch draws biases at random.
         chosen = few and len(values) > 1 and bool(values.any())
@@ -94,6 +100,8 @@ def _choice(values: Tensor, spec: ParamSpec, place: Place, scale: Scale) -> str:
         size = float(values.square().mean().sqrt())
         if len(values) >= FEW and size * limit < scale.spread:
             return f"its owner made it small (root mean square {size:.1g})"
+        if size > LARGE * scale.spread and spec.behind < 1 / LARGE:
+            return f"its owner made it large, and multiplies what it makes by {spec.behind:.2g}"
     return ""
 
 

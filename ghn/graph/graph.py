@@ -59,6 +59,8 @@ class ParamSpec:
     """Groups of a convolution, gates of a recurrent block; 1 elsewhere."""
     factor: float = 1.0
     """Known number that multiplies it before its operation, as in equalized learning rates."""
+    behind: float = 1.0
+    """Known number that multiplies what its map makes, if it isn't a part of ``factor``: a damped branch's, say."""
     centre: float | None = None
     """Where its values lie, if the way to its operation says so: 0 for what is exponentiated and multiplies."""
     trainable: bool = True

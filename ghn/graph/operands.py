@@ -15,6 +15,8 @@ class Role(NamedTuple):
     groups: int = 1
     factor: float = 1.0
     """Known number that the tensor is multiplied by."""
+    behind: float = 1.0
+    """Known number that multiplies what its operation makes."""
     centre: float | None = None
     """Where its values lie, if not where its role says."""
     reason: str = ""

@@ -66,14 +66,14 @@ class RoleFinder(PathFinder):
             return unknown(
                 shape, "the model needs its determinant or inverse, or reflections that it stands for"
             )
-        if role.role == "embedding" and self._is_codebook(use for _, use in found):
+        if role.role in ("embedding", "linear") and self._is_codebook(role.role, [use for _, use in found]):
             return unknown(shape, "the model computes distances to its rows")
         axes = own_axes(shape, role, use)
         if axes is None or _is_cut(shape, found):
             return unknown(shape, "one tensor holds several that have different roles")
         if use.summed and not set(axes) - {"one", "unknown"}:
             return unknown(shape, COMPUTES)
-        return role._replace(axes=axes, factor=self._factor(shape, role, use, axes))
+        return self._with_factors(shape, role, use, axes)
 
     def _settled(self, use: Use) -> tuple[Role, Use]:
         """Role in one use, 'unknown' where what happens on the way leaves open what its values should be."""
@@ -105,17 +105,27 @@ class RoleFinder(PathFinder):
             seen.add(index)
         return False
 
-    def _is_codebook(self, uses: Iterable[Use]) -> bool:
+    def _is_codebook(self, role: str, uses: Iterable[Use]) -> bool:
         """Whether activations meet more of a table than its rows: their squares, for distances."""
-        return any(use.doubt and self.nodes[use.node].kind != "output" for use in uses)
+        doubted = {self.nodes[use.node].kind for use in uses if use.doubt} - {"output"}
+        return bool(doubted & {"add", "sub"} if role == "linear" else doubted)
 
-    def _factor(self, shape: tuple[int, ...], role: Role, use: Use, axes: Sequence[str]) -> float:
-        """Known number that multiplies a parameter on its way, or what its linear map reads or makes."""
-        factor = role.factor * (1.0 if use.factor is None else use.factor)
+    def _with_factors(self, shape: tuple[int, ...], role: Role, use: Use, axes: tuple[str, ...]) -> Role:
+        """A role with the known numbers that multiply a parameter on its way, or what its map reads or makes."""
+        role = role._replace(axes=axes, factor=1.0 if use.factor is None else use.factor)
         if role.role not in MIXING_ROLES or use.factor is None:
-            return factor
+            return role
         fan = math.prod(size for size, axis in zip(shape, axes, strict=True) if axis in SUMMED)
-        return factor * self._tied_to_fan(use.node, fan)
+        before = [
+            self._origin(source) for source, _ in self.nodes[use.node].inputs if not self.constant[source]
+        ]
+        behind = self._scaled(use.node)
+        for index in before if behind is None else [*before, behind]:
+            factor = self.nodes[index].factor
+            tied = (1 / math.sqrt(fan), math.sqrt(2 / fan), 1 / fan)
+            if fan > 1 and any(abs(factor / each - 1) < NTK_TOLERANCE for each in tied):
+                return role._replace(factor=role.factor * factor)
+        return role if behind is None else role._replace(behind=self.nodes[behind].factor)
 
     @cached_property
     def _makes_weights(self) -> list[bool]:
@@ -151,17 +161,6 @@ class RoleFinder(PathFinder):
         return activations == 1 and (
             node.kind == "add" or (node.kind in ("mul", "div") and len(node.inputs) == 1)
         )
-
-    def _tied_to_fan(self, node: int, fan: int) -> float:
-        """The factor on what a linear map reads or makes that depends on its fan: of the NTK and mean-field forms."""
-        before = [source for source, _ in self.nodes[node].inputs if not self.constant[source]]
-        behind = self._scaled(node)
-        for index in (*map(self._origin, before), *([] if behind is None else [behind])):
-            factor = self.nodes[index].factor
-            tied = (1 / math.sqrt(fan), math.sqrt(2 / fan), 1 / fan)
-            if fan > 1 and any(abs(factor / each - 1) < NTK_TOLERANCE for each in tied):
-                return factor
-        return 1.0
 
     def _scaled(self, node: int) -> int | None:
         """The multiplication by a known number that alone reads what an operation makes, perhaps with a bias added.

@@ -110,6 +110,7 @@ def _specs(
                 axes=role.axes if role else ("unknown",) * len(shape),
                 groups=role.groups if role else 1,
                 factor=role.factor if role else 1.0,
+                behind=role.behind if role else 1.0,
                 centre=role.centre if role else None,
                 trainable=tensor.requires_grad,
                 node=positions.get(parameter),

@@ -105,6 +105,39 @@ def test_transformers_drawn_by_hand_as_in_the_zoos_are_predicted():
     assert deliberate(model, trace(model, torch.ones(2, 5, dtype=torch.long))) == {}
 
 
+class Kernel(nn.Module):
+    """A map whose weights are of unit variance, what it makes being multiplied by a known number."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.weight, self.number = nn.Parameter(torch.randn(64, 64)), number
+
+    def forward(self, x):
+        return torch.relu(nn.functional.linear(x, self.weight) * self.number)
+
+
+def test_large_matrices_are_meant_where_a_known_number_makes_up_for_it():
+    """Numbers that are tied to the fan are divided out instead."""
+    for number, kept in ((1.0, 0), (0.3, 1), (1 / 8, 0)):
+        model = nn.Sequential(Kernel(number), Kernel(number))
+        assert len(deliberate(model, trace(model, torch.ones(2, 64)))) == 2 * kept
+
+
+@pytest.mark.parametrize("gate", [lambda p: p, torch.tanh])
+def test_a_closed_branch_stays_closed(gate):
+    class Gated(nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.inner, self.gate = nn.Linear(8, 8), nn.Parameter(torch.tensor(value))
+
+        def forward(self, x):
+            return x + gate(self.gate) * self.inner(x)
+
+    for value, kept in ((0.0, {"gate"}), (1e-5, set())):
+        model = Gated(value)
+        assert deliberate(model, trace(model, torch.ones(2, 8))).keys() == kept
+
+
 def test_a_model_of_zeros_was_not_initialized():
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     for parameter in model.parameters():

@@ -298,6 +298,8 @@ def test_a_codebook_is_kept():
 
 
 def test_points_and_slopes_are_kept():
+    assert roles(lambda x, p: x @ p.T - p.square().sum(1), (5, 8)) == ["unknown"]
+    assert roles(lambda x, p: (x @ p.T, p.square().sum()), (5, 8)) == ["linear"]  # a penalty
     assert roles(lambda x, p: (x[:, None] - p).square().sum(-1), (5, 8)) == ["unknown"]
     assert roles(lambda x, p: (x @ x.T - p * torch.rand(4, 4)).softmax(-1), (2, 1, 1)) == ["unknown"]
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -42,6 +43,8 @@ class HonestReads(TorchFunctionMode):
     ) -> Any:
         if func in PLACES:
             return PLACES[func]
+        if func is Tensor.type and len(args) == 1 and not kwargs:
+            return torch.empty(0, dtype=args[0].dtype).type()
         if func in VALUES and args and isinstance(args[0], Tensor) and args[0].device.type == "meta":
             args = (values.ones_like_meta(args[0], integer=1), *args[1:])
         elif func == SET_DATA:
@@ -49,8 +52,12 @@ class HonestReads(TorchFunctionMode):
         elif func is torch.autograd.grad:
             outputs, inputs = (*args, *(kwargs or {}).values())[:2]
             return self._recorder.gradient(outputs, inputs)
+        elif func is F.scaled_dot_product_attention and args and args[0].is_nested:
+            return self._recorder.attention(*args[:3])  # which asks for kernels and lengths in Python
         elif func is Tensor.backward or func is torch.autograd.backward:
-            raise TraceError("its forward calls backward()")
+            raise TraceError(
+                "its forward calls backward(), and a run on shapes alone has no gradients to store"
+            )
         result = func(*args, **(kwargs or {}))
         if func == GET_DATA:
             self._recorder.note_alias(result, args[0])

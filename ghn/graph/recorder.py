@@ -209,19 +209,42 @@ class Recorder(TorchDispatchMode):
             self._foreign[id(alias)] = alias
 
     def gradient(self, outputs: Any, inputs: Any) -> tuple[Tensor, ...]:
-        """Gradients of some tensors with respect to others, which they depend on both of."""
-        given = [tensor for tensor in tensors_in((outputs, inputs)) if self._source(tensor) is not None]
+        """Gradients of some tensors with respect to others; they depend on both.
+
+        Of a parameter it counts as a copy, so that a step along it is still that parameter.
+        """
+        wanted, given = ([_unwrapped(tensor) for tensor in tensors_in(value)] for value in (inputs, outputs))
+        results = [_unwrapped(torch.empty_like(to_meta(tensor))) for tensor in wanted]
+        moving = []
+        for tensor, result in zip(wanted, results, strict=True):
+            if self._source(tensor) in self._fixed:
+                self._invent("copy", "grad", [tensor], [result])
+            else:
+                moving.append(result)
+        self._invent("other", "grad", [*given, *wanted], moving)
+        return tuple(results)
+
+    def attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention over ragged sequences; the values are as wide as the queries."""
+        result = query.clone()
+        self._invent("attention", "scaled_dot_product_attention", [query, key, value], [result])
+        return result
+
+    def _invent(self, kind: str, name: str, tensors: list[Tensor], results: list[Tensor]) -> None:
+        """Record an operation that never reaches the dispatcher."""
+        inputs = [
+            (source, slot)
+            for slot, tensor in enumerate(tensors)
+            if (source := self._source(tensor)) is not None
+        ]
         node = None
-        results = [torch.empty_like(to_meta(tensor)) for tensor in tensors_in(inputs)]
-        if given and results:
-            sources = [(cast(int, self._source(tensor)), slot) for slot, tensor in enumerate(given)]
-            taken = [0] * len(sources)
-            node = self._add(
-                RawNode("other", "grad", self._module, sources, plain_shape(results[0]), taken=taken)
-            )
+        if inputs and results:
+            shape, taken = plain_shape(results[0]), [0] * len(inputs)
+            node = self._add(RawNode(kind, name, self._module, inputs, shape, taken=taken))
+            if all(source in self._fixed for source, _ in inputs):
+                self._fixed.add(node)
         for number, result in enumerate(results):
             self._remember(result, node, number)
-        return tuple(results)
 
     def release(self) -> list[weakref.ref[Tensor]]:
         """Let go of all tensors that were made; those that live on are somewhere outside of the model's copy."""
@@ -455,6 +478,17 @@ class Recorder(TorchDispatchMode):
     def _add(self, node: RawNode) -> int:
         self.nodes.append(node)
         return len(self.nodes) - 1
+
+
+def _unwrapped(tensor: Tensor) -> Tensor:
+    """What is inside of the tensors that ``torch.func`` differentiates."""
+    while torch._C._functorch.is_gradtrackingtensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    if torch._C._functorch.is_batchedtensor(tensor):
+        raise TraceError(
+            "its forward takes gradients inside of torch.vmap, which a run on shapes alone can't follow"
+        )
+    return tensor
 
 
 def plain_shape(tensor: Tensor) -> tuple[int, ...]:

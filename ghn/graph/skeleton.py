@@ -29,7 +29,7 @@ PRIVATE = frozenset(name for name, value in vars(nn.Module()).items() if isinsta
 ATOMS = frozenset(
     {
         *(type(None), bool, int, float, complex, str, bytes, type, range),
-        *(BuiltinFunctionType, torch.Size, torch.dtype, torch.device),
+        *(object, BuiltinFunctionType, torch.Size, torch.dtype, torch.device),
     }
 )
 """Types whose values a copy shares."""

@@ -3,6 +3,7 @@
 import contextvars
 import gc
 import itertools
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -254,14 +255,16 @@ def _explain(model: str, failure: _FailedError, given: bool) -> TraceError:
         return TraceError(f"{model} could not be traced: {error}")
     where = f"in module {module!r}" if module else "in the root module"
     message = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    if not given or not failure.operations:
+    if not given or (isinstance(error, TypeError) and not failure.operations):
         advice = (
             "Pass inputs=… that its forward accepts (a tensor, a tuple of positional or a dict of keyword "
             "arguments)"
         )
     elif any(word in message for word in GRADIENTS):
         advice = "Its forward takes gradients itself, which a run on shapes alone can't follow"
-    elif "meta" in message:
+    elif "NestedTensor" in message:
+        advice = "Nested tensors of the layout torch.strided have no shapes without values: pass layout=torch.jagged"
+    elif re.search(r"\bmeta\b", message):
         advice = (
             "Its forward needs values of a tensor, or asks where it is: while tracing, tensors are on 'meta'"
         )

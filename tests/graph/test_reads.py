@@ -6,9 +6,11 @@ from functools import partial
 import pytest
 import torch
 import torch.ao.quantization as quantization
+import torch.nn.functional as F
 from torch import nn
 
 from ghn.errors import TraceError
+from ghn.graph.structure import attentions
 from ghn.graph.trace import trace
 
 X = torch.randn(6, 8)
@@ -205,7 +207,7 @@ def test_quantization_aware_training_has_the_roles_of_training():
 
 
 class Ragged(nn.Module):
-    def __init__(self, layout):
+    def __init__(self, layout=torch.jagged):
         super().__init__()
         self.layout, self.first, self.last = layout, nn.Linear(8, 16), nn.Linear(16, 4)
 
@@ -214,8 +216,31 @@ class Ragged(nn.Module):
         return self.last(torch.relu(self.first(rows)))
 
 
+class RaggedAttention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.heads, self.out = nn.Linear(8, 24), nn.Linear(8, 4)
+
+    def forward(self, rows):
+        heads = [part.unflatten(-1, (2, 4)).transpose(1, 2) for part in self.heads(rows).chunk(3, -1)]
+        return self.out(F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(-2))
+
+
+def test_ragged_attention_is_attention():
+    rows = torch.nested.nested_tensor([torch.randn(3, 8), torch.randn(5, 8)], layout=torch.jagged)
+    graph = trace(RaggedAttention(), rows)
+    (attention,) = attentions(graph)
+    assert attention.heads == 2
+    assert [spec.role for spec in graph.params] == ["linear", "bias"] * 2
+
+
+def test_ragged_tensors_of_the_other_layout_are_refused():
+    with pytest.raises(TraceError, match=r"pass layout=torch\.jagged"):
+        trace(Ragged(torch.strided), (torch.randn(3, 8), torch.randn(5, 8)))
+
+
 def test_ragged_sizes_are_numbers():
-    graph = trace(Ragged(torch.jagged), (torch.randn(3, 8), torch.randn(5, 8)))
+    graph = trace(Ragged(), (torch.randn(3, 8), torch.randn(5, 8)))
     assert [spec.role for spec in graph.params] == ["linear", "bias", "linear", "bias"]
     assert all(type(size) is int for node in graph.nodes for size in node.shape)
     assert next(node.shape for node in graph.nodes if node.kind == "relu") == (2, 8, 16)
@@ -294,14 +319,47 @@ def test_gradients_that_a_forward_pass_takes_have_the_shapes_of_its_inputs():
     assert [node.shape for node in graph.nodes if node.kind == "other"] == [(6, 8)]
 
 
+def _one_step(self, h):
+    """Parameters after a step of gradient descent are still what they were."""
+    parameters = dict(self.first.named_parameters())
+
+    def loss(parameters):
+        return torch.func.functional_call(self.first, parameters, (h,)).square().mean()
+
+    gradients = torch.func.grad(loss)(parameters)
+    moved = {name: value - 0.1 * gradients[name] for name, value in parameters.items()}
+    return torch.func.functional_call(self.first, moved, (h,))
+
+
+def _one_step_by_autograd(self, h):
+    weight, bias = self.first.parameters()
+    gradients = torch.autograd.grad(self.first(h).square().mean(), (weight, bias), create_graph=True)
+    return h @ (weight - 0.1 * gradients[0]).T + (bias - 0.1 * gradients[1])
+
+
+FUNCTIONALS = {
+    "grad": lambda self, h: torch.func.grad(lambda z: self.last(z).sum())(h),
+    "vjp": lambda self, h: torch.func.vjp(self.first, h)[1](h)[0],
+    "vmap": lambda self, h: torch.func.vmap(self.first)(h),
+    "one step": _one_step,
+    "one step by autograd": _one_step_by_autograd,
+}
+
+
+@pytest.mark.parametrize("between", FUNCTIONALS.values(), ids=FUNCTIONALS)
+def test_functional_transforms_leave_the_roles(between):
+    assert [spec.role for spec in trace(Net(between), X).params] == ["linear", "bias"] * 2
+
+
 @pytest.mark.parametrize(
     ("between", "message"),
     [
         (lambda self, h: h.sum().backward(), r"its forward calls backward\(\)"),
         (
-            lambda self, h: torch.func.grad(lambda z: self.last(z).sum())(h),
-            "Its forward takes gradients itself",
+            lambda self, h: torch.func.vmap(torch.func.grad(lambda z: self.last(z).sum()))(h),
+            r"inside of torch\.vmap",
         ),
+        (lambda self, h: h.grad_fn.metadata, "Check that the model itself runs"),
         (lambda self, h: h @ torch.ones(3, 3), "Check that the model itself runs on these inputs"),
     ],
 )

@@ -199,7 +199,9 @@ _SPELLINGS: dict[str, str] = {
     "index": "index index_select take take_along_dim masked_select nonzero nonzero_numpy argwhere",
     "scatter": "scatter scatter_add index_put _index_put_impl index_add index_copy index_fill masked_scatter "
     "scatter_reduce select_scatter slice_scatter",
-    "copy": "copy clone lift_fresh_copy",
+    "copy": "copy clone lift_fresh_copy fake_quantize_per_tensor_affine fake_quantize_per_channel_affine "
+    "fake_quantize_per_tensor_affine_cachemask fake_quantize_per_channel_affine_cachemask "
+    "fused_moving_avg_obs_fake_quant _fused_moving_avg_obs_fq_helper",
     "dropout": "dropout feature_dropout alpha_dropout native_dropout bernoulli",
     "shape": "view _unsafe_view reshape permute transpose t mT mH numpy_T matrix_H adjoint unsqueeze squeeze flatten "
     "unflatten expand expand_as view_as reshape_as contiguous slice select narrow split split_with_sizes chunk "

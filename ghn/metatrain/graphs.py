@@ -72,6 +72,18 @@ class Graphs:
             self._recipes, RECIPES_KEPT, key, lambda: recipes(self._graph(key, trace), self._decoder)
         )
 
+    def graph(self, key: str, trace: Callable[[], ComputationGraph]) -> ComputationGraph:
+        """The graph of a key from the folder, or what ``trace`` makes; nothing is left in memory.
+
+        Raises:
+            OutputError: If the folder can't be written.
+        """
+        return self._graph(key, trace)
+
+    def made_of(self, graph: ComputationGraph) -> list[Recipe]:
+        """What a graph's parameters are made of."""
+        return recipes(graph, self._decoder)
+
     def _graph(self, key: str, trace: Callable[[], ComputationGraph]) -> ComputationGraph:
         if self._folder is None:
             return trace()

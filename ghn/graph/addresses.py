@@ -1,0 +1,336 @@
+"""Where in its network each parameter sits, told by the graph alone: equal places of different networks share names.
+
+An address has a *stage* of the trunk (how often the residual stream, or the chain of layers, has changed its width or
+resolution), a *kind* (what the parameter's operation reads and what reads it, within a block), and the parameter's
+relative *depth* among those of its kind in its stage. Neither widths nor names of modules enter, so a wide and deep
+member of a family has the addresses of a narrow and shallow one.
+"""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+
+from ghn.graph.graph import ComputationGraph, Node, ParamSpec
+from ghn.graph.ops import ACTIVATIONS, MIXING_ROLES, NORMS
+from ghn.graph.structure import attentions
+
+MERGES = frozenset({"add", "concat"})
+POOLS = frozenset({"mean", "adaptive_avg_pool", "adaptive_max_pool"})
+MOST_JOINING = 0.6
+"""Of a sequence's length, in octaves: class tokens and registers."""
+
+_JOINING = POOLS | {"mul", "matmul", "einsum", "attention", "glu"}
+"""Kinds that read one of several ways which meet again in a product: no fork of the trunk."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """The place of one parameter."""
+
+    stage: int
+    """Changes of the trunk's width or resolution before the end of the parameter's block."""
+    kind: str
+    """Role and surroundings within a block, such as 'conv3 trunk>act': a kernel that reads the residual stream."""
+    index: int
+    """Number of parameters of this kind in this stage that are executed before."""
+    count: int
+    """Number of parameters of this kind in this stage."""
+
+    def depth(self, steps: int) -> int:
+        """Relative depth in whole steps, from 0 to ``steps - 1``."""
+        if self.count == 1 or steps == 1:
+            return 0
+        return round(self.index * (min(steps, self.count) - 1) / (self.count - 1)) if self.count > steps else self.index
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """What an operation with a matrix or table reads, and what reads it."""
+
+    node: int
+    spec: ParamSpec
+    reads: str
+    read_by: str
+    writes: tuple[int, ...] | None
+    """Sizes of the trunk that it writes to: channels and places of an image, or how many numbers a batch of sequences
+    has; None if it doesn't write to the trunk."""
+
+
+def addresses(graph: ComputationGraph) -> dict[str, Address]:
+    """The address of every attached parameter, by name."""
+    walk = _Walk(graph)
+    operations = walk.operations
+    if not any(operation.writes for operation in operations):
+        operations = [walk.as_trunk(operation) for operation in operations]
+    stages, kinds = {}, {}
+    stage, level = -1, None
+    pending: list[_Operation] = []
+    for operation in operations:
+        pending.append(operation)
+        if operation.writes is None:
+            continue
+        if level is None or _changed(level, operation.writes):
+            stage += 1
+        level = operation.writes
+        stages |= dict.fromkeys((before.node for before in pending), stage)
+        pending.clear()
+    stages |= dict.fromkeys((before.node for before in pending), stage + 1)
+    for operation in operations:
+        kinds[operation.node] = f"{_shape(operation)} {operation.reads}>{operation.read_by}"
+    found: list[tuple[int, str, int, str]] = []
+    main = {operation.spec.name: operation.node for operation in reversed(operations)}
+    for spec in graph.params:
+        if spec.node is None:
+            continue
+        if spec.name in main:
+            node = main[spec.name]
+            found.append((node, spec.name, stages[node], kinds[node]))
+            continue
+        anchor, side = walk.anchor(spec)
+        kind = f"{spec.role}{_rows(spec)} {side} {kinds.get(anchor, '')}"
+        found.append((walk.first_reader(spec), spec.name, stages.get(anchor, 0), kind))
+    counts: dict[tuple[int, str], list[str]] = defaultdict(list)
+    for _, name, at, kind in sorted(found):
+        counts[at, kind].append(name)
+    return {
+        name: Address(at, kind, index, len(names))
+        for (at, kind), names in counts.items()
+        for index, name in enumerate(names)
+    }
+
+
+def _shape(operation: _Operation) -> str:
+    """Role and kernel class of the operation's weight."""
+    spec = operation.spec
+    kernel = [size for size, axis in zip(spec.shape, spec.axes, strict=True) if axis == "spatial"]
+    if operation.reads == "input" and len(kernel) > 0 and operation.read_by != "act":
+        return f"{spec.role}{max(kernel)}"
+    size = "k" if kernel and max(kernel) > 1 else ""
+    if spec.groups > 1:
+        size += "d" if _depthwise(spec) else "g"
+    of = f"/{_channels(spec)}" if operation.read_by == "output" else ""
+    if spec.role == "embedding":
+        of = f"/{spec.shape[0]}"
+    return spec.role + size + of
+
+
+def _rows(spec: ParamSpec) -> str:
+    return str(round(math.log2(max(spec.shape[-2], 1)))) if spec.role == "position" and len(spec.shape) > 1 else ""
+
+
+class _Walk:
+    """Follows activations from one operation with weights to the next."""
+
+    def __init__(self, graph: ComputationGraph) -> None:
+        self.graph = graph
+        self.specs = {spec.node: spec for spec in graph.params if spec.node is not None}
+        self.sources: dict[int, list[int]] = defaultdict(list)
+        self.readers: dict[int, list[int]] = defaultdict(list)
+        self.params: dict[int, list[ParamSpec]] = defaultdict(list)
+        for edge in sorted(graph.edges, key=lambda edge: (edge.target, edge.slot)):
+            if edge.source in self.specs:
+                self.params[edge.target].append(self.specs[edge.source])
+            else:
+                self.sources[edge.target].append(edge.source)
+                self.readers[edge.source].append(edge.target)
+        self.weights: dict[int, ParamSpec] = {}
+        for node, specs in self.params.items():
+            weight = next((s for s in specs if s.role in MIXING_ROLES or s.role == "embedding"), None)
+            if weight is not None:
+                self.weights[node] = weight
+        self.parts = self._attention_parts()
+
+    def _attention_parts(self) -> dict[str, str]:
+        parts: dict[str, str] = {}
+        for attention in attentions(self.graph):
+            for part, channels in (("q", attention.query), ("k", attention.key), ("v", attention.value)):
+                if channels is not None and part not in parts.get(channels.weight.name, ""):
+                    parts[channels.weight.name] = parts.get(channels.weight.name, "") + part
+        return parts
+
+    @cached_property
+    def operations(self) -> list[_Operation]:
+        """All operations with weights, in execution order."""
+        return [self._operation(node, spec) for node, spec in sorted(self.weights.items())]
+
+    @cached_property
+    def trunk(self) -> set[int]:
+        """Activations that are the result of a merge, or that several operations read (gates and products apart)."""
+        return {
+            node.index
+            for node in self.graph.nodes
+            if self.is_merge(node)
+            or len({r for r in self.readers[node.index] if self.graph.nodes[r].kind not in _JOINING}) > 1
+        }
+
+    def is_merge(self, node: Node) -> bool:
+        sources = set(self.sources[node.index])
+        if node.kind not in MERGES or len(sources) < 2:
+            return False
+        return node.kind == "concat" or all(
+            math.prod(self.graph.nodes[source].shape[1:]) == math.prod(node.shape[1:]) for source in sources
+        )
+
+    def is_gate(self, node: Node) -> bool:
+        """Whether an operation multiplies an activation by one that broadcasts."""
+        size = math.prod(node.shape)
+        return node.kind == "mul" and any(math.prod(self.graph.nodes[s].shape) < size for s in self.sources[node.index])
+
+    def is_product(self, node: Node) -> bool:
+        several = len(set(self.sources[node.index])) > 1
+        return node.kind in ("attention", "glu") or node.kind in ("mul", "matmul", "einsum") and several
+
+    def _operation(self, index: int, spec: ParamSpec) -> _Operation:
+        reads = self._reads(index)
+        read_by, end = self._read_by(index, spec)
+        writes = None
+        if read_by == "trunk":
+            merged = self.graph.nodes[end].kind != "concat"
+            writes = self._level(spec, end if merged else index)
+        return _Operation(index, spec, reads, read_by, writes)
+
+    def as_trunk(self, operation: _Operation) -> _Operation:
+        """The operation of a network without merges: all but gates and the last write to the trunk."""
+        if operation.read_by in ("output", "gate", "gated"):
+            return operation
+        return _Operation(
+            operation.node,
+            operation.spec,
+            operation.reads,
+            operation.read_by,
+            self._level(operation.spec, operation.node),
+        )
+
+    def _level(self, spec: ParamSpec, node: int) -> tuple[int, ...]:
+        shape = self.graph.nodes[node].shape
+        if len(shape) < 4:  # mixers turn sequences over, class tokens join them, and some models join them all
+            return (math.prod(shape),)
+        shape = shape[1:]
+        channels = max(1, _channels(spec))
+        return channels, math.prod(shape) // channels
+
+    def _reads(self, index: int) -> str:
+        passed = ""
+        current = index
+        for _ in range(len(self.graph.nodes)):
+            sources = self.sources[current]
+            if not sources:
+                return "constant"
+            before = sources[0]
+            node = self.graph.nodes[before]
+            if self.is_gate(self.graph.nodes[current]):
+                before = max(sources, key=lambda s: math.prod(self.graph.nodes[s].shape))
+                node = self.graph.nodes[before]
+            if before in self.trunk:
+                return "trunk" + passed
+            if node.kind == "input":
+                return "input"
+            if before in self.weights:
+                own = "act" if "act" in passed else "pass" if _depthwise(self.weights[before]) else "trunk"
+                return own + ("pool" if "pool" in passed else "")
+            if self.is_product(node) and not self.is_gate(node):
+                return ("attention" if node.kind != "mul" else "product") + passed
+            if node.kind in ACTIVATIONS:
+                passed += "act" if "act" not in passed else ""
+            if node.kind in POOLS:
+                passed += "pool" if "pool" not in passed else ""
+            current = before
+        return "loop"
+
+    def _read_by(self, index: int, spec: ParamSpec) -> tuple[str, int]:
+        if spec.name in self.parts:
+            return self.parts[spec.name], index
+        current, acted = index, False
+        for _ in range(len(self.graph.nodes)):
+            if current in self.trunk and current != index or current in self.trunk and self.readers[current]:
+                return "trunk", current
+            readers = self.readers[current]
+            if not readers:
+                return "output", current
+            merge = next((r for r in readers if self.is_merge(self.graph.nodes[r])), None)
+            if merge is not None:
+                return "trunk", merge
+            after = max(readers)
+            node = self.graph.nodes[after]
+            if node.kind == "output":
+                return "output", current
+            if after in self.weights:
+                if acted or _depthwise(spec):
+                    next_by = self._gated(after)
+                    return ("gated" if next_by else "act" if acted else "pass"), current
+                return "trunk", current
+            if self.is_gate(node) and math.prod(self.graph.nodes[current].shape) < math.prod(node.shape):
+                return "gate", current
+            if self.is_product(node) and not self.is_gate(node):
+                return ("product" if node.kind == "mul" else "attention") + ("act" if acted else ""), current
+            acted = acted or node.kind in ACTIVATIONS
+            current = after
+        return "loop", current
+
+    def _gated(self, index: int) -> bool:
+        """Whether an operation is the one whose result gates another activation."""
+        current = index
+        for _ in range(8):
+            readers = self.readers[current]
+            if len(readers) != 1:
+                return False
+            node = self.graph.nodes[readers[0]]
+            if self.is_gate(node):
+                return math.prod(self.graph.nodes[current].shape) < math.prod(node.shape)
+            if node.index in self.weights:
+                return False
+            current = node.index
+        return False
+
+    def first_reader(self, spec: ParamSpec) -> int:
+        """The first operation that uses a parameter."""
+        return min((edge.target for edge in self.graph.edges if edge.source == spec.node), default=0)
+
+    def anchor(self, spec: ParamSpec) -> tuple[int, str]:
+        """The operation with weights that a vector belongs to: its own, the one before, or the one behind a merge."""
+        at = self.first_reader(spec)
+        if at in self.weights:
+            return at, "at"
+        current = at
+        for _ in range(len(self.graph.nodes)):
+            sources = self.sources[current]
+            if not sources or current in self.trunk and current != at:
+                break
+            before = max(sources, key=lambda s: (math.prod(self.graph.nodes[s].shape), -s))
+            if before in self.weights and before not in self.trunk:
+                return before, "after"
+            if before in self.trunk or self.graph.nodes[before].kind == "input":
+                break
+            current = before
+        current = at
+        for _ in range(len(self.graph.nodes)):
+            readers = self.readers[current]
+            if not readers:
+                return -1, "end"
+            following = [r for r in readers if r in self.weights]
+            if following:
+                return min(following), "before"
+            current = min(readers)
+        return -1, "end"
+
+
+def _changed(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Whether the trunk has got another width or resolution; a few tokens that join a sequence are no change."""
+    if len(before) == len(after) == 2:
+        return before[0] != after[0] or abs(math.log2(after[1] / before[1])) > 1
+    if len(before) == len(after) == 1:
+        return abs(math.log2(after[0] / before[0])) > MOST_JOINING
+    return False  # an image became a sequence of its patches, or the other way
+
+
+def _depthwise(spec: ParamSpec) -> bool:
+    return spec.groups > 1 and "in" not in spec.axes
+
+
+def _channels(spec: ParamSpec) -> int:
+    """Output channels of a weight."""
+    sizes = [size for size, axis in zip(spec.shape, spec.axes, strict=True) if axis == "out"]
+    if spec.role == "embedding":
+        return spec.shape[-1]
+    return math.prod(sizes) * (spec.groups if spec.role == "conv_transpose" else 1)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ghn.checkpoints import CONFIG, WEIGHTS, resolve_checkpoint
-from ghn.decoder import MEMORY, Decoder, DecoderConfig, Order
+from ghn.decoder import MEMORY, DecoderConfig, Order, build_decoder
 from ghn.encoder import EncoderConfig, build_encoder
 from ghn.errors import (
     CheckpointError,
@@ -104,7 +104,7 @@ class GHN(
         self.config = GHNConfig.from_dict(config) if isinstance(config, Mapping) else config or GHNConfig()
         self._hub_mixin_config = self.config
         self.encoder = build_encoder(self.config.encoder)
-        self.decoder = Decoder(self.config.encoder.hidden, self.config.decoder)
+        self.decoder = build_decoder(self.config.encoder.hidden, self.config.decoder)
 
     def forward(self, graph: ComputationGraph, seed: int = 0, learned: bool = True) -> dict[str, Tensor]:
         """Predict the parameters of one graph.

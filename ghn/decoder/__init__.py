@@ -4,6 +4,7 @@ from ghn.decoder.config import DecoderConfig
 from ghn.decoder.decoder import MEMORY, Decoder, Order
 from ghn.decoder.recipe import Recipe, recipes
 from ghn.decoder.remembered import Draws, Remembered, draw_all
+from ghn.decoder.slot_decoder import SlotDecoder
 
 __all__ = [
     "MEMORY",
@@ -13,6 +14,13 @@ __all__ = [
     "Order",
     "Recipe",
     "Remembered",
+    "SlotDecoder",
+    "build_decoder",
     "draw_all",
     "recipes",
 ]
+
+
+def build_decoder(embedding: int, config: DecoderConfig) -> Decoder | SlotDecoder:
+    """The decoder that a configuration asks for."""
+    return SlotDecoder(embedding, config) if config.slots else Decoder(embedding, config)

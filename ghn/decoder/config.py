@@ -1,6 +1,7 @@
 """Settings of the decoder."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ghn.decoder.base import BASES
 from ghn.decoder.low_rank import HEAD_RULES
@@ -34,6 +35,10 @@ class DecoderConfig:
     max_gain: float = 1.0
     """Predicted sizes stay within this factor of the scale rule's. 1 keeps the rule's: a hypernetwork that may change
     them lowers the loss of short trainings by it, at the cost of long ones."""
+
+    slots: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Sizes of the slots that networks share (see ``ghn.decoder.slots.SlotSize``), by family, stage and kind of place.
+    Without any, what is learned comes from generators of rows and columns."""
 
     def __post_init__(self) -> None:
         if self.base not in BASES or self.fan not in FANS:

@@ -5,12 +5,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ghn.decoder.base import Draw
-from ghn.decoder.chunks import Grid
+from ghn.decoder.chunks import Block, Grid
 from ghn.decoder.config import DecoderConfig
 from ghn.decoder.learned import Product
 from ghn.decoder.low_rank import FactorGenerator, Side, generation_bytes, init_head_, product_norm, whiten
@@ -56,7 +57,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class _Part:
+class BoundParam:
     """A parameter of an order, and the scalars by which what it is made of enters."""
 
     order: int
@@ -98,18 +99,7 @@ class Decoder(nn.Module):
         Raises:
             ConfigError: If there is neither a base nor a learned part.
         """
-        made: list[dict[str, list[Tensor]]] = [{} for _ in orders]
-        with own_settings():
-            for number, piece in self._stream(orders, learned):
-                made[number].setdefault(piece.spec.name, []).append(piece.make(None))
-        return [
-            {
-                spec.name: _whole(pieces[spec.name]).reshape(spec.shape)
-                for spec in order.graph.params
-                if spec.name in pieces
-            }
-            for order, pieces in zip(orders, made, strict=True)
-        ]
+        return collect(orders, self._stream(orders, learned))
 
     def stream(
         self,
@@ -150,15 +140,16 @@ class Decoder(nn.Module):
         sides = (self.rows.embedding(embeddings), self.columns.embedding(embeddings)) if learned else None
         for chunk in _chunks(parts, self.config, memory // 4):
             factors = self._chunk_factors(orders, chunk, sides, memory)
-            for group in _groups(chunk):
+            for group in by_geometry(chunk):
                 if not group[0].recipe.scale.random:
-                    yield from zip((part.order for part in group), _small(group, factors), strict=True)
+                    yield from zip((part.order for part in group), small_pieces(group, factors), strict=True)
                     continue
                 for part in group:
-                    pieces = _pieces(part, factors.get(part.row), orders[part.order], memory, wanted)
+                    learned_part = _product(part, factors.get(part.row))
+                    pieces = stream_pieces(part, learned_part, orders[part.order], memory, wanted)
                     yield from ((part.order, piece) for piece in pieces)
 
-    def _parts(self, orders: Sequence[Order], embeddings: Tensor, learned: bool) -> list[_Part]:
+    def _parts(self, orders: Sequence[Order], embeddings: Tensor, learned: bool) -> list[BoundParam]:
         """Bring what is predicted and what the scale rules say together, for the parameters of all orders."""
         statistics = self.statistics(embeddings) if learned else self.statistics.defaults(embeddings)
         found, first = [], 0
@@ -180,7 +171,7 @@ class Decoder(nn.Module):
         products = _each(product * sizes, [row for _, recipe, row in found if learned and recipe.learned])
         unused = embeddings.new_zeros(())
         return [
-            _Part(
+            BoundParam(
                 number, recipe, row, gains.get(row, unused), bases.get(row, unused), products.get(row, unused)
             )
             for number, recipe, row in found
@@ -189,7 +180,7 @@ class Decoder(nn.Module):
     def _chunk_factors(
         self,
         orders: Sequence[Order],
-        chunk: Sequence[_Part],
+        chunk: Sequence[BoundParam],
         sides: tuple[Tensor, Tensor] | None,
         memory: int,
     ) -> dict[int, tuple[Tensor, Tensor]]:
@@ -205,7 +196,7 @@ class Decoder(nn.Module):
             factors = make()
         return {part.row: pair for part, pair in zip(learned, factors, strict=True)}
 
-    def _factors(self, sides: tuple[Tensor, Tensor], parts: Sequence[_Part]) -> Factors:
+    def _factors(self, sides: tuple[Tensor, Tensor], parts: Sequence[BoundParam]) -> Factors:
         """Factors of shapes ``(rows, rank)`` and ``(columns, rank)`` of each parameter."""
         rows, layouts = [part.row for part in parts], [part.recipe.layout for part in parts]
         left = Side.of(self.rows, sides[0][rows], [(layout.row_sizes, 0) for layout in layouts])
@@ -222,21 +213,51 @@ class Decoder(nn.Module):
         return list(zip(left.divided(norms).each(), right.each(), strict=True))
 
 
-def _pieces(
-    part: _Part,
-    factors: tuple[Tensor, Tensor] | None,
+def collect(orders: Sequence[Order], pieces: Iterable[tuple[int, Piece]]) -> list[dict[str, Tensor]]:
+    """Make all pieces, each told with the number of its order, and put the parameters of each order together."""
+    made: list[dict[str, list[Tensor]]] = [{} for _ in orders]
+    with own_settings():
+        for number, piece in pieces:
+            made[number].setdefault(piece.spec.name, []).append(piece.make(None))
+    return [
+        {
+            spec.name: _whole(pieces[spec.name]).reshape(spec.shape)
+            for spec in order.graph.params
+            if spec.name in pieces
+        }
+        for order, pieces in zip(orders, made, strict=True)
+    ]
+
+
+class Addend(Protocol):
+    """Something of which any rows of a block can be added to a base."""
+
+    def add(self, values: Tensor, block: Block, band: int, first: int) -> Tensor:
+        """As ``Product.add``."""
+
+
+def _product(part: BoundParam, factors: tuple[Tensor, Tensor] | None) -> Addend | None:
+    if factors is None:
+        return None
+    return Product(factors[0] * part.product, factors[1], part.recipe.layout, part.recipe.arrangement)
+
+
+def stream_pieces(
+    part: BoundParam,
+    learned: Addend | None,
     order: Order,
     memory: int,
     wanted: Callable[[ParamSpec, Grid], Range] | None,
 ) -> Iterator[Piece]:
-    """The pieces of a parameter with a base."""
+    """The pieces of a parameter with a base, to which what is learned is added."""
     recipe, remembered, device = part.recipe, order.remembered, part.base.device
-    grid, products = recipe.arrangement.grid, []
+    grid = recipe.arrangement.grid
+    products: list[Addend] = []
     if recipe.pattern is not None:
         left, right = (side.to(device) for side in recipe.pattern.factors(order.seed))
         products.append(Product(left * part.base, right, recipe.layout, recipe.arrangement))
-    if factors is not None:
-        products.append(Product(factors[0] * part.product, factors[1], recipe.layout, recipe.arrangement))
+    if learned is not None:
+        products.append(learned)
     begin, end = (0, grid.height) if wanted is None else wanted(recipe.spec, grid)
     for block in recipe.blocks:
         if block.start >= end or block.start + block.height <= begin:
@@ -249,7 +270,7 @@ def _pieces(
             yield _piece(recipe, drawn, (band, min(band + step, last)), part.base, products)
 
 
-def _piece(recipe: Recipe, drawn: Draw, bands: Range, base: Tensor, products: Sequence[Product]) -> Piece:
+def _piece(recipe: Recipe, drawn: Draw, bands: Range, base: Tensor, products: Sequence[Addend]) -> Piece:
     block, (first, last) = drawn.block, bands
     start, stop = first * drawn.band, min(last * drawn.band, block.height)
 
@@ -278,7 +299,7 @@ def _factors_bytes(factors: Factors) -> int:
     return sum(left.nbytes + right.nbytes for left, right in factors)
 
 
-def _small(group: Sequence[_Part], factors: Mapping[int, tuple[Tensor, Tensor]]) -> Iterator[Piece]:
+def small_pieces(group: Sequence[BoundParam], factors: Mapping[int, tuple[Tensor, Tensor]]) -> Iterator[Piece]:
     """Whole parameters of one geometry without a base (biases, norms), which one product makes all of."""
     # In as few operations as can be: on a GPU each takes as long as the numbers of a small network.
     gains = torch.stack([part.gain for part in group])
@@ -309,19 +330,19 @@ def _give(values: Tensor, out: Tensor | None) -> Tensor:
     return values if out is None else out.copy_(values)
 
 
-def _groups(parts: Iterable[_Part]) -> Iterable[list[_Part]]:
+def by_geometry(parts: Iterable[BoundParam]) -> Iterable[list[BoundParam]]:
     """Parameters of equal geometry together."""
-    groups: dict[object, list[_Part]] = {}
+    groups: dict[object, list[BoundParam]] = {}
     for part in parts:
         groups.setdefault(part.recipe.geometry, []).append(part)
     return groups.values()
 
 
-def _chunks(parts: Sequence[_Part], config: DecoderConfig, memory: int) -> Iterator[list[_Part]]:
+def _chunks(parts: Sequence[BoundParam], config: DecoderConfig, memory: int) -> Iterator[list[BoundParam]]:
     """Parameters in groups of one geometry, as many at a time as may go through the generators together."""
-    chunk: list[_Part] = []
+    chunk: list[BoundParam] = []
     taken = 0
-    for part in itertools.chain.from_iterable(_groups(parts)):
+    for part in itertools.chain.from_iterable(by_geometry(parts)):
         layout = part.recipe.layout
         cost = sum(
             generation_bytes(side, config.hidden, config.rank) for side in (layout.rows, layout.columns)

@@ -165,16 +165,19 @@ class SlotBank(nn.Module):
     def family(self, graph: ComputationGraph) -> tuple[str, float]:
         """The family that has slots for most of a graph's segments, and for which share of them; '' if none has enough.
 
-        Of equal shares, the one whose name comes first.
+        It must have a slot for what reads the input: a trunk is worth nothing behind another stem. Of equal shares, the
+        one whose name comes first.
         """
         addresses = [segment.address for segment in segments(graph)]
         if not addresses or not self.families:
             return "", 0.0
-        shares = {
-            family: sum(slot_key(family, address) in self.sizes for address in addresses) / len(addresses)
-            for family in self.families
-        }
-        best = max(self.families, key=lambda family: (shares[family], family))
+        entries = [address for address in addresses if " input>" in address.kind]
+        shares = {}
+        for family in self.families:
+            known = [slot_key(family, address) in self.sizes for address in addresses]
+            enters = all(slot_key(family, address) in self.sizes for address in entries)
+            shares[family] = sum(known) / len(known) if enters else 0.0
+        best = max(reversed(self.families), key=lambda family: shares[family])
         return (best, shares[best]) if shares[best] >= LEAST_COVERAGE else ("", shares[best])
 
     @torch.inference_mode(False)
@@ -223,7 +226,7 @@ class SlotBank(nn.Module):
             shares=1 / copies if shared else None,
             dilution=math.sqrt(len(columns.unique()) / len(columns)),
             where=segment.rows,
-            master=(master / copies * math.sqrt(float(copies.mean()))) if shared else master.contiguous(),
+            master=(master / copies / copies.pow(-2).mean().sqrt()) if shared else master.contiguous(),
         )
 
 

@@ -61,7 +61,7 @@ def addresses(graph: ComputationGraph) -> dict[str, Address]:
     """The address of every attached parameter, by name."""
     walk = _Walk(graph)
     operations = walk.operations
-    if not any(operation.writes for operation in operations):
+    if not any(operation.writes for operation in operations if operation.reads != "input"):
         operations = [walk.as_trunk(operation) for operation in operations]
     stages, kinds = {}, {}
     stage, level = -1, None
@@ -72,12 +72,13 @@ def addresses(graph: ComputationGraph) -> dict[str, Address]:
             continue
         if level is None or _changed(level, operation.writes):
             stage += 1
-        level = operation.writes
+        # What reads the input is a stage of its own, as wide as what follows or not.
+        level = None if operation.reads == "input" else operation.writes
         stages |= dict.fromkeys((before.node for before in pending), stage)
         pending.clear()
     stages |= dict.fromkeys((before.node for before in pending), stage + 1)
     for operation in operations:
-        kinds[operation.node] = f"{_shape(operation)} {operation.reads}>{operation.read_by}"
+        kinds[operation.node] = f"{_shape(operation, graph)} {operation.reads}>{operation.read_by}"
     found: list[tuple[int, str, int, str]] = []
     main = {operation.spec.name: operation.node for operation in reversed(operations)}
     for spec in graph.params:
@@ -100,18 +101,20 @@ def addresses(graph: ComputationGraph) -> dict[str, Address]:
     }
 
 
-def _shape(operation: _Operation) -> str:
-    """Role and kernel class of the operation's weight."""
+def _shape(operation: _Operation, graph: ComputationGraph) -> str:
+    """Role and kernel class of the operation's weight; sizes where they say what the data is."""
     spec = operation.spec
+    if spec.role == "embedding":
+        return f"embedding/{spec.shape[0]}"
     kernel = [size for size, axis in zip(spec.shape, spec.axes, strict=True) if axis == "spatial"]
-    if operation.reads == "input" and len(kernel) > 0 and operation.read_by != "act":
-        return f"{spec.role}{max(kernel)}"
+    stride = graph.nodes[operation.node].attributes.get("stride", 1)
+    step = max(stride) if isinstance(stride, tuple) else stride
+    if operation.reads == "input" and spec.role == "conv" and step >= max(kernel, default=1):
+        return f"patch{max(kernel, default=1)}"
     size = "k" if kernel and max(kernel) > 1 else ""
     if spec.groups > 1:
         size += "d" if _depthwise(spec) else "g"
     of = f"/{_channels(spec)}" if operation.read_by == "output" else ""
-    if spec.role == "embedding":
-        of = f"/{spec.shape[0]}"
     return spec.role + size + of
 
 
@@ -140,6 +143,8 @@ class _Walk:
             if weight is not None:
                 self.weights[node] = weight
         self.parts = self._attention_parts()
+        self.reads: dict[int, str] = {}
+        self.squeezes: set[int] = set()
 
     def _attention_parts(self) -> dict[str, str]:
         parts: dict[str, str] = {}
@@ -182,8 +187,10 @@ class _Walk:
         return node.kind in ("attention", "glu") or node.kind in ("mul", "matmul", "einsum") and several
 
     def _operation(self, index: int, spec: ParamSpec) -> _Operation:
-        reads = self._reads(index)
+        reads = self.reads[index] = self._reads(index)
         read_by, end = self._read_by(index, spec)
+        if reads == "input" and read_by != "output":
+            return _Operation(index, spec, reads, "trunk", self._level(spec, index))
         writes = None
         if read_by == "trunk":
             merged = self.graph.nodes[end].kind != "concat"
@@ -219,7 +226,7 @@ class _Walk:
                 return "constant"
             before = sources[0]
             node = self.graph.nodes[before]
-            if self.is_gate(self.graph.nodes[current]):
+            if self.is_gate(self.graph.nodes[current]) or current in self.squeezes:
                 before = max(sources, key=lambda s: math.prod(self.graph.nodes[s].shape))
                 node = self.graph.nodes[before]
             if before in self.trunk:
@@ -228,8 +235,12 @@ class _Walk:
                 return "input"
             if before in self.weights:
                 own = "act" if "act" in passed else "pass" if _depthwise(self.weights[before]) else "trunk"
+                if self.reads.get(before) == "input":
+                    own = "trunk"
+                if "pool" in self.reads.get(before, ""):
+                    own = "squeezed"
                 return own + ("pool" if "pool" in passed else "")
-            if self.is_product(node) and not self.is_gate(node):
+            if self.is_product(node) and not self.is_gate(node) and before not in self.squeezes:
                 return ("attention" if node.kind != "mul" else "product") + passed
             if node.kind in ACTIVATIONS:
                 passed += "act" if "act" not in passed else ""
@@ -257,12 +268,17 @@ class _Walk:
                 return "output", current
             if after in self.weights:
                 if acted or _depthwise(spec):
-                    next_by = self._gated(after)
-                    return ("gated" if next_by else "act" if acted else "pass"), current
+                    squeezes = "pool" in self.reads[index] and self._gated(after)
+                    return ("gated" if squeezes else "act" if acted else "pass"), current
                 return "trunk", current
+            squeezed = self.reads[index].startswith("squeezed") or "pool" in self.reads[index]
+            if squeezed and (self.is_gate(node) or self.is_product(node)):
+                self.squeezes.add(after)
+                return "gate", current
             if self.is_gate(node) and math.prod(self.graph.nodes[current].shape) < math.prod(node.shape):
                 return "gate", current
-            if self.is_product(node) and not self.is_gate(node):
+            pooled = any(self.graph.nodes[reader].kind in POOLS for reader in readers)
+            if self.is_product(node) and not self.is_gate(node) and not pooled:
                 return ("product" if node.kind == "mul" else "attention") + ("act" if acted else ""), current
             acted = acted or node.kind in ACTIVATIONS
             current = after
@@ -276,8 +292,8 @@ class _Walk:
             if len(readers) != 1:
                 return False
             node = self.graph.nodes[readers[0]]
-            if self.is_gate(node):
-                return math.prod(self.graph.nodes[current].shape) < math.prod(node.shape)
+            if self.is_gate(node) or self.is_product(node):
+                return True
             if node.index in self.weights:
                 return False
             current = node.index

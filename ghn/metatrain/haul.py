@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class HaulConfig:
     """Tokens per text example."""
     text_tokens: int = 2**25
     """Tokens that are read of a text at most."""
-    full_every: int = 5
+    full_every: int = 8
     """Every how many-th network is of the space's full scale, the others of the small one; 0 for none."""
     networks: int = 1000
     """Architectures of each kind of data."""
@@ -209,6 +209,18 @@ class Pool:
                 return found
             attempt += 1
 
+    @cached_property
+    def by_family(self) -> dict[str, list[int]]:
+        """Numbers of the networks to train on, by family: each gets an equal share of the targets."""
+        found: dict[str, list[int]] = {}
+        for number in range(self._config.networks):
+            found.setdefault(self.architecture(number).family, []).append(number)
+        return found
+
+    def draw(self, rng: random.Random) -> int:
+        """Number of a network, of a family drawn first."""
+        return rng.choice(self.by_family[rng.choice(sorted(self.by_family))])
+
     def validation(self) -> list[int]:
         """Numbers of the networks to validate, a few of each family."""
         counts: dict[str, int] = {}
@@ -336,7 +348,7 @@ def update(
     losses: dict[str, list[float]] = {}
     clock.lap("draw")
     for _ in range(config.targets):
-        target = pool.target(rng.randrange(config.networks), state.bank)
+        target = pool.target(pool.draw(rng), state.bank)
         batch = source.draw(generator)
         clock.lap("draw")
         made, saved = make(state.bank, target.parts, noise)

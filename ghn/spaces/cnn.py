@@ -78,18 +78,23 @@ def _convnext(rng: random.Random, full: bool, image_size: int) -> Architecture:
 def _inverted(rng: random.Random, full: bool) -> Architecture:
     width = rng.choice((16, 24, 32) if full else (8, 12, 16))
     excite = rng.choice(("", "", "_se0.25"))
-    count = rng.randint(3, 5)
+    count = rng.randint(3, 7)
     kernels = [rng.choice((3, 3, 5)) for _ in range(count)]
-    repeats = [rng.choice((1, 1, 2)) for _ in range(count)]
+    repeats = [rng.choice((1, 1, 2)) if count < 6 or not full else rng.choice((1, 2, 3)) for _ in range(count)]
     expansions = [rng.choice((2, 3, 4, 6)) for _ in range(count)]
-    channels = [width * (stage + 1) for stage in range(count)]
+    # Deep ones halve the image no more often than shallow ones, and widen it by less at a time.
+    halved = {*rng.sample(range(1, count), min(count - 1, 4))}
+    channels = [width * (stage + 1) if count < 6 else width * (stage + 2) // 2 for stage in range(count)]
+    stages = [
+        f"ir_r{repeats[stage]}_k{kernels[stage]}_s{2 if stage in halved else 1}_e{expansions[stage]}"
+        f"_c{channels[stage]}{excite}"
+        for stage in range(count)
+    ]
+    if rng.random() < 0.5:  # as MobileNetV2 and EfficientNet begin
+        stages[0] = f"ds_r1_k3_s1_c{channels[0]}{excite}"
     kwargs = {
-        "stages": [
-            f"ir_r{repeats[stage]}_k{kernels[stage]}_s{min(2, stage + 1)}_e{expansions[stage]}"
-            f"_c{channels[stage]}{excite}"
-            for stage in range(count)
-        ],
-        "stem": width,
+        "stages": stages,
+        "stem": width if rng.random() < 0.5 else 2 * width,
         "features": channels[-1] * rng.choice((2, 4)),
         "norm_layer": rng.choice(NORMS[:3]),
         "act_layer": rng.choice(("relu6", "silu", "gelu")),

@@ -1,0 +1,209 @@
+"""From a graph to its parameters by slots: the same base as ever, and weights that networks share as the learned part."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ghn.decoder.chunks import Block, Grid
+from ghn.decoder.config import DecoderConfig
+from ghn.decoder.decoder import (
+    MEMORY,
+    BoundParam,
+    Order,
+    Piece,
+    Range,
+    by_geometry,
+    collect,
+    small_pieces,
+    stream_pieces,
+)
+from ghn.decoder.mip import shares
+from ghn.decoder.recipe import Recipe, recipes
+from ghn.decoder.slots import COHERENT, Cut, Part, SlotBank
+from ghn.decoder.statistics import StatisticsHead
+from ghn.graph.graph import ComputationGraph, ParamSpec
+
+
+class SlotDecoder(nn.Module):
+    """Decodes every parameter of a graph: scale rule x (random base + what its slot has for it).
+
+    The embeddings of the graph encoder say how far each parameter trusts its slot; untrained, they say nothing, and all
+    do. The interface is ``Decoder``'s.
+    """
+
+    def __init__(self, embedding: int, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.bank = SlotBank(config.slots)
+        self.statistics = StatisticsHead(embedding, config)
+        last = self.statistics.net[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+
+    def forward(self, orders: Sequence[Order], learned: bool = True) -> list[dict[str, Tensor]]:
+        """Decode the parameters of graphs; see ``Decoder.forward``."""
+        pieces = (
+            (number, piece)
+            for number, order in enumerate(orders)
+            for piece in self.stream(order, learned)
+        )
+        return collect(orders, pieces)
+
+    def stream(
+        self,
+        order: Order,
+        learned: bool = True,
+        memory: int = MEMORY,
+        wanted: Callable[[ParamSpec, Grid], Range] | None = None,
+    ) -> Iterator[Piece]:
+        """Decode the parameters of one graph in pieces; see ``Decoder.stream``."""
+        cuts = self.cuts(order.graph) if learned else {}
+        remembered = order.remembered
+        if not remembered.recipes:
+            remembered.recipes = self.recipes(order.graph)
+        remembered.begin(order.seed)
+        for group in by_geometry(self._bound(order, cuts)):
+            if not group[0].recipe.scale.random:
+                factors = {
+                    bound.row: self._vector(cuts[bound.recipe.spec.name])
+                    for bound in group
+                    if bound.recipe.spec.name in cuts
+                }
+                yield from small_pieces(group, factors)
+                continue
+            for bound in group:
+                part = cuts.get(bound.recipe.spec.name)
+                template = None if part is None else Template(self.bank, part, bound)
+                yield from stream_pieces(bound, template, order, memory, wanted)
+
+    def recipes(self, graph: ComputationGraph) -> list[Recipe]:
+        """What every predicted parameter is made of; a learned part have those that a slot is there for."""
+        made_of = recipes(graph, replace(self.config, scope="all"))
+        known = self.cuts(graph)
+        return [replace(recipe, learned=recipe.spec.name in known) for recipe in made_of]
+
+    def cuts(self, graph: ComputationGraph) -> dict[str, Part]:
+        """Of the parameters that there are slots for, by name."""
+        family, _ = self.bank.family(graph)
+        if not family:
+            return {}
+        parts = self.bank.parts(graph, recipes(graph, replace(self.config, scope="all")), family)
+        return {part.recipe.spec.name: part for part in parts if part.cuts}
+
+    def _bound(self, order: Order, cuts: Mapping[str, Part]) -> list[BoundParam]:
+        modulation = (2 * torch.sigmoid(self.statistics.net(order.embeddings)[:, 1])).clamp(max=1)
+        found = []
+        for recipe in order.remembered.recipes:
+            spread, part = recipe.scale.spread, cuts.get(recipe.spec.name)
+            recipe = replace(recipe, learned=part is not None)
+            one = modulation.new_ones(())
+            if not recipe.scale.random:
+                found.append(BoundParam(0, recipe, recipe.number, one, one, modulation[recipe.number]))
+                continue
+            trust = modulation[recipe.number] * coherence(part) if part else modulation.new_zeros(())
+            base, product = shares(trust, one)
+            found.append(BoundParam(0, recipe, recipe.number, one, base * spread, product * spread))
+        return found
+
+    def _vector(self, part: Part) -> tuple[Tensor, Tensor]:
+        """What a vector is moved by, as factors of one column each."""
+        taken = []
+        for cut in part.cuts:
+            table = self.bank.rows[cut.slot]
+            taken.append(table[: cut.height] if cut.rows is None else table[cut.rows])
+        offsets = torch.cat(taken)
+        if part.cuts[0].where is not None:
+            offsets = offsets[torch.argsort(torch.cat([cut.where for cut in part.cuts if cut.where is not None]))]
+        if not isinstance(part.centre, Tensor) and part.centre:
+            offsets = offsets * part.centre
+        return offsets.new_ones(1, 1), offsets[:, None]
+
+
+def coherence(part: Part) -> float:
+    """Share of a parameter's slots within it: less the more its units are copies."""
+    rows = sum(cut.height for cut in part.cuts)
+    return COHERENT * math.sqrt(sum(cut.height * cut.dilution**2 for cut in part.cuts) / rows)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Rows of a table of values, by number."""
+
+    table: Tensor
+    """Shape ``(units, columns)``."""
+    index: Tensor
+    """Row of the table for each row of the parameter's layout."""
+
+
+class Template:
+    """What the slots have for one parameter: rows of it can be added to a base, in the order of memory.
+
+    Args:
+        bank: The tables.
+        part: The parameter's cuts.
+        bound: The parameter; ``bound.product`` is the size that the result is to have.
+    """
+
+    def __init__(self, bank: SlotBank, part: Part, bound: BoundParam) -> None:
+        self._recipe = part.recipe
+        self._line = part.cuts[0].width == 1
+        whole = coherence(part)
+        tables, indices, start = [], [], 0
+        for cut in part.cuts:
+            size = bound.product * (COHERENT * cut.dilution / whole)
+            table, index = _values(bank, cut, size)
+            tables.append(table)
+            indices.append(index + start)
+            start += len(table)
+        index = torch.cat(indices)
+        if part.cuts[0].where is not None:
+            index = index[torch.argsort(torch.cat([cut.where for cut in part.cuts if cut.where is not None]))]
+        table = torch.cat(tables)
+        arrangement, layout = part.recipe.arrangement, part.recipe.layout
+        self._whole: Tensor | None = None
+        self._side: _Side | None = None
+        self._transposed = arrangement.transposed
+        if self._line:
+            self._whole = table[index].reshape(arrangement.grid.height, -1)
+        elif not arrangement.transposed:
+            order = torch.arange(layout.columns).view(layout.column_sizes or (1,))
+            order = order.permute(arrangement.columns).reshape(-1) if arrangement.columns else order
+            in_order = bool((order == torch.arange(layout.columns)).all())
+            self._side = _Side(table if in_order else table[:, order], index)
+        else:
+            entries = layout.restore(table[index]).contiguous()
+            self._whole = entries.view(arrangement.grid.height, arrangement.grid.columns)
+
+    def add(self, values: Tensor, block: Block, band: int, first: int) -> Tensor:
+        """Add rows of a block; see ``Product.add``."""
+        start = block.start + first * band
+        rows = slice(start, start + len(values))
+        if self._whole is not None:
+            own = self._whole[rows]
+        else:
+            assert self._side is not None
+            own = self._side.table[self._side.index[rows]]
+        return values + own if torch.is_grad_enabled() else values.add_(own)
+
+
+def _values(bank: SlotBank, cut: Cut, size: Tensor) -> tuple[Tensor, Tensor]:
+    """Distinct rows of a cut, of root mean square ``size`` in all, and which of them each of its rows is."""
+    device = bank.share.device
+    rows, columns = bank.rows[cut.slot], bank.columns[cut.slot]
+    left = rows[: cut.height] if cut.rows is None else rows[cut.rows.to(device)]
+    right = columns[: cut.width] if cut.columns is None else columns[cut.columns.to(device)]
+    if cut.shares is not None:
+        right = right * cut.shares.to(device)[:, None]
+    assert cut.master is not None
+    mean_square = ((left.mT @ left) * (right.mT @ right)).sum() / (cut.height * cut.width)
+    share = torch.sigmoid(bank.share[cut.slot])
+    distinct = torch.arange(cut.height) if cut.rows is None else cut.rows
+    unique, index = torch.unique(distinct, return_inverse=True)
+    some = torch.empty_like(unique).scatter_(0, index, torch.arange(cut.height))
+    some = some.to(device)
+    product = (left[some] * (share * mean_square.clamp_min(1e-30).rsqrt())) @ right.mT
+    made = cut.master.to(device)[some] * (1 - share**2).sqrt() + product
+    return made * size, index.to(device)

@@ -29,12 +29,13 @@ from ghn.errors import (
 )
 from ghn.files import part_of
 from ghn.graph.graph import ComputationGraph
+from ghn.quantization import quantize, restore
 from ghn.settings import own_settings
 
 if TYPE_CHECKING:
     from ghn.apply.report import Report
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of config.json and the weights' names; a checkpoint of a higher version is refused."""
 
 
@@ -274,7 +275,7 @@ class GHN(
         file = folder / WEIGHTS if folder.is_dir() else hf_hub_download(model_id, WEIGHTS, **download)
         with own_settings():
             net = cls(config)
-        net.load_state_dict(load_file(file, device=map_location))
+        net.load_state_dict(restore(load_file(file, device=map_location)))
         for name, weight in net.named_parameters():
             if not torch.isfinite(weight).all():
                 raise CheckpointError(
@@ -317,7 +318,8 @@ class GHN(
         with ExitStack() as undo:
             for part in parts:
                 undo.callback(part.unlink, missing_ok=True)
-            save_file({name: value.contiguous() for name, value in self.state_dict().items()}, weights)
+            tensors = quantize(self.state_dict(), "decoder.bank.")
+            save_file({name: value.contiguous() for name, value in tensors.items()}, weights)
             config.write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
             undo.pop_all()
 

@@ -299,7 +299,9 @@ def _factors_bytes(factors: Factors) -> int:
     return sum(left.nbytes + right.nbytes for left, right in factors)
 
 
-def small_pieces(group: Sequence[BoundParam], factors: Mapping[int, tuple[Tensor, Tensor]]) -> Iterator[Piece]:
+def small_pieces(
+    group: Sequence[BoundParam], factors: Mapping[int, tuple[Tensor, Tensor]]
+) -> Iterator[Piece]:
     """Whole parameters of one geometry without a base (biases, norms), which one product makes all of."""
     # In as few operations as can be: on a GPU each takes as long as the numbers of a small network.
     gains = torch.stack([part.gain for part in group])

@@ -1,4 +1,4 @@
-"""From a graph to its parameters by slots: the same base as ever, and weights that networks share as the learned part."""
+"""From a graph to its parameters by slots: weights that networks share are the learned part beside the base."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,9 +46,7 @@ class SlotDecoder(nn.Module):
     def forward(self, orders: Sequence[Order], learned: bool = True) -> list[dict[str, Tensor]]:
         """Decode the parameters of graphs; see ``Decoder.forward``."""
         pieces = (
-            (number, piece)
-            for number, order in enumerate(orders)
-            for piece in self.stream(order, learned)
+            (number, piece) for number, order in enumerate(orders) for piece in self.stream(order, learned)
         )
         return collect(orders, pieces)
 
@@ -116,7 +114,9 @@ class SlotDecoder(nn.Module):
             taken.append(table[: cut.height] if cut.rows is None else table[cut.rows])
         offsets = torch.cat(taken)
         if part.cuts[0].where is not None:
-            offsets = offsets[torch.argsort(torch.cat([cut.where for cut in part.cuts if cut.where is not None]))]
+            offsets = offsets[
+                torch.argsort(torch.cat([cut.where for cut in part.cuts if cut.where is not None]))
+            ]
         if not isinstance(part.centre, Tensor) and part.centre:
             offsets = offsets * part.centre
         return offsets.new_ones(1, 1), offsets[:, None]

@@ -6,8 +6,8 @@ that place takes the rows of its own units,
 
 .. math:: L = \sqrt{1 - \rho^2} M + \rho\, U V^\top / \mathrm{rms}(U V^\top),
 
-of unit mean square whatever its size, and enters the parameter as its learned part. Units beyond the tables repeat those
-within, and what reads a repeated unit is divided by the number of its copies, so that the function stays.
+of unit mean square whatever its size, and enters the parameter as its learned part. Units beyond the tables repeat
+those within, and what reads a repeated unit is divided by the number of its copies, so that the function stays.
 
 References:
     Once-for-All, https://arxiv.org/abs/1908.09791; Net2Net, https://arxiv.org/abs/1511.05641
@@ -94,7 +94,7 @@ def slot_sizes(
             blocks, units = (columns[:, :2].max(0).values + 1).tolist()
             sizes = [*rows.tolist(), blocks, units, kernel, min(segment.address.count, MOST_STEPS)]
             key = slot_key(family, segment.address)
-            sizes = [max(pair) for pair in zip(found.get(key, [*sizes, 0]), sizes)]
+            sizes = [max(pair) for pair in zip(found.get(key, sizes)[: len(sizes)], sizes, strict=True)]
             wide = rank * (1 if kernel > 1 else 2)
             columns_in_all = sizes[2] * sizes[3] * sizes[4] ** 2
             wide = min(wide, sizes[0] * sizes[1], columns_in_all) if matrices[segment.spec.name] else 0
@@ -198,7 +198,9 @@ class SlotBank(nn.Module):
             return Part(recipe, ())
         if recipe.constant is not None:
             centre = centre + recipe.constant.flatten()
-        return Part(recipe, tuple(self._cut(key, segment) for key, segment in zip(keys, own, strict=True)), centre)
+        return Part(
+            recipe, tuple(self._cut(key, segment) for key, segment in zip(keys, own, strict=True)), centre
+        )
 
     def _cut(self, key: str, segment: Segment) -> Cut:
         size = self.sizes[key]
@@ -359,11 +361,14 @@ def accumulate(bank: SlotBank, saved: Sequence[Made], gradients: Mapping[str, Te
         gradient = matrices[recipe.spec.name]
         gradient = gradient if cut.where is None else gradient[cut.where]
         assert made.left is not None and made.right is not None
+        assert made.left_gram is not None and made.right_gram is not None
         by_left, by_right = gradient @ made.right, gradient.mT @ made.left
         along = float((by_left * made.left).sum())
         correction = along * made.inverse_norm**2 / (cut.height * cut.width)
         scale = weight * made.size * made.share * made.inverse_norm
-        _scatter(bank.rows[cut.slot], cut.rows, (by_left - correction * (made.left @ made.right_gram)).mul_(scale))
+        _scatter(
+            bank.rows[cut.slot], cut.rows, (by_left - correction * (made.left @ made.right_gram)).mul_(scale)
+        )
         right = (by_right - correction * (made.right @ made.left_gram)).mul_(scale)
         if cut.shares is not None:
             right = right * cut.shares[:, None]

@@ -92,7 +92,7 @@ class _Units:
         name = self.weight_of.get(use, "") if spec.role in ("bias", "linear") else ""
         parts = self.heads.get(name, [])
         is_vector = "channel" in spec.axes and math.prod(spec.shape) == spec.shape[spec.axes.index("channel")]
-        if spec.role == "bias" and is_vector or spec.role != "bias" and name == spec.name:
+        if (spec.role == "bias" and is_vector) or (spec.role != "bias" and name == spec.name):
             count = spec.numel if is_vector and spec.role == "bias" else layout.rows
             cut = self._heads(spec, address, count, parts, columns if spec.role != "bias" else _flat(1))
             if cut:
@@ -148,7 +148,7 @@ class _Units:
             widths = self.widths[before[0]]
             if len(widths) > 1 and sum(widths) == spec.numel:
                 return _parts(widths)
-        return torch.stack([torch.zeros(spec.numel, dtype=torch.long), torch.arange(spec.numel)], -1)
+        return _parts((spec.numel,))
 
     def _columns(self, spec: ParamSpec, layout: Layout, use: int) -> Tensor:
         counted = layout.column_sizes[: len(layout.column_sizes) - layout.spatial]
@@ -161,15 +161,13 @@ class _Units:
             before = self.sources.get(use, [])
             widths = self.widths[before[0]] if before and spec.role == "conv" else ()
             whole = len(widths) > 1 and sum(widths) == units
-            pairs = _parts(widths) if whole else torch.stack([torch.zeros(units, dtype=torch.long), torch.arange(units)], -1)
+            pairs = _parts(widths if whole else (units,))
         if not kernel:
             return torch.cat([pairs, torch.zeros(len(pairs), 2, dtype=torch.long)], 1)
         high, wide = (math.prod(kernel[:-1]), kernel[-1]) if len(kernel) > 1 else (1, kernel[0])
         y, x = torch.arange(high) - high // 2, torch.arange(wide) - wide // 2
         places = torch.cartesian_prod(y, x).reshape(-1, 2)
-        return torch.cat(
-            [pairs.repeat_interleave(len(places), 0), places.repeat(len(pairs), 1)], 1
-        )
+        return torch.cat([pairs.repeat_interleave(len(places), 0), places.repeat(len(pairs), 1)], 1)
 
 
 def _grouped(layout: Layout) -> Tensor:
@@ -182,7 +180,10 @@ def _grouped(layout: Layout) -> Tensor:
 def _parts(widths: tuple[int, ...]) -> Tensor:
     """Part and number within the part of each channel."""
     return torch.cat(
-        [torch.stack([torch.full((width,), part), torch.arange(width)], -1) for part, width in enumerate(widths)]
+        [
+            torch.stack([torch.full((width,), part), torch.arange(width)], -1)
+            for part, width in enumerate(widths)
+        ]
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ghn.graph.graph import ComputationGraph, Node, ParamSpec
-from ghn.graph.ops import ACTIVATIONS, MIXING_ROLES, NORMS
+from ghn.graph.ops import ACTIVATIONS, MIXING_ROLES
 from ghn.graph.structure import attentions
 
 MERGES = frozenset({"add", "concat"})
@@ -41,7 +41,11 @@ class Address:
         """Relative depth in whole steps, from 0 to ``steps - 1``."""
         if self.count == 1 or steps == 1:
             return 0
-        return round(self.index * (min(steps, self.count) - 1) / (self.count - 1)) if self.count > steps else self.index
+        return (
+            round(self.index * (min(steps, self.count) - 1) / (self.count - 1))
+            if self.count > steps
+            else self.index
+        )
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ def addresses(graph: ComputationGraph) -> dict[str, Address]:
     operations = walk.operations
     if not any(operation.writes for operation in operations if operation.reads != "input"):
         operations = [walk.as_trunk(operation) for operation in operations]
-    stages, kinds = {}, {}
+    stages: dict[int, int] = {}
+    kinds: dict[int, str] = {}
     stage, level = -1, None
     pending: list[_Operation] = []
     for operation in operations:
@@ -119,7 +124,11 @@ def _shape(operation: _Operation, graph: ComputationGraph) -> str:
 
 
 def _rows(spec: ParamSpec) -> str:
-    return str(round(math.log2(max(spec.shape[-2], 1)))) if spec.role == "position" and len(spec.shape) > 1 else ""
+    return (
+        str(round(math.log2(max(spec.shape[-2], 1))))
+        if spec.role == "position" and len(spec.shape) > 1
+        else ""
+    )
 
 
 class _Walk:
@@ -180,11 +189,13 @@ class _Walk:
     def is_gate(self, node: Node) -> bool:
         """Whether an operation multiplies an activation by one that broadcasts."""
         size = math.prod(node.shape)
-        return node.kind == "mul" and any(math.prod(self.graph.nodes[s].shape) < size for s in self.sources[node.index])
+        return node.kind == "mul" and any(
+            math.prod(self.graph.nodes[s].shape) < size for s in self.sources[node.index]
+        )
 
     def is_product(self, node: Node) -> bool:
         several = len(set(self.sources[node.index])) > 1
-        return node.kind in ("attention", "glu") or node.kind in ("mul", "matmul", "einsum") and several
+        return node.kind in ("attention", "glu") or (node.kind in ("mul", "matmul", "einsum") and several)
 
     def _operation(self, index: int, spec: ParamSpec) -> _Operation:
         reads = self.reads[index] = self._reads(index)
@@ -211,7 +222,9 @@ class _Walk:
 
     def _level(self, spec: ParamSpec, node: int) -> tuple[int, ...]:
         shape = self.graph.nodes[node].shape
-        if len(shape) < 4:  # mixers turn sequences over, class tokens join them, and some models join them all
+        if (
+            len(shape) < 4
+        ):  # mixers turn sequences over, class tokens join them, and some models join them all
             return (math.prod(shape),)
         shape = shape[1:]
         channels = max(1, _channels(spec))
@@ -254,7 +267,9 @@ class _Walk:
             return self.parts[spec.name], index
         current, acted = index, False
         for _ in range(len(self.graph.nodes)):
-            if current in self.trunk and current != index or current in self.trunk and self.readers[current]:
+            if (current in self.trunk and current != index) or (
+                current in self.trunk and self.readers[current]
+            ):
                 return "trunk", current
             readers = self.readers[current]
             if not readers:
@@ -311,7 +326,7 @@ class _Walk:
         current = at
         for _ in range(len(self.graph.nodes)):
             sources = self.sources[current]
-            if not sources or current in self.trunk and current != at:
+            if not sources or (current in self.trunk and current != at):
                 break
             before = max(sources, key=lambda s: (math.prod(self.graph.nodes[s].shape), -s))
             if before in self.weights and before not in self.trunk:

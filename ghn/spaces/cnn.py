@@ -80,7 +80,9 @@ def _inverted(rng: random.Random, full: bool) -> Architecture:
     excite = rng.choice(("", "", "_se0.25"))
     count = rng.randint(3, 7)
     kernels = [rng.choice((3, 3, 5)) for _ in range(count)]
-    repeats = [rng.choice((1, 1, 2)) if count < 6 or not full else rng.choice((1, 2, 3)) for _ in range(count)]
+    repeats = [
+        rng.choice((1, 1, 2)) if count < 6 or not full else rng.choice((1, 2, 3)) for _ in range(count)
+    ]
     expansions = [rng.choice((2, 3, 4, 6)) for _ in range(count)]
     # Deep ones halve the image no more often than shallow ones, and widen it by less at a time.
     halved = {*rng.sample(range(1, count), min(count - 1, 4))}

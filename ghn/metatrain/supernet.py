@@ -8,7 +8,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -23,15 +23,18 @@ from ghn.data.images import ImageData
 from ghn.data.load import load_images, load_text
 from ghn.data.text import TextData, load_tokenizer
 from ghn.decoder.config import DecoderConfig
+from ghn.decoder.slot_decoder import SlotDecoder
 from ghn.decoder.slots import Noise, Part, SlotBank, accumulate, make, slot_sizes
+from ghn.encoder import EncoderConfig
 from ghn.errors import ConfigError
 from ghn.files import replacing, write_whole
 from ghn.graph.graph import ComputationGraph
 from ghn.graph.trace import trace
+from ghn.hypernetwork import GHN, GHNConfig
 from ghn.metatrain.graphs import GRAPHS, Graphs
 from ghn.spaces import Architecture, Space
 
-STATE, LOG, PROGRESS, SETTINGS = "state.safetensors", "log.jsonl", "progress.png", "haul.json"
+STATE, LOG, PROGRESS, SETTINGS = "state.safetensors", "log.jsonl", "progress.png", "supernet.json"
 
 SHARED_WITH = {"llama": "gpt2", "vit_relpos": "vit"}
 """Families that share the slots of another."""
@@ -43,7 +46,7 @@ Batch = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HaulConfig:
+class SupernetConfig:
     """What to learn from and how; a resumed run must have the same."""
 
     images: str = ""
@@ -112,7 +115,7 @@ class ImageSource:
 
     kind = "images"
 
-    def __init__(self, config: HaulConfig) -> None:
+    def __init__(self, config: SupernetConfig) -> None:
         data: ImageData = load_images(config.images).fit(config.image_size, 3)
         self.arguments = {"num_classes": data.classes}
         self.train, self.test = (self._whole(data, split) for split in (data.train, data.evaluation))
@@ -156,12 +159,14 @@ class TextSource:
 
     kind = "text"
 
-    def __init__(self, config: HaulConfig) -> None:
+    def __init__(self, config: SupernetConfig) -> None:
         data: TextData = load_text(config.text).tokenize(
             load_tokenizer("bytes"), config.sequence_length, config.text_tokens
         )
         self.arguments = dict(data.special)
-        self.train, self.test = (split.__getitems__(list(range(len(split))))[0] for split in (data.train, data.evaluation))
+        self.train, self.test = (
+            split.__getitems__(list(range(len(split))))[0] for split in (data.train, data.evaluation)
+        )
         self.batch, self.width = config.text_batch, data.vocabulary
         self.example = {"input_ids": self.train[:2, :-1].long(), "use_cache": False}
 
@@ -189,9 +194,13 @@ Source = ImageSource | TextSource
 class Pool:
     """The networks of a kind of data, numbered; negative numbers are for validation."""
 
-    def __init__(self, config: HaulConfig, source: Source, graphs: Graphs) -> None:
+    def __init__(self, config: SupernetConfig, source: Source, graphs: Graphs) -> None:
         self._config, self._source, self._graphs = config, source, graphs
-        sizes = {"image_size": config.image_size, "sequence_length": config.sequence_length, "vocabulary": source.width}
+        sizes = {
+            "image_size": config.image_size,
+            "sequence_length": config.sequence_length,
+            "vocabulary": source.width,
+        }
         self._spaces = {scale: Space(scale=scale, **sizes) for scale in ("small", "full")}
         self._target = lru_cache(maxsize=2 * config.networks)(self._make)
 
@@ -262,7 +271,9 @@ class Pool:
         if self._source.kind == "images":
             model.to(memory_format=torch.channels_last)
         made = {part.recipe.spec.name for part in parts if part.cuts}
-        constants = {name: value for name, value in model.named_parameters() if name not in made}
+        constants: dict[str, Tensor] = {
+            name: value for name, value in model.named_parameters() if name not in made
+        }
         for name, value in model.named_parameters():
             if name in made:
                 value.data = torch.empty(0)  # what is cut out stands in for it
@@ -270,7 +281,7 @@ class Pool:
 
 
 @dataclass
-class Haul:
+class Supernet:
     """All that a run changes."""
 
     bank: SlotBank
@@ -281,8 +292,8 @@ class Haul:
     """Target-images and target-sequences."""
 
 
-def haul(
-    config: HaulConfig,
+def train_supernet(
+    config: SupernetConfig,
     folder: Path,
     max_seconds: float = math.inf,
     start: Path | None = None,
@@ -331,8 +342,8 @@ def haul(
 
 
 def update(
-    state: Haul,
-    config: HaulConfig,
+    state: Supernet,
+    config: SupernetConfig,
     sources: Mapping[str, Source],
     pools: Mapping[str, Pool],
     noise: Noise,
@@ -366,7 +377,9 @@ def update(
         state.seen += source.batch
     rate = _schedule(state.done, config)
     for group in state.optimizer.param_groups:
-        group["lr"] = rate * (config.vector_lr if group["vectors"] else getattr(config, f"{kind.removesuffix('s')}_lr"))
+        group["lr"] = rate * (
+            config.vector_lr if group["vectors"] else getattr(config, f"{kind.removesuffix('s')}_lr")
+        )
     touched = [index for index, table in enumerate(state.bank.parameters()) if table.grad is not None]
     norm = float(nn.utils.clip_grad_norm_(state.bank.parameters(), config.clip_norm, foreach=True))
     if touched and math.isfinite(norm):
@@ -391,14 +404,17 @@ class _Clock:
         self._last = now
 
 
-def _schedule(done: int, config: HaulConfig) -> float:
+def _schedule(done: int, config: SupernetConfig) -> float:
     """Linear warm-up, constant, linear decay to zero."""
     left = (config.updates - done) / max(1.0, config.decay * config.updates)
     return min(1.0, (done + 1) / max(1, config.warmup), left)
 
 
 def validate(
-    state: Haul, sources: Mapping[str, Source], pools: Mapping[str, Pool], numbers: Mapping[str, list[int]]
+    state: Supernet,
+    sources: Mapping[str, Source],
+    pools: Mapping[str, Pool],
+    numbers: Mapping[str, list[int]],
 ) -> dict[str, Any]:
     """Step-0 metric of unseen networks, cut out of the averaged tables, by family."""
     found: dict[str, list[float]] = {}
@@ -414,12 +430,16 @@ def validate(
     return {"update": state.done, "seen": state.seen, "validation": means}
 
 
-def _line(state: Haul, rows: list[dict[str, Any]], seconds: Mapping[str, float]) -> str:
+def _line(state: Supernet, rows: list[dict[str, Any]], seconds: Mapping[str, float]) -> str:
     trained = [row for row in rows if "loss" in row]
     by_task: dict[str, list[float]] = {}
     for row in trained:
-        by_task.setdefault(row["task"], []).extend(value for losses in row["loss"].values() for value in losses)
-    losses = ", ".join(f"{task} {sum(values) / len(values):.3f}" for task, values in by_task.items() if values)
+        by_task.setdefault(row["task"], []).extend(
+            value for losses in row["loss"].values() for value in losses
+        )
+    losses = ", ".join(
+        f"{task} {sum(values) / len(values):.3f}" for task, values in by_task.items() if values
+    )
     total = sum(seconds.values()) or 1.0
     shares = " ".join(f"{phase} {value / total:.0%}" for phase, value in seconds.items())
     metrics = " ".join(f"{family} {value:.3f}" for family, value in rows[-1]["validation"].items())
@@ -427,13 +447,13 @@ def _line(state: Haul, rows: list[dict[str, Any]], seconds: Mapping[str, float])
 
 
 def _begin(
-    config: HaulConfig,
+    config: SupernetConfig,
     folder: Path,
     pools: Mapping[str, Pool],
     graphs: Graphs,
     start: Path | None,
     progress: Callable[[str], None],
-) -> Haul:
+) -> Supernet:
     path = folder / STATE
     saved: dict[str, Any] = {}
     if path.exists():
@@ -464,8 +484,10 @@ def _begin(
         weight_decay=0.0,
         foreach=True,
     )
-    state = Haul(bank, average, optimizer)
-    progress(f"{len(bank.names)} slots, {sum(table.numel() for table in bank.parameters()) / 1e6:.2f} M numbers")
+    state = Supernet(bank, average, optimizer)
+    progress(
+        f"{len(bank.names)} slots, {sum(table.numel() for table in bank.parameters()) / 1e6:.2f} M numbers"
+    )
     if saved:
         tensors = load_file(path)
         bank.load_state_dict(_part(tensors, "bank/"))
@@ -484,7 +506,7 @@ def _begin(
 
 
 def _networks(
-    config: HaulConfig, pools: Mapping[str, Pool], graphs: Graphs
+    config: SupernetConfig, pools: Mapping[str, Pool], graphs: Graphs
 ) -> Iterator[tuple[str, ComputationGraph, Any]]:
     for pool in pools.values():
         for number in range(config.networks):
@@ -492,7 +514,7 @@ def _networks(
             yield pool.family(number), graph, graphs.made_of(graph)
 
 
-def save(state: Haul, config: HaulConfig, folder: Path, rows: list[dict[str, Any]]) -> None:
+def save(state: Supernet, config: SupernetConfig, folder: Path, rows: list[dict[str, Any]]) -> None:
     """Write the state and the log so that a killed run goes on from here."""
     with (folder / LOG).open("a") as log:
         log.write("".join(json.dumps(row) + "\n" for row in rows))
@@ -503,7 +525,9 @@ def save(state: Haul, config: HaulConfig, folder: Path, rows: list[dict[str, Any
     sizes = {key: list(asdict(size).values()) for key, size in state.bank.sizes.items()}
     run = {"done": state.done, "seen": state.seen, "config": asdict(config), "sizes": sizes}
     with replacing(folder / STATE, "free some space") as part:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, part, {"run": json.dumps(run)})
+        save_file(
+            {name: value.contiguous() for name, value in tensors.items()}, part, {"run": json.dumps(run)}
+        )
     save_tables(state.average, folder / "tables.safetensors")
 
 
@@ -521,6 +545,33 @@ def load_tables(path: Path) -> SlotBank:
         bank = SlotBank(json.loads(file.metadata()["sizes"]))
     bank.load_state_dict(_floats(load_file(path)))
     return bank
+
+
+def merge(banks: Sequence[SlotBank]) -> SlotBank:
+    """One bank with the tables of all: of a kind of place that several have, the last one's."""
+    sizes = {key: tuple(asdict(size).values()) for bank in banks for key, size in bank.sizes.items()}
+    whole = SlotBank(dict(sorted(sizes.items())))
+    numbers = {name: number for number, name in enumerate(whole.names)}
+    with torch.no_grad():
+        for bank in banks:
+            for number, name in enumerate(bank.names):
+                to = numbers[name]
+                if whole.rows[to].shape == bank.rows[number].shape:
+                    whole.rows[to].copy_(bank.rows[number])
+                    whole.columns[to].copy_(bank.columns[number])
+                    whole.share[to] = bank.share[number]
+    return whole
+
+
+def hypernetwork(bank: SlotBank, encoder: EncoderConfig | None = None) -> GHN:
+    """A hypernetwork that decodes by a bank's slots; its encoder has learned nothing yet."""
+    sizes = {key: tuple(asdict(size).values()) for key, size in bank.sizes.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = GHN(GHNConfig(encoder=encoder or EncoderConfig(), decoder=DecoderConfig(slots=sizes)))
+    assert isinstance(net.decoder, SlotDecoder)
+    net.decoder.bank.load_state_dict(bank.state_dict())
+    return net.eval()
 
 
 def _floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -543,11 +594,17 @@ def plot(folder: Path) -> None:
     families = sorted({family for row in points for family in row["validation"]})
     images = [family for family in families if points[-1]["validation"].get(family, 0) >= 0]
     texts = [family for family in families if family not in images]
-    panels = [panel for panel in ((images, "accuracy at step 0"), (texts, "bits per byte at step 0")) if panel[0]]
+    panels = [
+        panel for panel in ((images, "accuracy at step 0"), (texts, "bits per byte at step 0")) if panel[0]
+    ]
     figure, axes = plt.subplots(1, len(panels), figsize=(6.5 * len(panels), 4.5), squeeze=False)
     for axis, (names, label) in zip(axes[0], panels, strict=True):
         for name in names:
-            curve = [(row["seen"] / 1e6, abs(row["validation"][name])) for row in points if name in row["validation"]]
+            curve = [
+                (row["seen"] / 1e6, abs(row["validation"][name]))
+                for row in points
+                if name in row["validation"]
+            ]
             axis.plot(*zip(*curve, strict=True), label=name)
         axis.set_xlabel("target-images (millions)")
         axis.set_ylabel(label)
@@ -558,9 +615,9 @@ def plot(folder: Path) -> None:
     plt.close(figure)
 
 
-def config_of(values: Mapping[str, Any]) -> HaulConfig:
+def config_of(values: Mapping[str, Any]) -> SupernetConfig:
     """Settings from plain values."""
-    unknown = set(values) - {entry.name for entry in fields(HaulConfig)}
+    unknown = set(values) - {entry.name for entry in fields(SupernetConfig)}
     if unknown:
         raise ConfigError(f"unknown setting {sorted(unknown)[0]!r}")
-    return HaulConfig(**values)
+    return SupernetConfig(**values)

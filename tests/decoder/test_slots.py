@@ -1,0 +1,209 @@
+"""Slots: weights that networks share place by place."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+import ghn
+from ghn.decoder.config import DecoderConfig
+from ghn.decoder.recipe import Recipe, recipes
+from ghn.decoder.slot_decoder import SlotDecoder, coherence
+from ghn.decoder.slots import COHERENT, Noise, SlotBank, accumulate, make, slot_sizes
+from ghn.graph.graph import ComputationGraph
+from ghn.hypernetwork import GHN, GHNConfig
+
+IMAGES = torch.zeros(2, 3, 16, 16)
+
+
+def network(width: int, layers: tuple[int, ...] = (1, 1), **kwargs: object) -> nn.Module:
+    layers = (*layers, 1, 1)
+    return timm.create_model(
+        "resnet18", layers=layers, channels=[width * 2**s for s in range(4)], num_classes=10, **kwargs
+    )
+
+
+def described(model: nn.Module) -> tuple[ComputationGraph, list[Recipe]]:
+    graph = ghn.trace(model, IMAGES)
+    return graph, recipes(graph, DecoderConfig(scope="all"))
+
+
+@pytest.fixture(scope="module")
+def bank() -> SlotBank:
+    """Slots for networks up to 8 channels and two blocks a stage, as if something had been learned."""
+    bank = SlotBank(slot_sizes([("resnet", *described(network(8, (2, 2))))], 4))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for table in bank.parameters():
+            table += 0.3 * torch.randn(table.shape, generator=generator)
+    return bank
+
+
+def hypernetwork(bank: SlotBank) -> GHN:
+    sizes = {key: tuple(vars(size).values()) for key, size in bank.sizes.items()}
+    net = GHN(GHNConfig(decoder=DecoderConfig(slots=sizes)))
+    assert isinstance(net.decoder, SlotDecoder)
+    net.decoder.bank.load_state_dict(bank.state_dict())
+    return net.eval()
+
+
+def cut(bank: SlotBank, model: nn.Module) -> dict[str, Tensor]:
+    graph, made_of = described(model)
+    return make(bank, bank.parts(graph, made_of, "resnet"), None)[0]
+
+
+def test_a_narrower_network_is_cut_out_of_a_wider_one(bank: SlotBank) -> None:
+    wide, narrow = cut(bank, network(8)), cut(bank, network(4))
+    for name in ("layer2.0.conv1.weight", "layer3.0.conv2.weight"):
+        rows, columns = narrow[name].shape[:2]
+        inner = wide[name][:rows, :columns]
+        # Equal up to the size of the whole, and nearly so: the low-rank part is measured on what was cut.
+        similar = nn.functional.cosine_similarity(inner.flatten(), narrow[name].flatten(), dim=0)
+        assert similar > 0.98
+
+
+def test_shallower_networks_take_the_first_blocks(bank: SlotBank) -> None:
+    deep, shallow = cut(bank, network(8, (2, 2))), cut(bank, network(8, (1, 1)))
+    assert deep["layer1.0.conv1.weight"].equal(shallow["layer1.0.conv1.weight"])
+    assert not deep["layer1.1.conv1.weight"].equal(deep["layer1.0.conv1.weight"])
+
+
+def test_values_have_the_size_of_their_rule(bank: SlotBank) -> None:
+    graph, made_of = described(network(8))
+    parts = bank.parts(graph, made_of, "resnet")
+    made, _ = make(bank, parts, None)
+    for part in parts:
+        if part.recipe.scale.random and part.recipe.spec.numel > 500:
+            size = made[part.recipe.spec.name].square().mean().sqrt().item()
+            assert size == pytest.approx(COHERENT * part.recipe.scale.spread, rel=0.15)
+
+
+@pytest.mark.parametrize("width", [5, 8, 16, 20])
+def test_the_hypernetwork_makes_what_meta_training_made(bank: SlotBank, width: int) -> None:
+    model = network(width, (2, 3))
+    net = hypernetwork(bank)
+    made = cut(bank, model)
+    graph, made_of = described(model)
+    whole, base = net(graph, seed=1), net(graph, seed=1, learned=False)
+    parts = {part.recipe.spec.name: part for part in bank.parts(graph, made_of, "resnet")}
+    for name, values in made.items():
+        fresh: float | Tensor = 0.0
+        if parts[name].recipe.scale.random:
+            fresh = base[name] * math.sqrt(1 - coherence(parts[name]) ** 2)
+        torch.testing.assert_close(whole[name], values + fresh, rtol=1e-4, atol=1e-5)
+
+
+def test_init_writes_what_predict_gives_in_pieces_of_any_size(bank: SlotBank) -> None:
+    net, model = hypernetwork(bank), network(24)
+    predicted = net.predict(model, IMAGES, seed=3)
+    net.init_(model, IMAGES, seed=3, memory=2**22)
+    for name, values in model.named_parameters():
+        assert values.equal(predicted[name]), name
+
+
+def test_twice_the_width_computes_the_same(bank: SlotBank) -> None:
+    """Copies of units, divided where they are read, leave the function as it was."""
+    narrow, wide = network(8), network(16)
+    small, large = cut(bank, narrow), cut(bank, wide)
+    once, twice = small["layer3.0.conv1.weight"], large["layer3.0.conv1.weight"]
+    folded = twice[: once.shape[0]].unflatten(1, (2, -1)).sum(1)
+    ratio = (folded / once).flatten()
+    assert ratio.std() < 1e-3 * ratio.mean().abs()
+
+
+def test_seeds_differ_and_agree_in_what_is_learned(bank: SlotBank) -> None:
+    net, (graph, _) = hypernetwork(bank), described(network(8))
+    one, other = net(graph, seed=0), net(graph, seed=1)
+    name = "layer3.0.conv2.weight"
+    similar = nn.functional.cosine_similarity(one[name].flatten(), other[name].flatten(), dim=0)
+    assert 0.8 < similar < 0.99
+
+
+def test_gradients_are_those_of_the_loss(bank: SlotBank) -> None:
+    bank = SlotBank({key: tuple(vars(size).values()) for key, size in bank.sizes.items()}).double()
+    model = network(6, act_layer="gelu").double().train()
+    graph, made_of = described(model)
+    parts = [
+        replace(
+            part,
+            cuts=tuple(
+                replace(cut, master=None if cut.master is None else cut.master.double()) for cut in part.cuts
+            ),
+        )
+        for part in bank.parts(graph, made_of, "resnet")
+    ]
+    inputs = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1)).double()
+
+    def loss(weights: dict[str, Tensor]) -> Tensor:
+        return functional_call(model, weights, inputs).square().mean()
+
+    made, saved = make(bank, parts, None)
+    leaves = {name: values.double().requires_grad_() for name, values in made.items()}
+    loss(leaves).backward()
+    gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    accumulate(bank, saved, gradients, 1.0)
+    generator = torch.Generator().manual_seed(2)
+    touched = [table for table in bank.parameters() if table.grad is not None]
+    directions = [torch.randn(table.shape, generator=generator).double() for table in touched]
+    slope = sum(float((table.grad * way).sum()) for table, way in zip(touched, directions, strict=True))
+
+    def moved(by: float) -> float:
+        with torch.no_grad():
+            for table, way in zip(touched, directions, strict=True):
+                table += by * way
+            value = float(loss({name: v.double() for name, v in make(bank, parts, None)[0].items()}))
+            for table, way in zip(touched, directions, strict=True):
+                table -= by * way
+        return value
+
+    measured = (moved(1e-5) - moved(-1e-5)) / 2e-5
+    assert slope == pytest.approx(measured, rel=1e-3)
+
+
+def test_prediction_is_differentiable_in_the_tables(bank: SlotBank) -> None:
+    net, model = hypernetwork(bank), network(8)
+    predicted = net.predict(model, IMAGES)
+    functional_call(model, predicted, torch.randn(4, 3, 16, 16)).square().mean().backward()
+    assert isinstance(net.decoder, SlotDecoder)
+    assert net.decoder.bank.share.grad is not None and net.decoder.bank.share.grad.abs().sum() > 0
+
+
+def test_a_network_of_another_kind_keeps_to_its_base(bank: SlotBank) -> None:
+    net = hypernetwork(bank)
+    graph = ghn.trace(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(2, 4))
+    assert net.decoder.bank.family(graph)[0] == ""
+    whole, base = net(graph), net(graph, learned=False)
+    assert all(values.equal(base[name]) for name, values in whole.items())
+
+
+def test_other_classes_start_from_the_base(bank: SlotBank) -> None:
+    net = hypernetwork(bank)
+    model = timm.create_model("resnet18", layers=[1, 1, 1, 1], channels=[8, 16, 32, 64], num_classes=7)
+    graph = ghn.trace(model, IMAGES)
+    whole, base = net(graph), net(graph, learned=False)
+    assert whole["fc.weight"].equal(base["fc.weight"])
+    assert not whole["layer4.0.conv1.weight"].equal(base["layer4.0.conv1.weight"])
+
+
+def test_saved_tables_come_back_within_rounding_and_then_stay(bank: SlotBank, tmp_path: Path) -> None:
+    net = hypernetwork(bank)
+    net.save_pretrained(tmp_path / "once")
+    again = GHN.from_pretrained(tmp_path / "once")
+    graph, _ = described(network(8))
+    for name, values in net(graph).items():
+        torch.testing.assert_close(again(graph)[name], values, rtol=0, atol=0.02 * values.abs().max().item())
+    again.save_pretrained(tmp_path / "twice")
+    once, twice = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("once", "twice"))
+    assert once == twice
+    assert GHN.from_pretrained(tmp_path / "twice").fingerprint() == again.fingerprint()
+
+
+def test_noise_is_added_in_place() -> None:
+    values = torch.zeros(64, 64)
+    Noise(torch.Generator().manual_seed(0), size=1000).add_(values, 0.5)
+    assert values.std().item() == pytest.approx(0.5, rel=0.1)

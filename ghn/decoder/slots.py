@@ -267,12 +267,13 @@ class Noise:
 
     def __init__(self, generator: torch.Generator, size: int = 2**22) -> None:
         self._stock = torch.randn(size, generator=generator)
-        self._generator = generator
+        self.generator = generator
+        """Draws where slices begin."""
 
     def add_(self, values: Tensor, size: float) -> None:
         """Add noise of a standard deviation to a contiguous tensor."""
         flat = values.view(-1)
-        start = int(torch.randint(len(self._stock), (), generator=self._generator))
+        start = int(torch.randint(len(self._stock), (), generator=self.generator))
         done = 0
         while done < len(flat):
             count = min(len(flat) - done, len(self._stock) - start)

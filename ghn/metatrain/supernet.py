@@ -357,6 +357,7 @@ def update(
     source, pool = sources[kind], pools[kind]
     generator = torch.Generator().manual_seed(rng.getrandbits(63))
     losses: dict[str, list[float]] = {}
+    noise.generator.manual_seed(rng.getrandbits(63))
     clock.lap("draw")
     for _ in range(config.targets):
         target = pool.target(pool.draw(rng), state.bank)
@@ -365,8 +366,10 @@ def update(
         made, saved = make(state.bank, target.parts, noise)
         weights = {name: values.requires_grad_() for name, values in made.items()}
         clock.lap("predict")
-        loss = source.loss(target.model, {**target.constants, **weights}, batch)
-        loss.backward()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(rng.getrandbits(31))  # dropout of the target
+            loss = source.loss(target.model, {**target.constants, **weights}, batch)
+            loss.backward()
         value = loss.item()
         clock.lap("target")
         if math.isfinite(value):
@@ -424,7 +427,9 @@ def validate(
             target = pool.target(number, state.average)
             made, _ = make(state.average, target.parts, noise)
             family = pool.architecture(number).family
-            metric = sources[name].metric(target.model, {**target.constants, **made})
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                metric = sources[name].metric(target.model, {**target.constants, **made})
             found.setdefault(family, []).append(metric)
     means = {family: sum(values) / len(values) for family, values in sorted(found.items())}
     return {"update": state.done, "seen": state.seen, "validation": means}

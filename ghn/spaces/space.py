@@ -18,7 +18,7 @@ LARGEST: dict[str, tuple[int, int]] = {
     "resnext": (7, 1024),
     "resnetv2": (7, 256),
     "convnext": (9, 192),
-    "inverted": (10, 160),
+    "inverted": (21, 160),
     "densenet": (12, 336),
     "plain": (8, 384),
     "vit": (9, 512),

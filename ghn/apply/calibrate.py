@@ -47,6 +47,7 @@ def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
                 seen += 1
         if not seen:
             raise DataError("calibrate_ needs at least one batch; the iterable was empty")
+        _check_finite(model)
     except BaseException:
         _restore(layers, before)
         raise
@@ -72,6 +73,17 @@ def _restore(layers: Sequence[nn.Module], before: Sequence[Mapping[str, Tensor]]
         layer.load_state_dict(buffers, strict=False)
 
 
+def _check_finite(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if module in batchnorm_layers(module) and not all(
+            torch.isfinite(buffer).all() for buffer in (module.running_mean, module.running_var)
+        ):
+            raise DataError(
+                f"the statistics of {type(model).__name__}'s {name!r} are not finite on these batches; pass batches "
+                "that are not empty, of finite numbers, and check the weights before it"
+            )
+
+
 def _check(model: nn.Module, batches: Any) -> None:
     """Refuse what can't be calibrated, and one batch in place of several."""
     name = next((name for name, tensor in model.state_dict().items() if tensor.is_meta), None)
@@ -80,7 +92,8 @@ def _check(model: nn.Module, batches: Any) -> None:
             f"{type(model).__name__}'s {name!r} is on the meta device and has no values; ghn.init_ gives it some: "
             "calibrate after that"
         )
-    if isinstance(batches, Tensor | Mapping) or not isinstance(batches, Iterable):
+    one = isinstance(batches, Tensor | Mapping | str) or hasattr(batches, "to_dict")  # torch-geometric's Data
+    if one or not isinstance(batches, Iterable):
         raise DataError(
             f"batches is one {type(batches).__name__}; expected an iterable of batches: pass [batch] for a single one"
         )
@@ -96,7 +109,7 @@ def _call(model: nn.Module, batch: Any, number: int) -> None:
         )
         raise DataError(
             f"{type(model).__name__} failed on batch {number}, called with ({given}): {type(error).__name__}: "
-            f"{one_line(error)}. {_advice(error, args)}"
+            f"{one_line(error)}. {_advice(error, args, kwargs)}"
         ) from error
 
 
@@ -104,7 +117,9 @@ def _summary(value: Any) -> str:
     return f"tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def _advice(error: Exception, args: tuple[Any, ...]) -> str:
+def _advice(error: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    if isinstance(error, TypeError) and len(kwargs) > 1:
+        return "Every key is an argument of forward: leave out those that it doesn't take, such as labels"
     if isinstance(error, TypeError) and len(args) > 1:
         return (
             "A tuple or list is several arguments: of a loader's (images, labels) pass (images for images, _ in "

@@ -1,16 +1,18 @@
 """Give a model on the meta device memory, and what no prediction covers its own initial values."""
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ghn.errors import ConfigError, PredictionError
-from ghn.graph.skeleton import is_distributed, local_part
+from ghn.graph.skeleton import is_distributed, local_part, untouched_randomness
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -108,7 +110,7 @@ def materialized(
             entry.put(twins[id(old)])
         if any(map(is_distributed, twins.values())):
             model._apply(lambda tensor: tensor)  # FSDP notes its parameters anew after every ``_apply``
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), _unchanged(real if own else []):
+        with untouched_randomness(), torch.no_grad(), _unchanged(real if own else []):
             garbage = _fill(own, seed)
         if garbage is not None:
             raise PredictionError(_unknown(type(model).__name__, garbage))
@@ -203,6 +205,8 @@ def _fill(own: dict[_Entry, list[_Means]], seed: int) -> _Entry | None:
 
     def run() -> None:
         torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
         for means in dict.fromkeys(chain.from_iterable(own.values())):
             means()
 

@@ -186,16 +186,19 @@ class Copier:
 
     def _function(self, function: FunctionType) -> FunctionType:
         """The same code over copies of what it closes over, so that a closure over the model reaches the copy."""
-        if not function.__closure__ or (function.__module__ or "").partition(".")[0] == "torch":
+        defaults, named = function.__defaults__ or (), function.__kwdefaults__ or {}
+        plain = all(type(value) in ATOMS for value in (*defaults, *named.values()))
+        if (plain and not function.__closure__) or (function.__module__ or "").partition(".")[0] == "torch":
             return function
-        cells = tuple([self._memo.setdefault(id(cell), CellType()) for cell in function.__closure__])
+        closure = function.__closure__ or ()
+        cells = tuple([self._memo.setdefault(id(cell), CellType()) for cell in closure])
         code, space, name = function.__code__, function.__globals__, function.__name__
-        copied = FunctionType(code, space, name, function.__defaults__, cells)
-        copied.__kwdefaults__ = function.__kwdefaults__
+        copied = FunctionType(code, space, name, tuple(map(self.value, defaults)) or None, cells)
+        copied.__kwdefaults__ = {key: self.value(value) for key, value in named.items()} or None
         copied.__dict__.update(vars(function))
         copied.__module__, copied.__qualname__ = function.__module__, function.__qualname__
         self._memo[id(function)] = copied
-        for cell, new in zip(function.__closure__, cells, strict=True):
+        for cell, new in zip(closure, cells, strict=True):
             if not _is_filled(new) and _is_filled(cell):
                 new.cell_contents = self.value(cell.cell_contents)
         return copied

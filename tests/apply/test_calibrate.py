@@ -120,6 +120,10 @@ LABELS = torch.zeros(4)
         ({"input": BATCHES[0]}, r"batches is one dict.*pass \[batch\]"),
         ([BATCHES[0], BATCHES[0][:1]], r"failed on batch 1.*drop_last=True"),
         ([BATCHES[0].double()], r"failed on batch 0.*RuntimeError.*A batch is a tensor"),
+        ([{"input": BATCHES[0], "labels": LABELS}], r"TypeError.*leave out those that it doesn't take"),
+        ([BATCHES[0], BATCHES[1] * torch.nan], r"statistics of Sequential's '0' are not finite"),
+        (Data(x=BATCHES[0]), r"batches is one Data.*pass \[batch\]"),
+        (None, "batches is one NoneType"),
         ([{"x": BATCHES[0]}], r"failed on batch 0, called with \(x=tensor \(\d+, 8\)\): TypeError"),
     ],
 )

@@ -1,8 +1,10 @@
 """Models in pieces, from the meta device: the same bits for any memory, nothing garbage, nothing half done."""
 
 import copy
+import random
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -188,6 +190,36 @@ def test_a_buffer_is_computed_anew_whole_or_refused(tiny_ghn, make):
         ):
             tiny_ghn.init_(model, X, device="cpu")
         assert all(tensor.is_meta for tensor in model.state_dict().values())
+
+
+class Shuffled(nn.Module):
+    """Draws a buffer with numpy and one with Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Linear(8, 8)
+        self.register_buffer("order", torch.zeros(8, dtype=torch.long))
+        self.register_buffer("signs", torch.zeros(8, dtype=torch.bool))
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        self.order.copy_(torch.from_numpy(np.random.permutation(8)))
+        self.signs.copy_(torch.tensor([random.random() > 0.5 for _ in range(8)], device="cpu"))
+
+    def forward(self, x):
+        return self.map(x)[:, self.order] * self.signs
+
+
+def test_buffers_that_are_drawn_are_drawn_once_per_seed(tiny_ghn):
+    with torch.device("meta"):
+        models = [Shuffled() for _ in range(3)]
+    before = np.random.get_state()[1].copy(), random.getstate()
+    for model, seed in zip(models, (0, 0, 1), strict=True):
+        tiny_ghn.init_(model, X, seed=seed, device="cpu")
+    assert models[0].order.tolist() == models[1].order.tolist() != models[2].order.tolist()
+    assert sorted(models[0].order.tolist()) == list(range(8))
+    assert (np.random.get_state()[1] == before[0]).all()
+    assert random.getstate() == before[1]
 
 
 class Handmade(nn.Module):

@@ -151,6 +151,17 @@ class Closure(Mapped):
         return self.state
 
 
+class DefaultArgument(Closure):
+    def __init__(self):
+        super().__init__()
+
+        def use(h, x, module=self, *, calls=self.calls):
+            calls[0] += 1
+            return module.remember(h)
+
+        self.use = use
+
+
 class Helper:
     def __init__(self, module):
         self.step = lambda h, x: module.remember(h)
@@ -182,7 +193,7 @@ class WeakReference(Closure):
 
 MODELS = (
     *(LruCache, LruCacheOfLargeConstants, LruCacheOfAMethod, ClassDictionary, ClassAttribute, GlobalVariable),
-    *(GlobalObject, Activations, Nonlocal, Closure, ClosureOfAHelper, WeakReference),
+    *(GlobalObject, Activations, Nonlocal, Closure, DefaultArgument, ClosureOfAHelper, WeakReference),
 )
 
 

@@ -28,8 +28,8 @@ COSINE_CENTRES = {"exp": math.log(COSINE_SCALE), "softplus": COSINE_SCALE}
 MULTIPLIERS = frozenset("scale layer_scale log_scale norm_weight slope".split())
 """Roles of what multiplies activations: whatever it goes through before, it stays a multiplier."""
 
-LEARNED_INPUTS = frozenset({"token", "position", "relative_bias"})
-"""Roles of what acts like an activation: what computes it from parameters is a network like any other."""
+TABLES = frozenset({"token", "position", "relative_bias"})
+"""Roles of what joins activations or is added to them."""
 
 SUMMED = frozenset({"in", "spatial"})
 """Axes of a weight that its operation sums over."""
@@ -53,9 +53,7 @@ class RoleFinder(PathFinder):
         found = [self._settled(use) for use in self.uses(parameter)]
         if not found:
             return unknown(shape, "nothing that is computed from it reaches an activation")
-        role, use = min(
-            found, key=lambda pair: (pair[0].role != "embedding", pair[0].role in ("unknown", "matrix"))
-        )
+        role, use = min(found, key=self._preference)
         if role.role == "unknown":
             return unknown(shape, role.reason)
         if role.role in MIXING_ROLES | {"bias"} and self._is_frequency(use.node):
@@ -75,16 +73,20 @@ class RoleFinder(PathFinder):
             return unknown(shape, COMPUTES)
         return self._with_factors(shape, role, use, axes)
 
+    def _preference(self, found: tuple[Role, Use]) -> tuple[bool, bool, bool]:
+        """Order of several uses: tables that are looked up first, then what says most, then what meets activations."""
+        role, use = found
+        return role.role != "embedding", role.role in ("unknown", "matrix"), self.constant[use.node]
+
     def _settled(self, use: Use) -> tuple[Role, Use]:
         """Role in one use, 'unknown' where what happens on the way leaves open what its values should be."""
         role = self._role_of(use)
-        if role.role in MULTIPLIERS and not use.noisy:
-            return role, use
-        attends = self.nodes[use.node].kind == "matmul" and len(use.shape) > 2
-        if use.inner and (role.role in LEARNED_INPUTS or attends):  # a network with an input of its own
+        if use.inner and not use.noisy and self._acts_as_input(use):
             own = mixing_role(self.nodes[use.inner.node], use.inner.slot, use.inner.shape, False)
             return own or Role("token", table(use.inner.shape)), use.inner
-        if use.masked and role.role in LEARNED_INPUTS:
+        if role.role in MULTIPLIERS and not use.noisy:
+            return role, use
+        if use.masked and role.role in TABLES:
             return unknown(use.shape, "known numbers multiply it, one for each entry: it is no table"), use
         computes = use.summed and role.role not in MIXING_ROLES
         if doubt := use.doubt or (COMPUTES if computes else ""):
@@ -92,6 +94,12 @@ class RoleFinder(PathFinder):
         if use.gain:
             return Role("weight_norm_scale" if self._is_normalized(use) else "scale", vector(use.shape)), use
         return role, use
+
+    def _acts_as_input(self, use: Use) -> bool:
+        """Whether what a network computes from parameters meets activations as one of them, not as a weight."""
+        node = self.nodes[use.node]
+        weight = node.kind in MIXERS - {"attention"} or node.kind in ("embedding", "output")
+        return not weight or (node.kind == "matmul" and len(use.shape) > 2)
 
     def _is_normalized(self, use: Use) -> bool:
         """Whether the rows of the weight that it is a part of are divided by their length."""

@@ -135,6 +135,13 @@ def test_a_learned_query_that_goes_through_a_map_of_its_own():
     assert [spec.role for spec in found] == ["token", "linear", "bias", "norm_weight"]
 
 
+def test_modulation_that_is_computed_from_a_code():
+    def forward(x, code, scale, shift, bias):
+        return x * (1 + F.linear(code, scale)) + F.linear(F.relu(code), shift, bias)
+
+    assert roles(forward, (1, 4), (8, 4), (8, 4), (8,)) == ["token", "linear", "linear", "bias"]
+
+
 @pytest.mark.parametrize("simplify", [True, False])
 @pytest.mark.parametrize(
     ("forward", "shapes", "factor"),

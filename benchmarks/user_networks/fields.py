@@ -271,15 +271,19 @@ class Set(nn.Module):
 
 
 def _sets() -> tuple[Batch, Batch]:
-    x = torch.randn(2048, 16, 2, generator=generator())
-    return split(x, torch.stack([x[..., 0].amax(1), x.norm(dim=2).mean(1)], dim=1))
+    g = generator()
+    x = torch.randn(2048, 16, 2, generator=g)
+    y = torch.stack([x[..., 0].amax(1), x.norm(dim=2).mean(1)], dim=1)
+    return split(x, y + 0.1 * torch.randn(y.shape, generator=g))
 
 
 @network
 def deep_sets_sum() -> Task:
     """DeepSets that add points up: their largest coordinate and mean distance."""
     train, test = _sets()
-    return Task(build=lambda: Set(lambda each: each.sum(1)), loss=regression, train=train, test=test)
+    return Task(
+        build=lambda: Set(lambda each: each.sum(1)), loss=regression, train=train, test=test, steps=400
+    )
 
 
 @network

@@ -59,7 +59,7 @@ def mlp_wine() -> Task:
     def build() -> nn.Module:
         return nn.Sequential(nn.Linear(13, 64), nn.ReLU(), nn.Dropout(0.2), mlp(64, 64, 3))
 
-    return Task(build=build, loss=classification, train=data, test=data, steps=40, size=32)
+    return Task(build=build, loss=classification, train=data, test=data, steps=30, size=32)
 
 
 @network

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ghn.decoder import plain
 from ghn.decoder.heads import CHARACTERS, looking_back
 from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph, ParamSpec
@@ -174,11 +175,31 @@ class Place:
     """It makes queries, keys or values, or reads what attention makes of them."""
     reads_looking_back: bool = False
     """It reads what heads make that look back."""
+    chain: int = 1
+    """Operations with a matrix or kernel on the longest way from the inputs to the outputs through its own."""
+    repeated: bool = False
+    """Its operation is one of a loop, and reads what the last turn made."""
+    fan_in: float = 1.0
+    """What its operation sums."""
+    summands: float = 1.0
+    """Activations that were added up for each one that it reads, where nothing normalizes."""
 
     @property
     def rectified(self) -> bool:
         """Whether the parameter belongs to a batch normalization, but the stem's, that rectifiers alone read."""
         return self.batch and not self.stem and bool(self.readers) and self.readers <= RECTIFIERS
+
+    @property
+    def plain_activation(self) -> float | None:
+        """Gain of the activation that reads the parameter's map, if there is no normalization anywhere."""
+        return None if self.network.norms else plain.activation_gain(self.readers)
+
+    @property
+    def plain_gain(self) -> float | None:
+        """Gain of the parameter's map, if nothing but weights keeps the size of activations."""
+        if self.plain_activation and self.repeated:  # one that would grow as often as it is repeated
+            return RELU_GAIN if self.readers & RECTIFIERS else None
+        return self.plain_activation and plain.chain_gain(self.plain_activation, self.chain)
 
 
 @dataclass(frozen=True)
@@ -232,6 +253,12 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
         if edge.source in constant and graph.nodes[edge.target].kind == "linear"
     }
     seen = _Beyond(graph, consumers)
+    chains, summands = plain.chain_lengths(graph), {} if network.norms else plain.summands(graph)
+    summed: dict[int, float] = {}
+    for spec, operations in attached:
+        if spec.role in MIXING_ROLES:
+            made = [node for operation in operations for node in seen.results(operation)]
+            summed |= dict.fromkeys(made, fans(spec)[0])
     result = {}
     for spec, operations in attached:
         results = {node for operation in operations for node in seen.results(operation)}
@@ -255,6 +282,10 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             and readers <= NORMS,
             attention=spec.name in attention,
             reads_looking_back=spec in projections,
+            chain=max((chains[operation] for operation in operations), default=1),
+            repeated=not network.norms and plain.repeats(graph, operations),
+            summands=max((summands.get(operation, 1.0) for operation in operations), default=1.0),
+            fan_in=max((summed.get(operation, 1.0) for operation in operations), default=1.0),
         )
     opened = sum(spec.role == "norm_bias" and result[spec.name].rectified for spec, _ in attached)
     network = replace(network, rectified=opened)
@@ -380,7 +411,8 @@ def _rule(spec: ParamSpec, place: Place, fan: str) -> Scale:
     """Centre and spread of what reaches the operation."""
     damping = 1 / math.sqrt(place.branches) if place.branches else 1.0
     if spec.role in MIXING_ROLES:
-        return Scale(0.0, _mixing_spread(spec, place, fan, damping), random=True)
+        spread = _mixing_spread(spec, place, fan, damping)
+        return Scale(0.0, spread / math.sqrt(place.summands), random=True)
     if spec.role == "relative_bias":
         return Scale(0.0, RELATIVE_BIAS_SPREAD, random=True)
     if spec.role == "position" and not place.network.tokens:
@@ -388,6 +420,9 @@ def _rule(spec: ParamSpec, place: Place, fan: str) -> Scale:
     forgetful = place.network.norms and place.network.norms <= PLACE_NORMS
     if spec.role == "bias" and place.stem and forgetful and not place.network.positions:
         return Scale(0.0, STEM_BIAS_SPREAD, random=True)
+    if spec.role == "bias" and not place.network.norms and "output" not in place.readers:
+        # At zero all units of a first layer bend at one point, which few inputs take long to tell apart.
+        return Scale(0.0, DEFAULT_GAIN / math.sqrt(place.fan_in), random=True)
     if spec.role == "norm_bias" and place.network.tokens and place.last:
         return Scale(0.0, LAST_BIAS_SPREAD, random=False)
     if spec.role in TABLE_ROLES:
@@ -397,8 +432,8 @@ def _rule(spec: ParamSpec, place: Place, fan: str) -> Scale:
         spread = DEFAULT_GAIN / math.sqrt(channels)
         if spec.role == "position":
             spread *= place.network.of_words(WORD_POSITIONS)
-        if spec.role == "embedding" and not place.network.norms and not place.network.attention:
-            spread = 1.0  # nothing makes it larger on the way; recurrent networks wait for that
+        if spec.role == "embedding" and not place.network.norms and "recurrent" in place.readers:
+            spread = 1.0  # nothing makes it larger on the way, and recurrent networks wait for that
         return Scale(0.0, spread / place.factor, random=True, common=common)
     centre = CENTRES.get(spec.role, 0.0) if spec.centre is None else spec.centre
     if spec.role == "norm_bias" and place.rectified and place.network.rectified >= LEAST_OPEN:
@@ -424,8 +459,8 @@ def _mixing_spread(spec: ParamSpec, place: Place, fan: str, damping: float) -> f
         if place.readers <= BATCH_STATISTICS and not place.stem:
             spread = min(spread, KERNEL_RATE / (1 / math.sqrt(fan_in) + 1 / math.sqrt(fan_out)))
         return damping * spread
-    if not place.network.norms and place.readers & RECTIFIERS:
-        return damping * RELU_GAIN / math.sqrt(fan_in)  # nothing else keeps the size of activations
+    if place.plain_gain:
+        return damping * place.plain_gain / math.sqrt(fan_in)
     if spec.role == "linear" and place.network.tokens and place.readers & RECTIFIERS:
         return 1 / math.sqrt(fan_in)  # zoos start language models with half of that, and end higher
     if spec.role == "linear" and not place.network.tokens and "output" in place.readers:

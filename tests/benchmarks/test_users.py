@@ -17,7 +17,7 @@ from user_networks import SUITE
 @pytest.mark.parametrize("name", SUITE)
 def test_every_network_learns_from_both_starts(name):
     network, task = SUITE[name], users.task_of(name)
-    assert len(network.rates) == 3 and network.description and task.steps >= 40
+    assert len(network.rates) == 3 and network.description and task.steps >= 30
     for arm in users.ARMS:
         model = users.started(task, arm, seed=0)
         before = users.digest(model)

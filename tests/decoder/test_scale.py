@@ -103,7 +103,7 @@ def test_positions_match_patches_and_stay_below_tokens():
         ("timm:mixer_s32_224", {"stem.proj.bias"}),
         ("timm:test_convnext", {"stem.0.bias"}),
         ("timm:poolformer_s12", set()),  # normalized over places together, which keeps how bright each is
-        ("torchvision:vgg11", set()),
+        ("torchvision:vgg11_bn", set()),
     ],
 )
 def test_stems_before_layer_normalizations_have_a_random_bias(model, expected):
@@ -329,7 +329,8 @@ def test_vectors_start_at_their_neutral_value():
     assert scale_of(spec("norm_weight", (8,), "channel"), Place(), "zoo").centre == 1
     assert scale_of(spec("bias", (8,), "channel"), Place(), "zoo").centre == 0
     assert scale_of(spec("slope", (8,), "channel"), Place(), "zoo").centre == 0.25
-    assert not scale_of(spec("bias", (8,), "channel"), Place(), "zoo").random
+    normalized = Place(Network(norms=frozenset({"layer_norm"})))
+    assert not scale_of(spec("bias", (8,), "channel"), normalized, "zoo").random
 
 
 def test_ends_of_residual_branches_are_damped_by_their_number():

@@ -226,7 +226,9 @@ def _clear_frames(error: BaseException | None) -> None:
 
 def _input_value(tensor: Tensor) -> Tensor:
     """Integers (tokens, positions, masks) keep their values; of everything else only the shape counts."""
-    if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.is_meta:
+    if tensor.is_meta:  # what the run was given is taken back after it, so it is never the caller's own
+        return tensor.detach().clone()
+    if tensor.dtype.is_floating_point or tensor.dtype.is_complex:
         return to_meta(tensor)
     return tensor.detach().cpu().clone()
 

@@ -255,3 +255,11 @@ def test_garbage_collection_goes_on_after_a_trace():
 def test_what_is_no_module_is_refused(model):
     with pytest.raises(ModelError, match=r"expected a torch\.nn\.Module, got \w+; ghn\.load_model makes one"):
         trace(model, torch.ones(2))
+
+
+def test_inputs_on_the_meta_device_stay_the_callers():
+    inputs = {"input": torch.ones(2, 8, device="meta")}
+    kept = inputs["input"]
+    for _ in range(2):
+        assert trace(nn.Linear(8, 4), inputs).coverage() == 1
+    assert inputs["input"] is kept

@@ -2,7 +2,17 @@
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodType,
+    ModuleType,
+    WrapperDescriptorType,
+)
 from typing import Any
 
 ATOMS = (bool, int, float, complex, str, bytes, type(None))
@@ -66,12 +76,15 @@ class Code:
     @functools.cached_property
     def holders(self) -> list[Any]:
         """Values that the code names and that may hold others: containers, objects, caches, functions' defaults."""
-        plain = (ATOMS, type, ModuleType, BuiltinFunctionType)
+        plain = (
+            *(ATOMS, type, ModuleType, BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType),
+            *(GetSetDescriptorType, MemberDescriptorType, property, classmethod, staticmethod),
+        )
         return [
             value
             for value in self._seen.values()
             if value is not _MISSING
-            and not (_is_library(value) if isinstance(value, FunctionType) else isinstance(value, plain))
+            and not (_keeps_nothing(value) if isinstance(value, FunctionType) else isinstance(value, plain))
         ]
 
     def restore(self, unwanted: Callable[[Any], bool]) -> None:
@@ -171,6 +184,12 @@ _BOOKKEEPING = frozenset({"__slotnames__", "_abc_impl", "__abstractmethods__"})
 
 def _size(kind: Any) -> int:
     return len(vars(kind).keys() - _BOOKKEEPING)
+
+
+def _keeps_nothing(function: FunctionType) -> bool:
+    """Whether a function has neither defaults nor attributes; those it gets later were not there before."""
+    kept = function.__defaults__ or function.__kwdefaults__ or vars(function)
+    return not kept or _is_library(function)
 
 
 def _is_library(value: Any) -> bool:

@@ -83,7 +83,8 @@ class Surroundings:
         elif isinstance(value, FunctionType):
             for entry in (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()):
                 self._note(entry, depth)
-            self._note_table(vars(value), depth)
+            if vars(value):
+                self._note_table(vars(value), depth)
         elif isinstance(value, tuple):
             for entry in value:
                 self._note(entry, depth)

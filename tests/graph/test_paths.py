@@ -344,8 +344,10 @@ def test_a_bias_of_its_own_hides_no_rectifier():
         surroundings = places(graph)
         found.append({spec.name: scale_of(spec, surroundings[spec.name], "zoo") for spec in graph.params})
         assert surroundings["weights.2"].boundary and not surroundings["weights.1"].boundary
+        assert surroundings["weights.0"].readers == {"relu"} and surroundings["weights.2"].readers == {
+            "output"
+        }
     assert found[0] == found[1]
-    assert found[0]["weights.0"].spread == pytest.approx(math.sqrt(2 / 8))
 
 
 def test_the_rectifier_behind_messages_is_seen():

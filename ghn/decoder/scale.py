@@ -432,8 +432,9 @@ def _rule(spec: ParamSpec, place: Place, fan: str) -> Scale:
         spread = DEFAULT_GAIN / math.sqrt(channels)
         if spec.role == "position":
             spread *= place.network.of_words(WORD_POSITIONS)
-        if spec.role == "embedding" and not place.network.norms and "recurrent" in place.readers:
-            spread = 1.0  # nothing makes it larger on the way, and recurrent networks wait for that
+        if spec.role == "embedding" and not place.network.norms and not place.network.attention:
+            # Nothing makes it larger on the way, and recurrent networks wait for that.
+            spread = 1.0 if "recurrent" in place.readers else plain.TABLE_SPREAD
         return Scale(0.0, spread / place.factor, random=True, common=common)
     centre = CENTRES.get(spec.role, 0.0) if spec.centre is None else spec.centre
     if spec.role == "norm_bias" and place.rectified and place.network.rectified >= LEAST_OPEN:

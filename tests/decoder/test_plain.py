@@ -78,7 +78,7 @@ class Tokens(nn.Module):
         return made[0] if isinstance(made, tuple) else made
 
 
-@pytest.mark.parametrize(("recurrent", "spread"), [(True, 1.0), (False, DEFAULT_GAIN / 4)])
+@pytest.mark.parametrize(("recurrent", "spread"), [(True, 1.0), (False, plain.TABLE_SPREAD)])
 def test_tables_are_small_unless_recurrent_layers_read_them(recurrent, spread):
     assert rules(Tokens(recurrent), torch.randint(20, (2, 5)))["table.weight"].spread == pytest.approx(spread)
 

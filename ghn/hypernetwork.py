@@ -80,8 +80,11 @@ class GHNConfig:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain values."""
-        return asdict(self)
+        """The configuration as plain values; a decoder without slots is told as it was before there were any."""
+        values = asdict(self)
+        if not values["decoder"]["slots"]:
+            del values["decoder"]["slots"]
+        return values
 
 
 class GHN(

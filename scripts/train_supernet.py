@@ -18,13 +18,21 @@ from ghn.metatrain.supernet import SupernetConfig, hypernetwork, load_tables, me
 
 def main(arguments: list[str]) -> None:
     """Parse the command line, and train or export."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("paths", nargs="+", type=Path, help="the run's folder; with --export, tables of runs")
-    parser.add_argument("--export", type=Path, metavar="DIR", help="write a checkpoint of the tables of all runs given")
+    parser.add_argument(
+        "--export", type=Path, metavar="DIR", help="write a checkpoint of the tables of all runs given"
+    )
     parser.add_argument("--start", type=Path, metavar="FILE", help="tables of an earlier run to begin with")
-    parser.add_argument("--max-seconds", type=float, default=float("inf"), help="save and stop after about this long")
+    parser.add_argument(
+        "--max-seconds", type=float, default=float("inf"), help="save and stop after about this long"
+    )
     for entry in fields(SupernetConfig):
-        parser.add_argument(f"--{entry.name.replace('_', '-')}", type=type(entry.default), default=entry.default)
+        parser.add_argument(
+            f"--{entry.name.replace('_', '-')}", type=type(entry.default), default=entry.default
+        )
     given = vars(parser.parse_args(arguments))
     paths, export, start, seconds = (given.pop(name) for name in ("paths", "export", "start", "max_seconds"))
     with one_line_errors():

@@ -16,7 +16,9 @@ def call(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_trains_and_exports(tmp_path: Path) -> None:
-    settings = "--images digits --image-size 8 --networks 4 --updates 1 --validation-networks 1 --rank 2".split()
+    settings = (
+        "--images digits --image-size 8 --networks 4 --updates 1 --validation-networks 1 --rank 2".split()
+    )
     ended = call(tmp_path / "run", *settings)
     assert ended.returncode == 0, ended.stderr
     assert "1 updates, 0.00 M" in ended.stdout

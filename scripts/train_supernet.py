@@ -25,7 +25,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--export", type=Path, metavar="DIR", help="write a checkpoint of the tables of all runs given"
     )
-    parser.add_argument("--start", type=Path, metavar="FILE", help="tables of an earlier run to begin with")
+    parser.add_argument(
+        "--start", type=Path, metavar="PATH", help="tables of a run, or a checkpoint, to begin with"
+    )
     parser.add_argument(
         "--max-seconds", type=float, default=float("inf"), help="save and stop after about this long"
     )

@@ -26,7 +26,7 @@ from ghn.decoder.config import DecoderConfig
 from ghn.decoder.slot_decoder import SlotDecoder
 from ghn.decoder.slots import Noise, Part, SlotBank, accumulate, make, slot_sizes
 from ghn.encoder import EncoderConfig
-from ghn.errors import ConfigError
+from ghn.errors import CheckpointError, ConfigError
 from ghn.files import replacing, write_whole
 from ghn.graph.graph import ComputationGraph
 from ghn.graph.trace import trace
@@ -305,7 +305,7 @@ def train_supernet(
         config: Settings.
         folder: Gets the state, the log, the curve and graphs.
         max_seconds: Save and return after about this long.
-        start: Tables of an earlier run to begin with: a file that ``save_tables`` wrote.
+        start: What to begin with: tables of an earlier run, or a checkpoint's folder.
         progress: Told a line now and then.
 
     Returns:
@@ -471,14 +471,14 @@ def _begin(
             )
         sizes = saved["sizes"]
     elif start is not None:
-        with safe_open(start, "pt") as file:
-            sizes = json.loads(file.metadata()["sizes"])
+        before = load_tables(start)
+        sizes = {key: tuple(asdict(size).values()) for key, size in before.sizes.items()}
     else:
         progress("tracing networks")
         sizes = slot_sizes(_networks(config, pools, graphs), config.rank)
     bank = SlotBank(sizes)
     if start is not None and not saved:
-        bank.load_state_dict(_floats(load_file(start)))
+        bank.load_state_dict(before.state_dict())
     average = SlotBank(sizes)
     average.load_state_dict(bank.state_dict())
     matrices = [table for table in bank.parameters() if table.dim() == 2]
@@ -545,7 +545,22 @@ def save_tables(bank: SlotBank, path: Path) -> None:
 
 
 def load_tables(path: Path) -> SlotBank:
-    """Read what ``save_tables`` wrote."""
+    """Read what ``save_tables`` wrote, or take the tables of a checkpoint with slots.
+
+    Raises:
+        CheckpointError: If it is neither.
+    """
+    if path.is_dir():
+        decoder = GHN.from_pretrained(path).decoder
+        if not isinstance(decoder, SlotDecoder):
+            raise CheckpointError(
+                f"{path} is a checkpoint without slots; begin with one that has them, or with none"
+            )
+        return decoder.bank
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} doesn't exist; expected tables that a run wrote, or a checkpoint's folder"
+        )
     with safe_open(path, "pt") as file:
         bank = SlotBank(json.loads(file.metadata()["sizes"]))
     bank.load_state_dict(_floats(load_file(path)))

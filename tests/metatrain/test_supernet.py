@@ -10,7 +10,7 @@ import torch
 
 import ghn
 from ghn.decoder.slots import SlotBank
-from ghn.errors import ConfigError
+from ghn.errors import CheckpointError, ConfigError
 from ghn.hypernetwork import GHN
 from ghn.metatrain.supernet import (
     LOG,
@@ -24,6 +24,7 @@ from ghn.metatrain.supernet import (
     train_supernet,
 )
 
+CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "ghn-small"
 SETTINGS = SupernetConfig(
     images="digits",
     image_size=8,
@@ -97,6 +98,12 @@ def test_tables_begin_another_run(finished: tuple[Path, SlotBank], tmp_path: Pat
         progress=quiet,
     )
     assert after.names == bank.names
+    hypernetwork(bank).save_pretrained(tmp_path / "checkpoint")
+    assert load_tables(tmp_path / "checkpoint").names == bank.names
+    with pytest.raises(CheckpointError, match="without slots"):
+        load_tables(CHECKPOINT)
+    with pytest.raises(CheckpointError, match="doesn't exist"):
+        load_tables(tmp_path / "nowhere")
     assert load_tables(folder / "tables.safetensors").names == bank.names
 
 

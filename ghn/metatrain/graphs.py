@@ -57,7 +57,7 @@ class Graphs:
         """
 
         def known() -> Known:
-            graph = self._graph(key, trace)
+            graph = self.graph(key, trace)
             return graph, graph.to_pyg(), recipes(graph, self._decoder)
 
         return _recent(self._kept, GRAPHS_KEPT, key, known)
@@ -69,7 +69,7 @@ class Graphs:
             OutputError: If the folder can't be written.
         """
         return _recent(
-            self._recipes, RECIPES_KEPT, key, lambda: recipes(self._graph(key, trace), self._decoder)
+            self._recipes, RECIPES_KEPT, key, lambda: recipes(self.graph(key, trace), self._decoder)
         )
 
     def graph(self, key: str, trace: Callable[[], ComputationGraph]) -> ComputationGraph:
@@ -78,13 +78,6 @@ class Graphs:
         Raises:
             OutputError: If the folder can't be written.
         """
-        return self._graph(key, trace)
-
-    def made_of(self, graph: ComputationGraph) -> list[Recipe]:
-        """What a graph's parameters are made of."""
-        return recipes(graph, self._decoder)
-
-    def _graph(self, key: str, trace: Callable[[], ComputationGraph]) -> ComputationGraph:
         if self._folder is None:
             return trace()
         name = hashlib.blake2b(f"{_origin()} {key}".encode(), digest_size=16).hexdigest()
@@ -98,6 +91,10 @@ class Graphs:
                 raise OutputError(f"{self._folder} can't be made ({error.strerror}); {_REMEDY}") from error
             write_whole(path, gzip.compress(json.dumps(graph.to_dict()).encode(), mtime=0), _REMEDY)
         return graph
+
+    def made_of(self, graph: ComputationGraph) -> list[Recipe]:
+        """What a graph's parameters are made of."""
+        return recipes(graph, self._decoder)
 
 
 def _recent(table: OrderedDict[str, Kept], most: int, key: str, make: Callable[[], Kept]) -> Kept:

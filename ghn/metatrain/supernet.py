@@ -9,7 +9,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from ghn.hypernetwork import GHN, GHNConfig
 from ghn.metatrain.graphs import GRAPHS, Graphs
 from ghn.spaces import Architecture, Space
 
-STATE, LOG, PROGRESS, SETTINGS = "state.safetensors", "log.jsonl", "progress.png", "supernet.json"
+STATE, LOG, PROGRESS = "state.safetensors", "log.jsonl", "progress.png"
 
 SHARED_WITH = {"llama": "gpt2", "vit_relpos": "vit"}
 """Families that share the slots of another."""
@@ -633,11 +633,3 @@ def plot(folder: Path) -> None:
     figure.tight_layout()
     figure.savefig(folder / PROGRESS, dpi=110)
     plt.close(figure)
-
-
-def config_of(values: Mapping[str, Any]) -> SupernetConfig:
-    """Settings from plain values."""
-    unknown = set(values) - {entry.name for entry in fields(SupernetConfig)}
-    if unknown:
-        raise ConfigError(f"unknown setting {sorted(unknown)[0]!r}")
-    return SupernetConfig(**values)

@@ -28,6 +28,10 @@ class CheckpointError(GhnError):
     """A checkpoint is missing, corrupted, of another kind, or refused because it is a pickle."""
 
 
+class CheckpointConfigError(CheckpointError, ConfigError):
+    """The configuration inside of a checkpoint is invalid, or from a newer version: an error of both kinds."""
+
+
 class PredictionError(GhnError):
     """Predicted weights can't be used: not finite, or there is nothing to predict."""
 

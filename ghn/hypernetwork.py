@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ghn.checkpoints import CONFIG, WEIGHTS, resolve_checkpoint
+from ghn.checkpoints import CONFIG, WEIGHTS, read_header, resolve_checkpoint
 from ghn.decoder import MEMORY, DecoderConfig, Order, build_decoder
 from ghn.encoder import EncoderConfig, build_encoder
 from ghn.errors import (
+    CheckpointConfigError,
     CheckpointError,
     ConfigError,
     OutputError,
@@ -29,7 +30,7 @@ from ghn.errors import (
 )
 from ghn.files import part_of
 from ghn.graph.graph import ComputationGraph
-from ghn.quantization import quantize, restore
+from ghn.quantization import is_step, is_table, quantize, restore
 from ghn.settings import own_settings
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 """Of config.json and the weights' names; a checkpoint of a higher version is refused."""
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types of weights in a file; they are float32 once loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,11 @@ class GHNConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.version, int) or self.version > FORMAT_VERSION:
+        if type(self.version) is not int or self.version < 0:
+            raise ConfigError(
+                f"the configuration has version {self.version!r}; expected a number such as {FORMAT_VERSION}"
+            )
+        if self.version > FORMAT_VERSION:
             raise ConfigError(
                 f"the configuration has version {self.version!r}, newer than the {FORMAT_VERSION} this ghn reads; "
                 "upgrade with: pip install -U ghn"
@@ -250,12 +258,17 @@ class GHN(
 
         Raises:
             CheckpointError: If it is missing, corrupted, not a hypernetwork, or a pickle.
-            ConfigError: If its configuration is invalid or from a newer version.
+            CheckpointConfigError: If its configuration is invalid or from a newer version (a CheckpointError and a
+                ConfigError).
         """
         source = resolve_checkpoint(checkpoint)
         try:
             return super().from_pretrained(source, **kwargs)
-        except (SafetensorError, RuntimeError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except ConfigError as error:
+            raise CheckpointConfigError(
+                f"{source} can't be loaded, because of its config.json: {one_line(error, 500)}"
+            ) from error
+        except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{source} can't be loaded: {one_line(error)}. It is truncated, corrupted, or not a ghn checkpoint; "
                 "copy or download it again"
@@ -276,15 +289,18 @@ class GHN(
             for key in ("revision", "cache_dir", "force_download", "local_files_only", "token")
         }
         file = folder / WEIGHTS if folder.is_dir() else hf_hub_download(model_id, WEIGHTS, **download)
-        with own_settings():
-            net = cls(config)
-        net.load_state_dict(restore(load_file(file, device=map_location)))
-        for name, weight in net.named_parameters():
-            if not torch.isfinite(weight).all():
+        settings = GHNConfig.from_dict(config) if isinstance(config, Mapping) else config or GHNConfig()
+        _check_file(Path(file), settings)
+        weights = restore(load_file(file, device=map_location))
+        for name, weight in weights.items():
+            if not torch.isfinite(weight.float()).all():
                 raise CheckpointError(
                     f"{model_id} holds {name!r}, which is not finite: its training diverged, or it is damaged; load "
                     "another checkpoint"
                 )
+        with own_settings():
+            net = cls(settings)
+        net.load_state_dict(weights)
         return net.to(map_location).eval()
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:
@@ -330,3 +346,44 @@ class GHN(
         """Give the files of ``_write_parts`` their names; the mixin has just deleted the earlier configuration."""
         for name in (WEIGHTS, CONFIG):
             part_of(save_directory / name).replace(save_directory / name)
+
+
+def _check_file(path: Path, config: GHNConfig) -> None:
+    """Compare what a file holds with the network of a configuration, before anything of either's size is made.
+
+    Raises:
+        CheckpointError: If they differ, or the file holds other numbers than floating-point ones and quantized tables.
+    """
+    stored = read_header(path)
+    loops = {
+        "layers": config.encoder.layers,
+        "slots": sum(sizes[5] for sizes in config.decoder.slots.values()),
+    }
+    for name, count in loops.items():  # even without memory, making very many takes very long
+        if count > len(stored):
+            raise CheckpointError(
+                f"{path} holds {len(stored)} tensors, too few for the {count} {name} of config.json; it is truncated, "
+                "or the configuration is another checkpoint's: copy or download both again"
+            )
+    with own_settings(), torch.device("meta"):
+        # How heads are initialized is computed from values, and no matter here.
+        twin = GHN(replace(config, decoder=replace(config.decoder, output="normalized")))
+    expected = {name: tuple(value.shape) for name, value in twin.state_dict().items()}
+    found = {name: entry.shape for name, entry in stored.items() if not is_step(name, stored)}
+    wrong = [f"Missing key {name}" for name in expected if name not in found]
+    wrong += [f"Unexpected key {name[:100]}" for name in found if name not in expected]
+    wrong += [
+        f"{name} has shape {found[name]}, expected {shape}"
+        for name, shape in expected.items()
+        if found.get(name, shape) != shape
+    ]
+    wrong += [
+        f"{name} has type {entry.dtype}, expected floating-point numbers such as F32"
+        for name, entry in stored.items()
+        if entry.dtype not in FLOATS and not is_table(name, stored)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{path} can't be loaded: {wrong[0]}{f' (and {len(wrong) - 1} more)' if wrong[1:] else ''}. It doesn't "
+            "hold the network of config.json: it is corrupted, or not a ghn checkpoint; copy or download both again"
+        )

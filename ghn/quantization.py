@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ghn.checkpoints import Stored
+
 STEP = ".step"
 """Ending of the names of the steps, beside the tables that they belong to."""
 
@@ -26,6 +28,20 @@ def quantize(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         made[name] = (values / step.clamp_min(torch.finfo(step.dtype).tiny)[:, None]).round().to(torch.int8)
         made[name + STEP] = step
     return made
+
+
+def is_table(name: str, stored: Mapping[str, Stored]) -> bool:
+    """Whether a tensor among those of a file is in eight bits, with a step for each row."""
+    entry, step = stored[name], stored.get(name + STEP)
+    return (
+        step is not None and entry.dtype == "I8" and len(entry.shape) == 2 and step.shape == entry.shape[:1]
+    )
+
+
+def is_step(name: str, stored: Mapping[str, Stored]) -> bool:
+    """Whether a tensor among those of a file holds the steps of a table."""
+    table = name.removesuffix(STEP)
+    return table != name and table in stored and is_table(table, stored)
 
 
 def restore(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

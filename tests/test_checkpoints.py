@@ -74,6 +74,43 @@ def test_incomplete_folders(folder):
         resolve_checkpoint(folder.parent)
 
 
+def test_a_pickle_by_the_name_of_weights_is_refused_unread(folder):
+    torch.save(Trap(), folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is a pickle.*refused"):
+        checkpoints.read_header(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "a header of 0 bytes in a file of 0"),
+        (b"\xff" * 8 + b"{}", "a header of 18,446,744,073,709,551,615 bytes in a file of 10"),
+        (b"\x02" + bytes(7) + b"[]", "a header that is a list"),
+        (b"\x0f" + bytes(7) + b'{"a":1, "a":2} ', "a name comes twice"),
+    ],
+)
+def test_headers_are_read_with_suspicion(tmp_path, content, message):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"can't be loaded: .*{message}.*truncated, corrupted"):
+        checkpoints.read_header(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"decoder": 1, "decoder": 2}', " " * (checkpoints.MOST_BYTES + 1)]
+)
+def test_configurations_are_read_with_suspicion(folder, text):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json is not JSON.*copy or download"):
+        resolve_checkpoint(folder)
+
+
+def test_names_that_no_file_can_have():
+    with pytest.raises(CheckpointError, match=r"no checkpoint at 'with.*zero'"):
+        resolve_checkpoint("with\0zero")
+    with pytest.raises(CheckpointError, match="no checkpoint can be read at 'longlong"):
+        resolve_checkpoint("long" * 2000)
+
+
 def test_other_files(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(CheckpointError, match="is a file; expected a folder"):

@@ -82,8 +82,9 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_or_none(tiny_ghn, tmp_path, m
 
 def test_a_newer_version_is_refused_before_its_settings_are_read(saved):
     _edit(saved, lambda values: values.update(version=FORMAT_VERSION + 1, novelty=1))
-    with pytest.raises(ConfigError, match=r"newer.*pip install -U ghn"):
+    with pytest.raises(ConfigError, match=r"newer.*pip install -U ghn") as caught:
         GHN.from_pretrained(saved)
+    assert isinstance(caught.value, CheckpointError)
 
 
 def test_unknown_settings_are_refused_with_a_suggestion(saved):
@@ -116,6 +117,36 @@ def test_weights_that_are_not_finite_are_refused(saved):
     save_file(weights, saved / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"'encoder\.norm\.bias', which is not finite"):
         GHN.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"layers": 1_000_000}, r"holds \d+ tensors, too few for the 1000000 layers of config\.json"),
+        ({"hidden": 2**20, "heads": 1}, r"has shape .*expected \(\d+, 1048576\)"),
+        ({"hidden": 2**40}, r"config\.json: encoder sizes must be from 1 to 1048576"),
+    ],
+)
+def test_sizes_are_compared_with_the_file_before_anything_is_built(saved, setting, message):
+    _edit(saved, lambda values: values["encoder"].update(setting))
+    with pytest.raises(CheckpointError, match=message):
+        GHN.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool])
+def test_weights_that_are_no_floating_point_numbers_are_refused(saved, dtype):
+    weights = load_file(saved / "model.safetensors")
+    weights["encoder.norm.bias"] = weights["encoder.norm.bias"].to(dtype)
+    save_file(weights, saved / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"encoder\.norm\.bias has type .*expected floating-point"):
+        GHN.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_weights_of_another_precision_load(saved, dtype):
+    weights = {name: value.to(dtype) for name, value in load_file(saved / "model.safetensors").items()}
+    save_file(weights, saved / "model.safetensors")
+    assert all(weight.dtype == torch.float32 for weight in GHN.from_pretrained(saved).parameters())
 
 
 def test_weights_of_another_network_are_refused(saved):

@@ -8,6 +8,15 @@ from ghn.decoder.low_rank import HEAD_RULES
 from ghn.decoder.scale import FANS
 from ghn.errors import ConfigError
 
+MOST = 2**20
+"""Of any size; a larger one is a mistake, or damage."""
+
+SLOT_NUMBERS = 7
+"""Sizes of a slot: the fields of ``ghn.decoder.slots.SlotSize``."""
+
+MOST_GAIN = 1e3
+"""Of ``max_gain``: with far more, predictions needn't be finite."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
@@ -53,5 +62,27 @@ class DecoderConfig:
             raise ConfigError(
                 f"output={self.output!r} has no scale for a base; set base='none' or use 'hyperfan'"
             )
-        if min(self.hidden, self.rank) < 1 or not 0 < self.max_trust < 1 or self.max_gain < 1:
-            raise ConfigError("decoder needs hidden >= 1, rank >= 1, 0 < max_trust < 1 and max_gain >= 1")
+        if not 1 <= min(self.hidden, self.rank) <= max(self.hidden, self.rank) <= MOST:
+            raise ConfigError(
+                f"decoder sizes must be from 1 to {MOST}; got hidden={self.hidden}, rank={self.rank}"
+            )
+        if not 0 < self.max_trust < 1 or not 1 <= self.max_gain <= MOST_GAIN:
+            raise ConfigError(
+                f"decoder needs 0 < max_trust < 1 and 1 <= max_gain <= {MOST_GAIN:g}; got max_trust={self.max_trust}, "
+                f"max_gain={self.max_gain}"
+            )
+        for key, sizes in self.slots.items():
+            _check_slot(key, sizes)
+
+
+def _check_slot(key: str, sizes: Sequence[int]) -> None:
+    """Check one entry of ``DecoderConfig.slots``."""
+    numbers = list(sizes) if isinstance(sizes, list | tuple) else []
+    if len(numbers) != SLOT_NUMBERS or any(type(number) is not int for number in numbers):
+        raise ConfigError(f"slot {key!r} has sizes {sizes!r}; expected {SLOT_NUMBERS} whole numbers")
+    *counts, rank = numbers
+    if not 1 <= min(counts) <= max(counts) <= MOST or not 0 <= rank <= MOST or numbers[4] % 2 == 0:
+        raise ConfigError(
+            f"slot {key!r} has sizes {sizes!r}; expected numbers from 1 to {MOST}, of which the kernel's is odd, and a "
+            "rank of 0 or more"
+        )

@@ -13,6 +13,9 @@ from ghn.graph.ops import KINDS, ROLES
 
 KINDS_OF_ENCODER = ("graph", "table")
 
+MOST = 2**20
+"""Of any size; a larger one is a mistake, or damage."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
@@ -38,10 +41,11 @@ class EncoderConfig:
                 f"kind must be one of {KINDS_OF_ENCODER} and sizes 'circle' or 'plain'; "
                 f"got {self.kind!r}, {self.sizes!r}"
             )
-        if min(self.hidden, self.layers, self.heads, self.table) < 1 or self.hidden % self.heads:
+        sizes = (self.hidden, self.layers, self.heads, self.table)
+        if min(sizes) < 1 or max(sizes) > MOST or self.hidden % self.heads:
             raise ConfigError(
-                f"encoder sizes must be positive and heads must divide hidden; got hidden={self.hidden}, "
-                f"layers={self.layers}, heads={self.heads}"
+                f"encoder sizes must be from 1 to {MOST} and heads must divide hidden; got hidden={self.hidden}, "
+                f"layers={self.layers}, heads={self.heads}, table={self.table}"
             )
 
 

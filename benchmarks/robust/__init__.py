@@ -1,0 +1,1 @@
+"""What ``benchmarks/robustness.py`` throws at the library: generated networks, damaged checkpoints, kills."""

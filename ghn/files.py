@@ -1,5 +1,6 @@
 """Files and folders that are complete or not there."""
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -54,6 +55,29 @@ def sweep(folder: Path) -> None:
     """Remove what a process that was killed left of a file in a folder; no other may be writing there."""
     for part in folder.glob(".*.part"):
         _remove(part)
+
+
+def sweep_beside(path: Path) -> None:
+    """Remove what killed processes of this machine left beside a file or folder that they were writing.
+
+    What a process that runs is writing stays. Where processes can't be asked for, all stays.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        process, _, kind = left.name[len(path.name) + 2 :].partition(".")
+        if kind in ("part", "old") and process.isdecimal() and _is_gone(int(process)):
+            _remove(left)
+
+
+def _is_gone(process: int) -> bool:
+    if os.name != "posix":  # elsewhere asking ends it
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
 
 
 def _put(part: Path, path: Path) -> None:

@@ -28,7 +28,7 @@ from ghn.errors import (
     check_type,
     one_line,
 )
-from ghn.files import part_of
+from ghn.files import part_of, sweep_beside
 from ghn.graph.graph import ComputationGraph
 from ghn.quantization import is_step, is_table, quantize, restore
 from ghn.settings import own_settings
@@ -333,6 +333,8 @@ class GHN(
 
     def _write_parts(self, folder: Path) -> None:
         """Write complete files beside those of an earlier checkpoint, or nothing."""
+        for name in (WEIGHTS, CONFIG):
+            sweep_beside(folder / name)
         weights, config = parts = [part_of(folder / name) for name in (WEIGHTS, CONFIG)]
         with ExitStack() as undo:
             for part in parts:

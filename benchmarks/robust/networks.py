@@ -20,6 +20,7 @@ from torch.nn.utils import parametrizations
 import ghn
 from ghn.graph.graph import ComputationGraph
 from ghn.hypernetwork import GHN
+from robust.habits import FEATURE_HABITS, TOKEN_HABITS
 
 BATCH = 2
 
@@ -668,8 +669,9 @@ def pixel_norm(draw: random.Random, dimensions: int, channels: int) -> nn.Module
 
 FEATURE_STEPS: tuple[Any, ...] = (
     Shared, Residual, Gated, Norm, Experts, LowRank, Hyper, Reparametrized, Scaled, Views, InPlace, Branching, Buffered,
+    *FEATURE_HABITS,
 )  # fmt: skip
-TOKEN_STEPS: tuple[Any, ...] = (Attention, Positions, Recurrent, Mixing)
+TOKEN_STEPS: tuple[Any, ...] = (Attention, Positions, Recurrent, Mixing, *TOKEN_HABITS)
 PIXEL_STEPS: tuple[Any, ...] = (FilterByHand, Squeeze, PixelResidual, Resize)
 
 
@@ -713,9 +715,12 @@ class Drawn(nn.Module):
             return chosen(draw, dimensions, self.width, *extra)
         own = TOKEN_STEPS * 3 if self.kind in ("tokens", "ids") else ()
         chosen = draw.choice((Linear, ByHand, *FEATURE_STEPS, *own))
-        self.names.append(chosen.__name__)
-        extra = (self.width,) if chosen in (Linear, ByHand) else ()
-        return chosen(draw, self.width, *extra)
+        return self._named(chosen(draw, self.width, *(self.width,) if chosen in (Linear, ByHand) else ()))
+
+    def _named(self, step: nn.Module) -> nn.Module:
+        how = getattr(step, "how", "")
+        self.names.append(f"{type(step).__name__} {how}".rstrip())
+        return step
 
     def _head(self, draw: random.Random) -> nn.Module:
         if self.table is not None and draw.random() < 0.5:

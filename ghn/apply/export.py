@@ -17,7 +17,7 @@ from ghn.apply.report import Report
 from ghn.apply.tensor_file import Form, TensorFile, open_file, open_folder
 from ghn.decoder import MEMORY, Order
 from ghn.errors import OutputError, PredictionError
-from ghn.files import replacing
+from ghn.files import replacing, sweep_beside
 from ghn.hypernetwork import GHN
 from ghn.settings import own_settings
 
@@ -83,6 +83,7 @@ def export(model: nn.Module, spec: str, out: str | Path, overwrite: bool = False
     """
     state = _state(model, spec)
     path = output_path(spec, out, overwrite)
+    sweep_beside(path.absolute())
     forms = {name: Form(tuple(value.shape), value.dtype) for name, value in state.items()}
     with replacing(path, _REMEDY) as part, _open_files(part, model, spec, forms) as files:
         for name, value in state.items():
@@ -130,6 +131,7 @@ def export_prediction(
     """
     check_numbers(seed, memory)
     path = output_path(spec, out, overwrite)
+    sweep_beside(path.absolute())
     plan = plan_prediction(net, model, inputs, keep_deliberate)
     with torch.no_grad(), materialized(model, plan.predicted, None, dtype, seed, whole=False), own_settings():
         state = _state(model, spec)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ghn.errors import ConfigError, OutputError
-from ghn.files import write_whole
+from ghn.files import sweep, write_whole
 from ghn.finetune.config import CompareConfig
 from ghn.finetune.results import SCHEMA, Run
 
@@ -49,7 +49,7 @@ class Store:
         try:
             path.mkdir(parents=True, exist_ok=True)
             content = {child.name for child in path.iterdir() if child.suffix != ".part"}
-            probe = path / ".write-test"
+            probe = path / ".write-test.part"  # a name that is no content, should this process end here
             probe.touch()
             probe.unlink()
         except OSError as error:
@@ -67,6 +67,8 @@ class Store:
             known = {"config": config.identity(), "checkpoint": checkpoint}
             store.write_json(_CONFIG, {"schema": SCHEMA, "started": store.started, **known})
         (path / _RUNS).mkdir(exist_ok=True)
+        for place in (path, path / _RUNS):
+            sweep(place)
         return store
 
     def save(self, run: Run) -> None:

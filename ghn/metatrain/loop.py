@@ -29,6 +29,7 @@ from ghn.training import new_accelerator
 
 LOG = "log.jsonl"
 SETTINGS = "metatrain.json"
+CHECKPOINT = "checkpoint"
 
 MOST_WORKERS = 8
 """Processes that draw targets for one that learns, if nobody says how many."""
@@ -91,8 +92,8 @@ def metatrain(
     learner = _learner(config, accelerator.device)
     done = load_state(folder, config, data, learner)
     if accelerator.is_main_process:
-        sweep(folder)
-        sweep(folder / GRAPHS)
+        for place in (folder, folder / GRAPHS, folder / CHECKPOINT):
+            sweep(place)
         write_whole(folder / SETTINGS, json.dumps(config.to_dict(), indent=2) + "\n", _REMEDY)
         # The saved state doesn't include what came later.
         write_whole(folder / LOG, "".join(_lines(folder / LOG)[:done]), _REMEDY)
@@ -123,7 +124,7 @@ def metatrain(
             if out_of_time:
                 break
     if accelerator.is_main_process:
-        learner.average.save_pretrained(folder / "checkpoint")
+        learner.average.save_pretrained(folder / CHECKPOINT)
     accelerator.end_training()
     return learner.average
 

@@ -1,14 +1,62 @@
-"""Damaged checkpoints are refused; what looks odd and is sound loads."""
+"""Generated networks are predicted, damaged checkpoints refused, killed commands done again."""
 
+import json
+import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from robust import damage
+from robust import damage, networks
+
+from ghn.hypernetwork import GHN
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "robustness.py"
+
+
+@pytest.mark.parametrize("seeds", [range(25), pytest.param(range(25, 525), marks=pytest.mark.slow)], ids=len)
+def test_generated_networks_are_predicted(seeds):
+    net = GHN.from_pretrained()
+    found = {seed: networks.complaints(seed, net) for seed in seeds}
+    assert {seed: wrong for seed, wrong in found.items() if wrong} == {}
+
+
+def test_a_network_that_comes_out_wrong_is_told(monkeypatch):
+    net = GHN.from_pretrained()
+
+    def careless(model, inputs, learned):
+        report = GHN.init_(net, model, inputs, learned=learned)
+        with torch.no_grad():
+            next(model.parameters()).view(-1)[0] = float("nan")
+        return report
+
+    monkeypatch.setattr(net, "init_", careless)
+    assert {"a parameter is not finite", "an output is not finite"} <= set(networks.complaints(0, net))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_killed_commands_come_to_the_same_end(tmp_path):
+    arguments = [
+        "--only",
+        "kills",
+        "--moments",
+        "1",
+        "--changes",
+        "3",
+        "--results",
+        str(tmp_path / "results.json"),
+    ]
+    subprocess.run([sys.executable, SCRIPT, *arguments], check=True)
+    table = json.loads((tmp_path / "results.json").read_text())["kills"]
+    assert table["complaints"] == []
+    assert table["summary"]["killed"] >= 3 * len(
+        table["commands"]
+    )  # before a change of a file, whatever the time
 
 
 @pytest.fixture

@@ -126,8 +126,10 @@ def test_a_folder_that_a_crash_left_before_its_first_run_is_continued(tiny):
     folder = Path(config.output_dir)
     folder.mkdir()
     (folder / ".config.json.123.part").write_text("{")
+    (folder / ".write-test.part").touch()
     results = compare(config)
     assert len(results.runs) == 2
+    assert not list(folder.rglob(".*"))
 
 
 def test_damaged_run_is_named(tiny):

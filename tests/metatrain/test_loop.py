@@ -25,7 +25,7 @@ from ghn.metatrain import loop
 from ghn.metatrain import update as updating
 from ghn.metatrain.config import OBJECTIVES, MetaTrainConfig
 from ghn.metatrain.graphs import GRAPHS
-from ghn.metatrain.loop import LOG, SETTINGS, metatrain
+from ghn.metatrain.loop import CHECKPOINT, LOG, SETTINGS, metatrain
 from ghn.metatrain.progress import update_bar
 from ghn.metatrain.state import STATE
 
@@ -361,6 +361,8 @@ def test_what_a_killed_process_left_of_a_file_is_removed(tmp_path: Path) -> None
     (tmp_path / ".state.safetensors.12345.part").write_text("half")
     (tmp_path / GRAPHS).mkdir()
     (tmp_path / GRAPHS / ".a.json.gz.12345.part").write_text("half")
+    (tmp_path / CHECKPOINT).mkdir()
+    (tmp_path / CHECKPOINT / ".model.safetensors.12345.part").write_text("half")
     metatrain(TINY, tmp_path, max_seconds=0, device="cpu")
     assert not list(tmp_path.rglob(".*.part"))
 

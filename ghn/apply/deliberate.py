@@ -1,10 +1,12 @@
 """Parameters whose values somebody chose: what their owner wrote an initialization for is kept, and reported."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from ghn.apply.drawn import LEAST_ENTRIES, drawn, is_default, is_map
 from ghn.decoder.predicted import predicted_params
 from ghn.decoder.scale import Place, Scale, places, scale_of
 from ghn.graph.graph import ComputationGraph, ParamSpec
@@ -19,6 +21,9 @@ MULTIPLIERS = frozenset({"scale", "log_scale", "shift", "slope"})
 
 SAMPLE = 4096
 """Values that are looked at, spread over the tensor."""
+
+FAR = 2.0
+"""Torch draws a bias within one over the root of what its operation sums; so many times that was chosen."""
 
 FEW = 8
 """Random numbers hardly repeat; of fewer than one distinct value in so many somebody has chosen each."""
@@ -44,7 +49,9 @@ def deliberate(model: nn.Module, graph: ComputationGraph, fan: str = "zoo") -> d
 
     Respected are constant matrices and tables (the zeros that end a residual branch, a diagonal), those far smaller
     than any default, biases of chosen numbers other than zero (of a forget gate, of a rare class), and whatever
-    multiplies or shifts an activation. Normalizations and layer scales follow the rules, but for scales of zero, as do
+    multiplies or shifts an activation. In networks without normalization, where the start decides how training goes,
+    those are respected as well that were drawn from another distribution of ``nn.init`` than torch's default, with the
+    zeros that go with them. Normalizations and layer scales follow the rules, but for scales of zero, as do
     tables of positions and single tokens, which are left at zero by custom.
 
     Nothing is known of values on the meta device or spread over processes, and a model of which every matrix is
@@ -67,12 +74,45 @@ def deliberate(model: nn.Module, graph: ComputationGraph, fan: str = "zoo") -> d
     if len(matrices) > 1 and all(len(values.unique()) == 1 for values in matrices):
         return {}
     surroundings = places(graph)
+    scales = {spec.name: scale_of(spec, surroundings[spec.name], fan) for spec in specs}
     found = {}
     for spec in specs:
-        place = surroundings[spec.name]
-        reason = spec.name in known and _choice(known[spec.name], spec, place, scale_of(spec, place, fan))
+        reason = spec.name in known and _choice(
+            known[spec.name], spec, surroundings[spec.name], scales[spec.name]
+        )
         if reason:
             found[spec.name] = f"{reason}; {OVERRIDE}"
+    if not any(place.network.norms for place in surroundings.values()):
+        maps = {spec.name: scales[spec.name].spread for spec in specs if spec.role in MIXING_ROLES}
+        for name, reason in _drawn(model, maps.keys() & known.keys() - found.keys(), maps).items():
+            found.setdefault(name, f"{reason}; {OVERRIDE}")
+    return found
+
+
+def _drawn(model: nn.Module, names: Iterable[str], rules: Mapping[str, float]) -> dict[str, str]:
+    """Matrices that the owner drew otherwise than torch, and the zeros beside them.
+
+    Somebody who does that does so for most of a network, and there all is his that torch has not drawn.
+    """
+    weights = {}
+    for name in sorted(names):
+        holder, _, entry = name.rpartition(".")
+        if entry == "weight" and is_map(model.get_submodule(holder)):
+            weights[name] = model.get_parameter(name)
+    large = [name for name, weight in weights.items() if weight.numel() >= LEAST_ENTRIES]
+    ways = {name: drawn(weights[name], rules[name]) for name in large}
+    if 2 * sum(map(bool, ways.values())) <= len(large):
+        return {}
+    found = {}
+    for name, weight in weights.items():
+        if ways.get(name) or not is_default(weight):
+            how = ways.get(name) or "as the others"
+            found[name] = f"its owner drew it by another rule than torch's ({how})"
+            bias = model.get_submodule(name.rpartition(".")[0])._parameters.get("bias")
+            if bias is not None and not bias.any():
+                found[f"{name.removesuffix('weight')}bias"] = (
+                    "its owner set it to zero, with the matrix before it"
+                )
     return found
 
 
@@ -88,8 +128,10 @@ def _choice(values: Tensor, spec: ParamSpec, place: Place, scale: Scale) -> str:
     if spec.role == "layer_scale":
         return "" if values.any() else "its owner closed the branch that it multiplies"
     if spec.role in ("bias", "weight_norm_scale"):
-        # A single number says little: torch draws biases at random.
-        chosen = few and len(values) > 1 and bool(values.any())
+        # A single number says little, unless it is a large one: torch draws biases at random.
+        bound = FAR / math.sqrt(place.fan_in) if place.fan_in else FAR
+        large = spec.role == "bias" and float(values.abs().max()) > bound
+        chosen = few and (len(values) > 1 or large) and bool(values.any())
         return f"its owner set every entry to {told}" if chosen else ""
     if spec.role in MIXING_ROLES or spec.role == "embedding":
         if few and (len(values) > 1 or not values.any()):

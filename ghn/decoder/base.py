@@ -101,8 +101,8 @@ def draw(kind: str, seed: int, name: str, grid: Grid, block: Block) -> Draw:
     Numbers are drawn on the CPU, so that they are the same for all devices.
 
     Args:
-        kind: 'orthogonal' (rows, or columns where those are fewer), 'normal' (independent entries), 'waves' (along each
-            column, see ``waves``) or 'none' (zeros).
+        kind: 'orthogonal' (rows, or columns where those are fewer), 'normal' or 'uniform' (independent entries),
+            'waves' (along each column, see ``waves``) or 'none' (zeros).
         seed: Seed of the whole prediction.
         name: Name of the parameter.
         grid: The parameter as matrices.
@@ -116,6 +116,8 @@ def draw(kind: str, seed: int, name: str, grid: Grid, block: Block) -> Draw:
     elif kind == "waves" and columns > 1:
         positions = torch.arange(block.start, block.start + block.height) % grid.rows
         numbers = waves(positions, grid.rows, columns, keyed_generator(torch.device("cpu"), seed, name))
+    elif kind == "uniform":
+        numbers = math.sqrt(3) * (2 * torch.rand(matrices, rows, columns, generator=generator) - 1)
     elif _is_plain(kind, grid):
         numbers = torch.randn(matrices, rows, columns, generator=generator)
     elif matrices > 1 or fewer * more <= SMALL_ELEMENTS or tile_width(more) is None:

@@ -41,7 +41,10 @@ ACTIVATION_GAINS = {
 
 TABLE_SPREAD = 0.3
 """Of tables of vectors. Those of unit variance learn slowly: a recommender ends at a tenth of their loss, a table of
-categories at a half; with 0.1 convolutions over tokens end 5 % higher (scripts/LOG.md)."""
+categories at a half (scripts/LOG.md)."""
+
+SEQUENCE = frozenset({"recurrent", "conv", "pad"})
+"""What reads tables whose vectors are of unit variance, as torch's are: so does attention (scripts/LOG.md)."""
 
 SUMS = frozenset({"sum", "scatter"})
 WEIGHTED = frozenset({"mul", "div", "elementwise", "softmax"})

@@ -83,7 +83,8 @@ def recipes(graph: ComputationGraph, config: DecoderConfig) -> list[Recipe]:
         if kind != "none" and spec.role == "position" and place.network.tokens:
             kind = "waves"  # order is what attention first learns from a text, see scripts/LOG.md
         if kind == "orthogonal" and spec.role not in MIXING_ROLES and spec.numel < LARGE_TABLE:
-            kind = "normal"
+            # Units of a first layer bend at places that are spread evenly, see scripts/LOG.md.
+            kind = "uniform" if spec.role == "bias" and not place.network.norms else "normal"
         made.append(
             Recipe(
                 number=number,

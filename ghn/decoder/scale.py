@@ -179,8 +179,10 @@ class Place:
     """Operations with a matrix or kernel on the longest way from the inputs to the outputs through its own."""
     repeated: bool = False
     """Its operation is one of a loop, and reads what the last turn made."""
-    fan_in: float = 1.0
-    """What its operation sums."""
+    fan_in: float = 0.0
+    """What its operation sums, at most; 0 if that is no matrix or kernel."""
+    stride: float = 1.0
+    """Points of the output for each of the input of a transposed convolution."""
     summands: float = 1.0
     """Activations that were added up for each one that it reads, where nothing normalizes."""
 
@@ -258,7 +260,7 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
     for spec, operations in attached:
         if spec.role in MIXING_ROLES:
             made = [node for operation in operations for node in seen.results(operation)]
-            summed |= dict.fromkeys(made, fans(spec)[0])
+            summed |= dict.fromkeys(made, fans(spec)[0] / _stride(graph, spec, operations))
     result = {}
     for spec, operations in attached:
         results = {node for operation in operations for node in seen.results(operation)}
@@ -285,7 +287,8 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             chain=max((chains[operation] for operation in operations), default=1),
             repeated=not network.norms and plain.repeats(graph, operations),
             summands=max((summands.get(operation, 1.0) for operation in operations), default=1.0),
-            fan_in=max((summed.get(operation, 1.0) for operation in operations), default=1.0),
+            fan_in=max((summed.get(operation, 0.0) for operation in operations), default=0.0),
+            stride=_stride(graph, spec, operations),
         )
     opened = sum(spec.role == "norm_bias" and result[spec.name].rectified for spec, _ in attached)
     network = replace(network, rectified=opened)
@@ -338,6 +341,15 @@ def _padding(graph: ComputationGraph, operations: Iterable[int]) -> int | None:
     rows = {graph.nodes[operation].attributes.get("padding") for operation in operations}
     row = rows.pop() if len(rows) == 1 else None
     return row if isinstance(row, int) else None
+
+
+def _stride(graph: ComputationGraph, spec: ParamSpec, operations: Iterable[int]) -> float:
+    """Points that a transposed convolution makes of one, so that each sums as many times fewer; 1 for all others."""
+    if spec.role != "conv_transpose":
+        return 1.0
+    strides = (graph.nodes[operation].attributes.get("stride", 1.0) for operation in operations)
+    points = (math.prod(stride) if isinstance(stride, tuple) else stride for stride in strides)
+    return max(1.0, min(points, default=1.0))
 
 
 def _constant_factors(graph: ComputationGraph) -> dict[int, float]:
@@ -420,7 +432,7 @@ def _rule(spec: ParamSpec, place: Place, fan: str) -> Scale:
     forgetful = place.network.norms and place.network.norms <= PLACE_NORMS
     if spec.role == "bias" and place.stem and forgetful and not place.network.positions:
         return Scale(0.0, STEM_BIAS_SPREAD, random=True)
-    if spec.role == "bias" and not place.network.norms and "output" not in place.readers:
+    if spec.role == "bias" and place.fan_in and not place.network.norms and "output" not in place.readers:
         # At zero all units of a first layer bend at one point, which few inputs take long to tell apart.
         return Scale(0.0, DEFAULT_GAIN / math.sqrt(place.fan_in), random=True)
     if spec.role == "norm_bias" and place.network.tokens and place.last:
@@ -432,9 +444,10 @@ def _rule(spec: ParamSpec, place: Place, fan: str) -> Scale:
         spread = DEFAULT_GAIN / math.sqrt(channels)
         if spec.role == "position":
             spread *= place.network.of_words(WORD_POSITIONS)
-        if spec.role == "embedding" and not place.network.norms and not place.network.attention:
-            # Nothing makes it larger on the way, and recurrent networks wait for that.
-            spread = 1.0 if "recurrent" in place.readers else plain.TABLE_SPREAD
+        if spec.role == "embedding" and not place.network.norms:
+            # Nothing makes it larger on the way, and what reads sequences waits for that.
+            sequence = place.network.attention or place.readers & plain.SEQUENCE
+            spread = 1.0 if sequence else plain.TABLE_SPREAD
         return Scale(0.0, spread / place.factor, random=True, common=common)
     centre = CENTRES.get(spec.role, 0.0) if spec.centre is None else spec.centre
     if spec.role == "norm_bias" and place.rectified and place.network.rectified >= LEAST_OPEN:
@@ -453,6 +466,7 @@ def _rule(spec: ParamSpec, place: Place, fan: str) -> Scale:
 def _mixing_spread(spec: ParamSpec, place: Place, fan: str, damping: float) -> float:
     """Spread of a weight that sums over its columns."""
     fan_in, fan_out = fans(spec)
+    fan_in = max(1.0, fan_in / place.stride)
     if fan != "zoo":
         return damping * DEFAULT_GAIN / math.sqrt(fan_in if fan == "fan_in" else fan_out)
     if spec.role == "conv" and place.readers & BATCH_STATISTICS:

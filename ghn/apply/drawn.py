@@ -1,0 +1,100 @@
+"""How the owner of a linear map or convolution drew its matrix, if not as torch does."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+MAPS = (nn.Linear, nn.modules.conv._ConvNd)
+"""Torch draws their weights uniformly within ``1 / sqrt(fan_in)``."""
+
+LEAST_ENTRIES = 256
+"""Of a matrix whose distribution can be told."""
+
+ENOUGH = 2**16
+"""Entries that are looked at."""
+
+LEAST_ROWS, MOST_ROWS = 4, 64
+"""Of a matrix that are looked at, to see whether it is orthogonal; with fewer it may be so by chance."""
+
+AT_RULE = 0.01
+"""Relative difference from the size of a prediction, below which a matrix may be one: those are orthogonal."""
+
+NEAR = 5.0
+"""Of so many uniform numbers in the whole, the largest is within this share of the bound (but for one in 150)."""
+
+DEFAULT_SHARE = 0.85
+"""Of the deviation of torch's default, within its bound, below which a matrix was drawn smaller."""
+
+MOST_KURTOSIS = 2.3
+"""Of uniform numbers, which have 1.8; normal ones have 3."""
+
+GAINS = (1.0, 5 / 3, math.sqrt(2))
+"""Of ``nn.init.calculate_gain``: of linear maps, tanh and rectifiers."""
+
+SIGMAS = 3.0
+"""Standard errors within which a sample has the deviation that it was drawn with."""
+
+
+def is_map(module: nn.Module) -> bool:
+    """Whether one can tell how torch would draw the weight of a module, which is a parameter."""
+    return isinstance(module, MAPS) and "weight" in module._parameters
+
+
+def drawn(weight: Tensor, rule: float) -> str:
+    """Name the distribution of ``nn.init`` that a matrix was drawn from; empty if it is torch's default, or unknown.
+
+    Recognized are Xavier's and He's, uniform and normal, and orthogonal rows or columns of any gain.
+
+    Args:
+        weight: Of a linear map or convolution, shape ``(out, in, *kernel)``.
+        rule: Size of what would be predicted, and may have been before: that is no choice.
+
+    References:
+        https://docs.pytorch.org/docs/stable/nn.init.html
+    """
+    fan_in, fan_out = weight[0].numel(), weight[:, 0].numel()
+    values = _rows(weight)
+    count, size = values.numel(), float(values.square().mean().sqrt())
+    largest = float(values.abs().max())
+    at_rule = abs(size / rule - 1) < AT_RULE
+    if _is_orthogonal(weight):
+        return "" if at_rule else f"orthogonal, gain {size * math.sqrt(max(fan_in, len(weight))):.3g}"
+    if is_default(weight):
+        return ""
+    sizes = {
+        **{f"Xavier, gain {gain:.3g}": gain * math.sqrt(2 / (fan_in + fan_out)) for gain in GAINS},
+        **{f"He, gain {gain:.3g}": gain / math.sqrt(fan_in) for gain in GAINS},
+        **{f"He by fan-out, gain {gain:.3g}": gain / math.sqrt(fan_out) for gain in GAINS},
+    }
+    kurtosis = float((values / size).pow(4).mean()) if size else 0.0
+    for name, expected in sizes.items():
+        bound = math.sqrt(3) * expected
+        if kurtosis < MOST_KURTOSIS and bound * (1 - NEAR / count) <= largest <= bound * (1 + 1e-5):
+            return f"{name}, uniform"
+        near = abs(size / expected - 1) < SIGMAS / math.sqrt(2 * count)
+        if near and not at_rule and abs(kurtosis - 3) < SIGMAS * math.sqrt(24 / count):
+            return f"{name}, normal"
+    return ""
+
+
+def is_default(weight: Tensor) -> bool:
+    """Whether a weight may have been drawn by torch: it is within its bound, and not much smaller."""
+    fan_in, values = weight[0].numel(), _rows(weight)
+    within = float(values.abs().max()) * math.sqrt(fan_in) <= 1 + 1e-5
+    return within and float(values.square().mean()) * 3 * fan_in > DEFAULT_SHARE**2
+
+
+def _rows(weight: Tensor) -> Tensor:
+    """As many of the first rows as are needed to tell."""
+    return weight.detach()[: max(1, ENOUGH // weight[0].numel())].float().cpu()
+
+
+def _is_orthogonal(weight: Tensor) -> bool:
+    """Whether the first rows, or columns where those are fewer, are orthogonal and of one length."""
+    matrix = weight.detach().flatten(1)
+    matrix = (matrix if len(matrix) <= matrix.shape[1] else matrix.mT)[:MOST_ROWS].float().cpu()
+    product = matrix @ matrix.mT
+    length = float(product.diagonal().mean())
+    error = float((product - length * torch.eye(len(matrix))).abs().max())
+    return len(matrix) >= LEAST_ROWS and error < 1e-3 * length

@@ -72,10 +72,11 @@ def drawn(weight: Tensor, rule: float) -> str:
         bound = math.sqrt(3) * expected
         if kurtosis < MOST_KURTOSIS and bound * (1 - NEAR / count) <= largest <= bound * (1 + 1e-5):
             return f"{name}, uniform"
-        near = abs(size / expected - 1) < SIGMAS / math.sqrt(2 * count)
-        if near and not at_rule and abs(kurtosis - 3) < SIGMAS * math.sqrt(24 / count):
-            return f"{name}, normal"
-    return ""
+    name = min(sizes, key=lambda name: abs(size - sizes[name]))
+    near = abs(size / sizes[name] - 1) < SIGMAS / math.sqrt(2 * count)
+    normal = abs(kurtosis - 3) < SIGMAS * math.sqrt(24 / count)
+    predicted = at_rule and weight.dim() > 2  # point by point orthogonal
+    return f"{name}, normal" if near and normal and not predicted else ""
 
 
 def is_default(weight: Tensor) -> bool:

@@ -39,6 +39,10 @@ ACTIVATION_GAINS = {
 }
 """One over the root mean square of the activation of standard normal numbers. Sigmoids are gates and ends."""
 
+RECURRENT_GAIN = 1.0
+"""Of a recurrent layer's map of its own state, which torch draws to lose two thirds of the variance at each step: what
+is to be remembered fades less (scripts/LOG.md)."""
+
 TABLE_SPREAD = 0.3
 """Of tables of vectors. Those of unit variance learn slowly: a recommender ends at a tenth of their loss, a table of
 categories at a half (scripts/LOG.md)."""

@@ -474,6 +474,8 @@ def _mixing_spread(spec: ParamSpec, place: Place, fan: str, damping: float) -> f
         if place.readers <= BATCH_STATISTICS and not place.stem:
             spread = min(spread, KERNEL_RATE / (1 / math.sqrt(fan_in) + 1 / math.sqrt(fan_out)))
         return damping * spread
+    if spec.role == "recurrent_hidden" and not place.network.norms:
+        return plain.RECURRENT_GAIN / math.sqrt(fan_in)
     if place.plain_gain:
         return damping * place.plain_gain / math.sqrt(fan_in)
     if spec.role == "linear" and place.network.tokens and place.readers & RECTIFIERS:

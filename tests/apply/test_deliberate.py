@@ -82,6 +82,52 @@ def test_defaults_of_torch_are_no_choice(model):
     assert deliberate(model, trace(model, torch.ones(2, 8))) == {}
 
 
+def mlp():
+    return nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
+
+
+def test_a_single_bias_beyond_torchs_range_is_a_choice():
+    for value, kept in ((-2.7, {"4.bias"}), (0.05, set())):
+        model = mlp()
+        model[4] = nn.Linear(64, 1)
+        nn.init.constant_(model[4].bias, value)
+        assert deliberate(model, trace(model, torch.ones(2, 32))).keys() == kept
+
+
+@pytest.mark.parametrize(
+    ("draw", "told"),
+    [
+        (nn.init.xavier_uniform_, "(Xavier, gain 1, uniform)"),
+        (nn.init.xavier_normal_, "(Xavier, gain 1, normal)"),
+        (lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu"), "(He, gain 1.41, normal)"),
+        (lambda weight: nn.init.kaiming_uniform_(weight, nonlinearity="relu"), "(He, gain 1.41, uniform)"),
+        (lambda weight: nn.init.orthogonal_(weight, 1.1), "(orthogonal, gain 1.1)"),
+    ],
+)
+def test_how_the_owner_of_a_network_without_normalization_drew_it_is_kept(draw, told):
+    torch.manual_seed(0)
+    model, normal = mlp(), nn.Sequential(nn.Linear(32, 64), nn.LayerNorm(64), nn.Linear(64, 64))
+    for module in (*model, *normal):
+        if isinstance(module, nn.Linear):
+            draw(module.weight)
+            nn.init.zeros_(module.bias)
+    found = deliberate(model, trace(model, torch.ones(2, 32)))
+    assert found.keys() == {f"{index}.{entry}" for index in (0, 2, 4) for entry in ("weight", "bias")}
+    assert told in found["0.weight"] and found["2.bias"].startswith("its owner set it to zero")
+    assert deliberate(normal, trace(normal, torch.ones(2, 32))) == {}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_was_predicted_before_is_no_choice(seed):
+    torch.manual_seed(seed)
+    convolutions = nn.Sequential(
+        nn.Conv2d(1, 16, 3), nn.SiLU(), nn.Conv2d(16, 32, 3), nn.Flatten(), nn.Linear(512, 4)
+    )
+    for model, inputs in ((mlp(), torch.ones(2, 32)), (convolutions, torch.ones(2, 1, 8, 8))):
+        for again in (seed, seed + 1):
+            assert ghn.init_(model, inputs=inputs, seed=again).count("kept") == 0
+
+
 @pytest.mark.parametrize(
     ("model", "kwargs"),
     [

@@ -37,7 +37,7 @@ def layout(shape: tuple[int, ...], axes: str = "out in", groups: int = 1) -> Lay
     return Layout.of(ParamSpec(names=("p",), shape=shape, axes=tuple(axes.split()), groups=groups))
 
 
-@pytest.mark.parametrize("kind", ["orthogonal", "normal", "waves"])
+@pytest.mark.parametrize("kind", ["orthogonal", "normal", "uniform", "waves"])
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_blocks_cover_all_rows_once(grid, kind):
     position = 0

@@ -60,6 +60,46 @@ def test_biases_are_as_torch_draws_them_but_for_the_outputs():
     assert found["2.bias"].spread == pytest.approx(1 / math.sqrt(3 * 32))
 
 
+def test_biases_are_spread_evenly():
+    model = mlp(2, 4096, 1)
+    GHN().init_(model, inputs=torch.randn(4, 2), learned=False)
+    bound = 1 / math.sqrt(2)
+    bias = model[0].bias.detach()
+    assert 0.99 * bound < bias.abs().max() <= bound
+    assert float(bias.square().mean()) == pytest.approx(bound**2 / 3, rel=0.05)
+
+
+class Members(nn.Module):
+    """Biases behind a multiplication, which sums nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map, self.head = nn.Linear(8, 16, bias=False), nn.Linear(16, 1)
+        self.signs, self.bias = nn.Parameter(torch.ones(3, 1, 16)), nn.Parameter(torch.zeros(3, 1, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.map(x) * self.signs + self.bias))
+
+
+def test_biases_of_which_nothing_is_known_are_zero():
+    found = rules(Members(), torch.randn(5, 8))["bias"]
+    assert found.centre == 0 and not found.random
+
+
+@pytest.mark.parametrize(("stride", "sums"), [(1, 16 * 16), (2, 16 * 4), ((4, 2), 16 * 2)])
+def test_transposed_convolutions_sum_fewer_points_the_larger_their_stride(stride, sums):
+    model = nn.Sequential(nn.Conv2d(4, 16, 1), nn.ReLU(), nn.ConvTranspose2d(16, 4, 4, stride))
+    found = rules(model, torch.randn(2, 4, 8, 8))["2.weight"]
+    assert found.spread == pytest.approx(DEFAULT_GAIN / math.sqrt(sums))
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+def test_recurrent_layers_keep_their_state(kind):
+    found = rules(kind(8, 32), torch.randn(5, 2, 8))
+    assert found["weight_hh_l0"].spread == pytest.approx(1 / math.sqrt(32))
+    assert found["weight_ih_l0"].spread == pytest.approx(DEFAULT_GAIN / math.sqrt(8))
+
+
 def test_networks_with_normalization_keep_zero_biases():
     found = rules(
         nn.Sequential(nn.Linear(8, 32), nn.LayerNorm(32), nn.ReLU(), nn.Linear(32, 2)), torch.randn(4, 8)
@@ -68,19 +108,27 @@ def test_networks_with_normalization_keep_zero_biases():
 
 
 class Tokens(nn.Module):
-    def __init__(self, recurrent: bool) -> None:
+    def __init__(self, reader: str) -> None:
         super().__init__()
-        self.table = nn.Embedding(20, 16)
-        self.body = nn.GRU(16, 16, batch_first=True) if recurrent else mlp(16, 32, 2)
+        self.table, self.reader = nn.Embedding(20, 16), reader
+        makers = {
+            "gru": lambda: nn.GRU(16, 16, batch_first=True),
+            "attention": lambda: nn.MultiheadAttention(16, 2, batch_first=True),
+            "mlp": lambda: mlp(16, 32, 2),
+        }
+        self.body = makers[reader]()
 
     def forward(self, x: Tensor) -> Tensor:
-        made = self.body(self.table(x))
+        found = self.table(x)
+        made = self.body(found, found, found) if self.reader == "attention" else self.body(found)
         return made[0] if isinstance(made, tuple) else made
 
 
-@pytest.mark.parametrize(("recurrent", "spread"), [(True, 1.0), (False, plain.TABLE_SPREAD)])
-def test_tables_are_small_unless_recurrent_layers_read_them(recurrent, spread):
-    assert rules(Tokens(recurrent), torch.randint(20, (2, 5)))["table.weight"].spread == pytest.approx(spread)
+@pytest.mark.parametrize(
+    ("reader", "spread"), [("gru", 1.0), ("attention", 1.0), ("mlp", plain.TABLE_SPREAD)]
+)
+def test_tables_are_small_unless_recurrent_layers_or_attention_read_them(reader, spread):
+    assert rules(Tokens(reader), torch.randint(20, (2, 5)))["table.weight"].spread == pytest.approx(spread)
 
 
 class Sets(nn.Module):

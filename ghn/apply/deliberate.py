@@ -48,11 +48,11 @@ def deliberate(model: nn.Module, graph: ComputationGraph, fan: str = "zoo") -> d
     """Find the parameters that their owner initialized deliberately, and say how one sees it.
 
     Respected are constant matrices and tables (the zeros that end a residual branch, a diagonal), those far smaller
-    than any default, biases of chosen numbers other than zero (of a forget gate, of a rare class), and whatever
-    multiplies or shifts an activation. In networks without normalization, where the start decides how training goes,
-    those are respected as well that were drawn from another distribution of ``nn.init`` than torch's default, with the
-    zeros that go with them. Normalizations and layer scales follow the rules, but for scales of zero, as do
-    tables of positions and single tokens, which are left at zero by custom.
+    than any default, biases of chosen numbers (of a forget gate, of a rare class; zero, beside a matrix that is
+    respected), and whatever multiplies or shifts an activation. In networks without normalization, where the start
+    decides how training goes, so is what was drawn by another rule of ``nn.init`` than torch's default. Normalizations
+    and layer scales follow the rules, but for scales of zero, as do tables of positions and single tokens, which are
+    left at zero by custom.
 
     Nothing is known of values on the meta device or spread over processes, and a model of which every matrix is
     constant was not initialized at all.
@@ -85,12 +85,17 @@ def deliberate(model: nn.Module, graph: ComputationGraph, fan: str = "zoo") -> d
     if not any(place.network.norms for place in surroundings.values()):
         maps = {spec.name: scales[spec.name].spread for spec in specs if spec.role in MIXING_ROLES}
         for name, reason in _drawn(model, maps.keys() & known.keys() - found.keys(), maps).items():
-            found.setdefault(name, f"{reason}; {OVERRIDE}")
+            found[name] = f"{reason}; {OVERRIDE}"
+    for spec in specs:
+        beside = spec.name.removesuffix("bias") + "weight"
+        zero = spec.role == "bias" and spec.name in known and not known[spec.name].any()
+        if zero and beside != spec.name and beside in found:
+            found[spec.name] = f"its owner set it to zero, with the matrix before it; {OVERRIDE}"
     return found
 
 
 def _drawn(model: nn.Module, names: Iterable[str], rules: Mapping[str, float]) -> dict[str, str]:
-    """Matrices that the owner drew otherwise than torch, and the zeros beside them.
+    """Matrices that the owner drew otherwise than torch.
 
     Somebody who does that does so for most of a network, and there all is his that torch has not drawn.
     """
@@ -108,11 +113,6 @@ def _drawn(model: nn.Module, names: Iterable[str], rules: Mapping[str, float]) -
         if ways.get(name) or not is_default(weight):
             how = ways.get(name) or "as the others"
             found[name] = f"its owner drew it by another rule than torch's ({how})"
-            bias = model.get_submodule(name.rpartition(".")[0])._parameters.get("bias")
-            if bias is not None and not bias.any():
-                found[f"{name.removesuffix('weight')}bias"] = (
-                    "its owner set it to zero, with the matrix before it"
-                )
     return found
 
 

@@ -86,6 +86,23 @@ def mlp():
     return nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
 
 
+def test_a_branch_that_ends_in_zeros_keeps_its_zero_bias():
+    class Adapter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.down, self.up = nn.Linear(32, 8), nn.Linear(8, 32)
+            nn.init.zeros_(self.up.weight)
+            nn.init.zeros_(self.up.bias)
+
+        def forward(self, x):
+            return x + self.up(torch.relu(self.down(x)))
+
+    model, x = nn.Sequential(Adapter(), Adapter()), torch.randn(2, 32)
+    report = ghn.init_(model, inputs=x)
+    assert report.count("kept") == 4
+    assert torch.equal(model(x), x)
+
+
 def test_a_single_bias_beyond_torchs_range_is_a_choice():
     for value, kept in ((-2.7, {"4.bias"}), (0.05, set())):
         model = mlp()

@@ -50,6 +50,10 @@ categories at a half (scripts/LOG.md)."""
 SEQUENCE = frozenset({"recurrent", "conv", "pad"})
 """What reads tables whose vectors are of unit variance, as torch's are: so does attention (scripts/LOG.md)."""
 
+SET_OUTPUT = 0.3
+"""Of the maps that make the output where sets are summed, relative to torch's: what is summed is not independent, so
+such networks start with outputs that are too large (scripts/LOG.md)."""
+
 SUMS = frozenset({"sum", "scatter"})
 WEIGHTED = frozenset({"mul", "div", "elementwise", "softmax"})
 KEEP_SIZE = ACTIVATIONS | {"add", "sub", "concat", "index", "shape", "copy", "dropout", "max_pool"}

@@ -134,6 +134,9 @@ class Network:
     patches: bool = False
     """It cuts images into patches, and has no other convolution over pixels or space."""
 
+    sums_sets: bool = False
+    """It adds up the members of sets, not messages along the edges of a graph, and nothing normalizes."""
+
     @property
     def tokens(self) -> bool:
         """Whether it looks tokens up."""
@@ -291,7 +294,9 @@ def places(graph: ComputationGraph) -> dict[str, Place]:
             stride=_stride(graph, spec, operations),
         )
     opened = sum(spec.role == "norm_bias" and result[spec.name].rectified for spec, _ in attached)
-    network = replace(network, rectified=opened)
+    messages = any(node.kind == "scatter" for node in graph.nodes)
+    sums_sets = not messages and any(count > 1 for count in summands.values())
+    network = replace(network, rectified=opened, sums_sets=sums_sets)
     return {name: replace(place, network=network) for name, place in result.items()}
 
 
@@ -482,6 +487,8 @@ def _mixing_spread(spec: ParamSpec, place: Place, fan: str, damping: float) -> f
         return 1 / math.sqrt(fan_in)  # zoos start language models with half of that, and end higher
     if spec.role == "linear" and not place.network.tokens and "output" in place.readers:
         gain = HEAD_GAIN if place.network.patches else DEFAULT_GAIN
+        if place.network.sums_sets:
+            gain *= plain.SET_OUTPUT
         if "batch_norm" in place.network.norms:
             gain *= min(1, math.sqrt(HEAD_WIDTH / fan_in))
         return gain / math.sqrt(fan_in)

@@ -134,7 +134,7 @@ def test_tables_are_small_unless_recurrent_layers_or_attention_read_them(reader,
 class Sets(nn.Module):
     def __init__(self, pool) -> None:
         super().__init__()
-        self.each, self.all, self.pool = mlp(2, 8, 8), nn.Linear(8, 1), pool
+        self.each, self.all, self.pool = mlp(2, 8, 8), mlp(8, 8, 1), pool
 
     def forward(self, x: Tensor) -> Tensor:
         return self.all(self.pool(self.each(x)))
@@ -151,8 +151,11 @@ class Sets(nn.Module):
     ],
 )
 def test_what_reads_a_sum_of_many_is_smaller(pool, factor):
-    spread = rules(Sets(pool), torch.randn(3, 16, 2))["all.weight"].spread
-    assert spread == pytest.approx(DEFAULT_GAIN / math.sqrt(8) / factor)
+    found = rules(Sets(pool), torch.randn(3, 16, 2))
+    gain = plain.chain_gain(math.sqrt(2), 4)
+    assert found["all.0.weight"].spread == pytest.approx(gain / math.sqrt(8) / factor, rel=1e-3)
+    end = DEFAULT_GAIN / math.sqrt(8) * (plain.SET_OUTPUT if factor > 1 else 1)
+    assert found["all.2.weight"].spread == pytest.approx(end)
 
 
 class Loop(nn.Module):

@@ -11,6 +11,7 @@ line; a command that does not come to the same end after a kill.
 import contextlib
 import io
 import json
+import os
 import resource
 import shutil
 import sys
@@ -97,6 +98,8 @@ def damaged_checkpoints() -> dict[str, Any]:
             slowest, refused = max(slowest, outcome.seconds), refused + outcome.refused
             if not outcome.refused:
                 found.append(f"{case[0]}: {outcome}")
+            elif os.geteuid() == 0 and case[0].endswith("can't be read"):
+                continue  # root reads it
             elif wrong := _by_command(case[2], good[case[1]], root / f"command-{number}"):
                 found.append(f"{case[0]} by the command: {wrong}")
         if marks := list(root.rglob(damage.MARK)):

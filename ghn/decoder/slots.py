@@ -239,7 +239,7 @@ def _master(name: str, rows: int, columns: int) -> Tensor:
         return torch.randn(rows, columns, generator=keyed_generator(torch.device("cpu"), 0, name))
 
 
-FRESH = 0.3
+FRESH = 0.15
 """Share of every learned matrix that is drawn anew for each seed, as a standard deviation: seeds differ by it."""
 
 COHERENT = math.sqrt(1 - FRESH**2)

@@ -39,6 +39,9 @@ STATE, LOG, PROGRESS = "state.safetensors", "log.jsonl", "progress.png"
 SHARED_WITH = {"llama": "gpt2", "vit_relpos": "vit"}
 """Families that share the slots of another."""
 
+SLOW = frozenset({"gmlp", "resmlp", "vit", "vit_relpos"})
+"""Families whose networks take about three times as long as convolutional ones."""
+
 SHIFT = 2
 """Pixels by which images are moved at most while training."""
 
@@ -63,6 +66,8 @@ class SupernetConfig:
     """Every how many-th network is of the space's full scale, the others of the small one; 0 for none."""
     networks: int = 1000
     """Architectures of each kind of data."""
+    slow_weight: float = 0.5
+    """How often a family of transformers or mixers is drawn for each time that a convolutional one is."""
     left_out: str = "resnetv2"
     """A family that is validated and not trained on."""
     rank: int = 24
@@ -220,7 +225,7 @@ class Pool:
 
     @cached_property
     def by_family(self) -> dict[str, list[int]]:
-        """Numbers of the networks to train on, by family: each gets an equal share of the targets."""
+        """Numbers of the networks to train on, by family."""
         found: dict[str, list[int]] = {}
         for number in range(self._config.networks):
             found.setdefault(self.architecture(number).family, []).append(number)
@@ -228,7 +233,9 @@ class Pool:
 
     def draw(self, rng: random.Random) -> int:
         """Number of a network, of a family drawn first."""
-        return rng.choice(self.by_family[rng.choice(sorted(self.by_family))])
+        families = sorted(self.by_family)
+        weights = [self._config.slow_weight if family in SLOW else 1.0 for family in families]
+        return rng.choice(self.by_family[rng.choices(families, weights)[0]])
 
     def validation(self) -> list[int]:
         """Numbers of the networks to validate, a few of each family."""

@@ -22,7 +22,7 @@ from ghn.decoder.decoder import (
 )
 from ghn.decoder.mip import shares
 from ghn.decoder.recipe import Recipe, recipes
-from ghn.decoder.slots import COHERENT, Cut, Part, SlotBank
+from ghn.decoder.slots import COHERENT, Cut, Part, SlotBank, whole_matrix
 from ghn.decoder.statistics import StatisticsHead
 from ghn.graph.graph import ComputationGraph, ParamSpec
 
@@ -193,6 +193,15 @@ def _values(bank: SlotBank, cut: Cut, size: Tensor) -> tuple[Tensor, Tensor]:
     """Distinct rows of a cut, of root mean square ``size`` in all, and which of them each of its rows is."""
     device = bank.share.device
     rows, columns = bank.rows[cut.slot], bank.columns[cut.slot]
+    distinct = torch.arange(cut.height) if cut.rows is None else cut.rows
+    unique, index, times = torch.unique(distinct, return_inverse=True, return_counts=True)
+    some = torch.empty_like(unique).scatter_(0, index, torch.arange(cut.height))
+    some = some.to(device)
+    size = size * bank.gain[cut.slot].exp()
+    if cut.dense:
+        block = whole_matrix(rows, replace(cut, rows=unique))
+        mean_square = (block.square().mean(1) * times.to(device)).sum() / cut.height
+        return block * (size * mean_square.clamp_min(1e-30).rsqrt()), index.to(device)
     left = rows[: cut.height] if cut.rows is None else rows[cut.rows.to(device)]
     right = columns[: cut.width] if cut.columns is None else columns[cut.columns.to(device)]
     if cut.shares is not None:
@@ -200,10 +209,6 @@ def _values(bank: SlotBank, cut: Cut, size: Tensor) -> tuple[Tensor, Tensor]:
     assert cut.master is not None
     mean_square = ((left.mT @ left) * (right.mT @ right)).sum() / (cut.height * cut.width)
     share = torch.sigmoid(bank.share[cut.slot])
-    distinct = torch.arange(cut.height) if cut.rows is None else cut.rows
-    unique, index = torch.unique(distinct, return_inverse=True)
-    some = torch.empty_like(unique).scatter_(0, index, torch.arange(cut.height))
-    some = some.to(device)
     product = (left[some] * (share * mean_square.clamp_min(1e-30).rsqrt())) @ right.mT
     made = cut.master.to(device)[some] * (1 - share**2).sqrt() + product
     return made * size, index.to(device)

@@ -1,13 +1,15 @@
 r"""Slots: weights that networks share place by place, and the networks' own parts cut out of them.
 
-Every kind of place (see ``ghn.graph.addresses``) of a family of networks has a slot: a fixed random matrix :math:`M`,
-made from its name and never stored, and two learned tables, a row for every unit that was met on a side. A parameter at
-that place takes the rows of its own units,
+Every kind of place (see ``ghn.graph.addresses``) of a family of networks has a slot, with a row and a column for every
+unit that was met on a side. Either the slot's matrix itself is learned, :math:`L = T / \mathrm{rms}(T)`, which learns
+fastest; or, for tables that would be too large, two factors beside a fixed random matrix :math:`M`, which is made from
+the slot's name and never stored,
 
-.. math:: L = \sqrt{1 - \rho^2} M + \rho\, U V^\top / \mathrm{rms}(U V^\top),
+.. math:: L = \sqrt{1 - \rho^2} M + \rho\, U V^\top / \mathrm{rms}(U V^\top).
 
-of unit mean square whatever its size, and enters the parameter as its learned part. Units beyond the tables repeat
-those within, and what reads a repeated unit is divided by the number of its copies, so that the function stays.
+A parameter at that place takes the rows and columns of its own units. What it takes has unit mean square whatever its
+size, times the slot's learned gain, and enters the parameter as its learned part. Units beyond the tables repeat those
+within, and what reads a repeated unit is divided by the number of its copies, so that the function stays.
 
 References:
     Once-for-All, https://arxiv.org/abs/1908.09791; Net2Net, https://arxiv.org/abs/1511.05641
@@ -17,6 +19,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +40,9 @@ START_SHARE = 0.8
 LEAST_COVERAGE = 0.6
 """Share of a network's matrices, by number, that a family must have slots for, or nothing learned is used."""
 
+DENSE = -1
+"""Instead of a rank: the matrix itself is learned."""
+
 _CACHED_MASTERS = 512
 
 
@@ -53,7 +59,7 @@ class SlotSize:
     steps: int
     """Slots along the relative depth."""
     rank: int
-    """Width of the tables; 0 for vectors, whose table is one column."""
+    """Width of the tables; 0 for vectors, whose table is one column; ``DENSE`` for one whole table."""
 
     @property
     def rows(self) -> int:
@@ -81,7 +87,7 @@ def slot_sizes(
 
     Args:
         networks: Family, graph, and what its parameters are made of.
-        rank: Of kernels; matrices, whose tables are short, get twice as much.
+        rank: Of kernels; matrices, whose tables are short, get twice as much. ``DENSE`` has no factors.
     """
     found: dict[str, list[int]] = {}
     for family, graph, made_of in networks:
@@ -95,7 +101,7 @@ def slot_sizes(
             sizes = [*rows.tolist(), blocks, units, kernel, min(segment.address.count, MOST_STEPS)]
             key = slot_key(family, segment.address)
             sizes = [max(pair) for pair in zip(found.get(key, sizes)[: len(sizes)], sizes, strict=True)]
-            wide = rank * (1 if kernel > 1 else 2)
+            wide = DENSE if rank == DENSE else rank * (1 if kernel > 1 else 2)
             columns_in_all = sizes[2] * sizes[3] * sizes[4] ** 2
             wide = min(wide, sizes[0] * sizes[1], columns_in_all) if matrices[segment.spec.name] else 0
             found[key] = [*sizes, wide]
@@ -120,7 +126,9 @@ class Cut:
     where: Tensor | None
     """Numbers of the segment's rows in its parameter, long; None for all."""
     master: Tensor | None = None
-    """The fixed matrix, ``(height, width)``; None for vectors."""
+    """The fixed matrix, ``(height, width)``; None for vectors and where there is none."""
+    dense: bool = False
+    """Whether the matrix itself is learned."""
 
 
 @dataclass(frozen=True)
@@ -152,15 +160,25 @@ class SlotBank(nn.Module):
         self.names = [f"{key}/{step}" for key, step in names]
         self.rows, self.columns = nn.ParameterList(), nn.ParameterList()
         self.share = nn.Parameter(torch.full((len(names),), math.log(START_SHARE / (1 - START_SHARE))))
+        self.gain = nn.Parameter(torch.zeros(len(names)))
+        self.register_load_state_dict_pre_hook(self._without_gains)
         for number, (key, _) in enumerate(names):
             size = self.sizes[key]
             generator = keyed_generator(torch.device("cpu"), 1, self.names[number])
-            if size.rank:
+            if size.rank == DENSE:
+                self.rows.append(nn.Parameter(_master(self.names[number], size.rows, size.columns).clone()))
+                self.columns.append(nn.Parameter(torch.zeros(0)))
+            elif size.rank:
                 self.rows.append(nn.Parameter(torch.randn(size.rows, size.rank, generator=generator)))
                 self.columns.append(nn.Parameter(torch.randn(size.columns, size.rank, generator=generator)))
             else:
                 self.rows.append(nn.Parameter(torch.zeros(size.rows)))
                 self.columns.append(nn.Parameter(torch.zeros(0)))
+
+    @staticmethod
+    def _without_gains(bank: "SlotBank", state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+        """Tables that were saved before there were gains have none."""
+        state.setdefault(f"{prefix}gain", torch.zeros_like(bank.gain))
 
     def family(self, graph: ComputationGraph) -> tuple[str, float]:
         """The family that has slots for most of a graph's segments, and for which share of them; '' if none has enough.
@@ -218,7 +236,10 @@ class SlotBank(nn.Module):
         copies = torch.bincount(columns, minlength=size.columns)[columns].float()
         ordered = bool((columns == torch.arange(len(columns))).all())
         shared = bool((copies > 1).any())
-        master = _master(self.names[slot], size.rows, size.columns)[rows][:, columns]
+        master = None
+        if size.rank != DENSE:
+            master = _master(self.names[slot], size.rows, size.columns)[rows][:, columns]
+            master = (master / copies / copies.pow(-2).mean().sqrt()) if shared else master.contiguous()
         return Cut(
             slot=slot,
             rows=None if first else rows,
@@ -228,7 +249,8 @@ class SlotBank(nn.Module):
             shares=1 / copies if shared else None,
             dilution=math.sqrt(len(columns.unique()) / len(columns)),
             where=segment.rows,
-            master=(master / copies / copies.pow(-2).mean().sqrt()) if shared else master.contiguous(),
+            master=master,
+            dense=size.rank == DENSE,
         )
 
 
@@ -294,6 +316,7 @@ def make(bank: SlotBank, parts: Sequence[Part], noise: Noise | None) -> tuple[di
         Tensors by name, and what ``accumulate`` needs.
     """
     shares = torch.sigmoid(bank.share).tolist()
+    gains = bank.gain.exp().tolist()
     values: dict[str, Tensor] = {}
     saved: list[Made] = []
     for part in parts:
@@ -301,6 +324,16 @@ def make(bank: SlotBank, parts: Sequence[Part], noise: Noise | None) -> tuple[di
             continue
         made = []
         for cut in part.cuts:
+            if cut.dense:
+                matrix = whole_matrix(bank.rows[cut.slot].detach(), cut)
+                inverse = 1 / math.sqrt(max(float(matrix.square().mean()), 1e-30))
+                coherent = COHERENT * cut.dilution
+                size = part.recipe.scale.spread * coherent * gains[cut.slot]
+                made.append(matrix * (size * inverse))
+                saved.append(Made(part, cut, matrix, inverse_norm=inverse, size=size))
+                if noise is not None:
+                    noise.add_(made[-1], part.recipe.scale.spread * math.sqrt(1 - coherent**2))
+                continue
             if cut.master is None:
                 offsets = _taken(bank.rows[cut.slot], cut.rows, cut.height)
                 saved.append(Made(part, cut))
@@ -314,7 +347,7 @@ def make(bank: SlotBank, parts: Sequence[Part], noise: Noise | None) -> tuple[di
             mean_square = float((left_gram * right_gram).sum()) / (cut.height * cut.width)
             inverse = 1 / math.sqrt(max(mean_square, 1e-30))
             share, coherent = shares[cut.slot], COHERENT * cut.dilution
-            size = part.recipe.scale.spread * coherent
+            size = part.recipe.scale.spread * coherent * gains[cut.slot]
             matrix = torch.addmm(
                 cut.master, left, right.mT, beta=size * math.sqrt(1 - share**2), alpha=size * share * inverse
             )
@@ -341,12 +374,14 @@ def accumulate(bank: SlotBank, saved: Sequence[Made], gradients: Mapping[str, Te
     """
     if bank.share.grad is None:
         bank.share.grad = torch.zeros_like(bank.share)
+    if bank.gain.grad is None:
+        bank.gain.grad = torch.zeros_like(bank.gain)
     matrices: dict[str, Tensor] = {}
     for made in saved:
         cut, recipe = made.cut, made.part.recipe
         if recipe.spec.name not in gradients:
             continue
-        if cut.master is None:
+        if cut.master is None and not cut.dense:
             gradient = gradients[recipe.spec.name].reshape(-1)
             gradient = gradient if cut.where is None else gradient[cut.where]
             centre = made.part.centre
@@ -355,13 +390,21 @@ def accumulate(bank: SlotBank, saved: Sequence[Made], gradients: Mapping[str, Te
             continue
         if recipe.spec.name not in matrices:
             matrices[recipe.spec.name] = (
-                _as_matrix(recipe, gradients[recipe.spec.name])
+                as_matrix(recipe, gradients[recipe.spec.name])
                 if cut.width > 1
                 else gradients[recipe.spec.name].reshape(-1, 1)
             )
         gradient = matrices[recipe.spec.name]
         gradient = gradient if cut.where is None else gradient[cut.where]
-        assert made.left is not None and made.right is not None
+        assert made.left is not None
+        if cut.dense:
+            along = float((gradient * made.left).sum())
+            bank.gain.grad[cut.slot] += weight * made.size * made.inverse_norm * along
+            along *= made.inverse_norm**2 / (cut.height * cut.width)
+            gradient = (gradient - along * made.left).mul_(weight * made.size * made.inverse_norm)
+            _scatter_dense(bank.rows[cut.slot], cut, gradient)
+            continue
+        assert made.right is not None and cut.master is not None
         assert made.left_gram is not None and made.right_gram is not None
         by_left, by_right = gradient @ made.right, gradient.mT @ made.left
         along = float((by_left * made.left).sum())
@@ -375,12 +418,36 @@ def accumulate(bank: SlotBank, saved: Sequence[Made], gradients: Mapping[str, Te
             right = right * cut.shares[:, None]
         _scatter(bank.columns[cut.slot], cut.columns, right)
         kept = math.sqrt(1 - made.share**2)
-        slope = made.inverse_norm * along - made.share / kept * float((gradient * cut.master).sum())
+        across = float((gradient * cut.master).sum())
+        bank.gain.grad[cut.slot] += weight * made.size * (kept * across + made.share * made.inverse_norm * along)
+        slope = made.inverse_norm * along - made.share / kept * across
         bank.share.grad[cut.slot] += weight * made.size * slope * made.share * (1 - made.share)
 
 
 def _taken(table: Tensor, rows: Tensor | None, count: int) -> Tensor:
     return table.detach()[:count] if rows is None else table.detach()[rows]
+
+
+def whole_matrix(table: Tensor, cut: Cut) -> Tensor:
+    """What a cut takes of a matrix that is learned itself, shape ``(height, width)``."""
+    device = table.device
+    block = table[: cut.height] if cut.rows is None else table[cut.rows.to(device)]
+    block = block[:, : cut.width] if cut.columns is None else block[:, cut.columns.to(device)]
+    return block if cut.shares is None else block * cut.shares.to(device)
+
+
+def _scatter_dense(table: nn.Parameter, cut: Cut, gradient: Tensor) -> None:
+    if table.grad is None:
+        table.grad = torch.zeros_like(table)
+    if cut.shares is not None:
+        gradient = gradient * cut.shares
+    if cut.columns is not None:
+        whole = gradient.new_zeros(cut.height, table.shape[1])
+        gradient = whole.index_add_(1, cut.columns, gradient)
+    if cut.rows is None:
+        table.grad[: cut.height, : gradient.shape[1]] += gradient
+    else:
+        table.grad[:, : gradient.shape[1]].index_add_(0, cut.rows, gradient)
 
 
 def _scatter(table: nn.Parameter, rows: Tensor | None, gradient: Tensor) -> None:
@@ -409,7 +476,7 @@ def _together(part: Part, made: list[Tensor]) -> Tensor:
     return whole.index_copy_(0, where, torch.cat(made))
 
 
-def _as_matrix(recipe: Recipe, values: Tensor) -> Tensor:
+def as_matrix(recipe: Recipe, values: Tensor) -> Tensor:
     """A parameter in the shape of its layout: the inverse of ``Layout.restore``."""
     layout = recipe.layout
     return values.permute(layout.permutation).reshape(layout.rows, layout.columns)

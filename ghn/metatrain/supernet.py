@@ -8,7 +8,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -23,8 +23,10 @@ from ghn.data.images import ImageData
 from ghn.data.load import load_images, load_text
 from ghn.data.text import TextData, load_tokenizer
 from ghn.decoder.config import DecoderConfig
+from ghn.decoder.decoder import Decoder, Order
+from ghn.decoder.recipe import Recipe
 from ghn.decoder.slot_decoder import SlotDecoder
-from ghn.decoder.slots import Noise, Part, SlotBank, accumulate, make, slot_sizes
+from ghn.decoder.slots import DENSE, Noise, Part, SlotBank, accumulate, as_matrix, make, slot_sizes
 from ghn.encoder import EncoderConfig
 from ghn.errors import CheckpointError, ConfigError
 from ghn.files import replacing, write_whole
@@ -70,8 +72,10 @@ class SupernetConfig:
     """How often a family of transformers or mixers is drawn for each time that a convolutional one is."""
     left_out: str = "resnetv2"
     """A family that is validated and not trained on."""
-    rank: int = 24
-    """Width of kernels' tables; matrices have twice as much."""
+    rank: int = 0
+    """Of the slots' tables for kernels, and twice as much for matrices; 0 learns the slots' matrices themselves."""
+    largest: int = 2_000_000
+    """Parameters above which a network is left out of training: the tables have to fit into a checkpoint."""
     updates: int = 10_000
     """Of the tables, per call that starts anew."""
     targets: int = 2
@@ -228,7 +232,8 @@ class Pool:
         """Numbers of the networks to train on, by family."""
         found: dict[str, list[int]] = {}
         for number in range(self._config.networks):
-            found.setdefault(self.architecture(number).family, []).append(number)
+            if sum(spec.numel for spec in self.graph(number).params) <= self._config.largest:
+                found.setdefault(self.architecture(number).family, []).append(number)
         return found
 
     def draw(self, rng: random.Random) -> int:
@@ -482,10 +487,13 @@ def _begin(
         sizes = {key: tuple(asdict(size).values()) for key, size in before.sizes.items()}
     else:
         progress("tracing networks")
-        sizes = slot_sizes(_networks(config, pools, graphs), config.rank)
+        sizes = slot_sizes(_networks(pools, graphs), config.rank or DENSE)
     bank = SlotBank(sizes)
-    if start is not None and not saved:
-        bank.load_state_dict(before.state_dict())
+    if not saved:
+        if start is not None:
+            bank.load_state_dict(before.state_dict())
+        elif not config.rank:
+            begin_with_base(bank, _networks(pools, graphs))
     average = SlotBank(sizes)
     average.load_state_dict(bank.state_dict())
     matrices = [table for table in bank.parameters() if table.dim() == 2]
@@ -518,12 +526,48 @@ def _begin(
 
 
 def _networks(
-    config: SupernetConfig, pools: Mapping[str, Pool], graphs: Graphs
-) -> Iterator[tuple[str, ComputationGraph, Any]]:
+    pools: Mapping[str, Pool], graphs: Graphs
+) -> Iterator[tuple[str, ComputationGraph, Sequence[Recipe]]]:
     for pool in pools.values():
-        for number in range(config.networks):
-            graph = pool.graph(number)
-            yield pool.family(number), graph, graphs.made_of(graph)
+        for numbers in pool.by_family.values():
+            for number in numbers:
+                graph = pool.graph(number)
+                yield pool.family(number), graph, graphs.made_of(graph)
+
+
+@torch.no_grad()
+def begin_with_base(
+    bank: SlotBank, networks: Iterable[tuple[str, ComputationGraph, Sequence[Recipe]]]
+) -> None:
+    """Let every matrix that is learned itself start as the base of the network that takes most of it.
+
+    So heads that look a few tokens back, waves of positions and sizes beside the spread of the random numbers are there
+    from the start (scripts/LOG.md has what that is worth).
+    """
+    areas = [0] * len(bank.names)
+    own = Decoder(1, DecoderConfig())
+    for family, graph, made_of in networks:
+        parts = bank.parts(graph, made_of, family)
+        larger = [
+            part for part in parts if any(cut.dense and cut.height * cut.width > areas[cut.slot] for cut in part.cuts)
+        ]
+        if not larger:
+            continue
+        nodes = sum(spec.node is not None for spec in graph.params)
+        base = own([Order(graph, torch.zeros(nodes, 1), 0)], learned=False)[0]
+        for part in larger:
+            matrix = as_matrix(part.recipe, base[part.recipe.spec.name]) / part.recipe.scale.spread
+            for cut in part.cuts:
+                if cut.height * cut.width <= areas[cut.slot] or cut.shares is not None:
+                    continue
+                areas[cut.slot] = cut.height * cut.width
+                values = matrix if cut.where is None else matrix[cut.where]
+                size = values.square().mean().sqrt()
+                table = bank.rows[cut.slot]
+                rows = torch.arange(cut.height) if cut.rows is None else cut.rows
+                columns = torch.arange(cut.width) if cut.columns is None else cut.columns
+                table[rows[:, None], columns] = values / size
+                bank.gain[cut.slot] = size.log()
 
 
 def save(state: Supernet, config: SupernetConfig, folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -587,6 +631,7 @@ def merge(banks: Sequence[SlotBank]) -> SlotBank:
                     whole.rows[to].copy_(bank.rows[number])
                     whole.columns[to].copy_(bank.columns[number])
                     whole.share[to] = bank.share[number]
+                    whole.gain[to] = bank.gain[number]
     return whole
 
 

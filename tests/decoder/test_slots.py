@@ -80,7 +80,8 @@ def test_values_have_the_size_of_their_rule(bank: SlotBank) -> None:
     for part in parts:
         if part.recipe.scale.random and part.recipe.spec.numel > 500:
             size = made[part.recipe.spec.name].square().mean().sqrt().item()
-            assert size == pytest.approx(COHERENT * part.recipe.scale.spread, rel=0.15)
+            gain = bank.gain[part.cuts[0].slot].exp().item()
+            assert size == pytest.approx(gain * COHERENT * part.recipe.scale.spread, rel=0.15)
 
 
 @pytest.mark.parametrize("width", [5, 8, 16, 20])

@@ -378,6 +378,8 @@ def update(
         made, saved = make(state.bank, target.parts, noise)
         weights = {name: values.requires_grad_() for name, values in made.items()}
         clock.lap("predict")
+        if not weights:  # of a family that the tables don't know
+            continue
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.getrandbits(31))  # dropout of the target
             loss = source.loss(target.model, {**target.constants, **weights}, batch)

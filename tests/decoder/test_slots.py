@@ -14,7 +14,7 @@ import ghn
 from ghn.decoder.config import DecoderConfig
 from ghn.decoder.recipe import Recipe, recipes
 from ghn.decoder.slot_decoder import SlotDecoder, coherence
-from ghn.decoder.slots import COHERENT, Noise, SlotBank, accumulate, make, slot_sizes
+from ghn.decoder.slots import COHERENT, DENSE, Noise, SlotBank, accumulate, make, slot_sizes
 from ghn.graph.graph import ComputationGraph
 from ghn.hypernetwork import GHN, GHNConfig
 
@@ -33,10 +33,10 @@ def described(model: nn.Module) -> tuple[ComputationGraph, list[Recipe]]:
     return graph, recipes(graph, DecoderConfig(scope="all"))
 
 
-@pytest.fixture(scope="module")
-def bank() -> SlotBank:
+@pytest.fixture(scope="module", params=[4, DENSE], ids=["factors", "matrices"])
+def bank(request: pytest.FixtureRequest) -> SlotBank:
     """Slots for networks up to 8 channels and two blocks a stage, as if something had been learned."""
-    bank = SlotBank(slot_sizes([("resnet", *described(network(8, (2, 2))))], 4))
+    bank = SlotBank(slot_sizes([("resnet", *described(network(8, (2, 2))))], request.param))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for table in bank.parameters():
@@ -171,7 +171,7 @@ def test_prediction_is_differentiable_in_the_tables(bank: SlotBank) -> None:
     predicted = net.predict(model, IMAGES)
     functional_call(model, predicted, torch.randn(4, 3, 16, 16)).square().mean().backward()
     assert isinstance(net.decoder, SlotDecoder)
-    assert net.decoder.bank.share.grad is not None and net.decoder.bank.share.grad.abs().sum() > 0
+    assert net.decoder.bank.gain.grad is not None and net.decoder.bank.gain.grad.abs().sum() > 0
 
 
 def test_a_network_of_another_kind_keeps_to_its_base(bank: SlotBank) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ghn.checkpoints import CONFIG, WEIGHTS, read_header, resolve_checkpoint
-from ghn.decoder import MEMORY, DecoderConfig, Order, build_decoder
+from ghn.decoder import MEMORY, DecoderConfig, Order, SlotDecoder, build_decoder
 from ghn.encoder import EncoderConfig, build_encoder
 from ghn.errors import (
     CheckpointConfigError,
@@ -339,7 +339,10 @@ class GHN(
         with ExitStack() as undo:
             for part in parts:
                 undo.callback(part.unlink, missing_ok=True)
-            tensors = quantize(self.state_dict(), "decoder.bank.")
+            bits = self.decoder.bits if isinstance(self.decoder, SlotDecoder) else {}
+            tensors = quantize(
+                self.state_dict(), {f"decoder.{name}": number for name, number in bits.items()}
+            )
             save_file({name: value.contiguous() for name, value in tensors.items()}, weights)
             config.write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
             undo.pop_all()

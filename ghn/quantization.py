@@ -1,4 +1,4 @@
-"""Tables in eight bits: a step per row, so that checkpoints stay small and come back the same each time."""
+"""Tables in eight or four bits: a step per row, so that checkpoints stay small and come back the same each time."""
 
 from collections.abc import Mapping
 
@@ -10,22 +10,29 @@ from ghn.checkpoints import Stored
 STEP = ".step"
 """Ending of the names of the steps, beside the tables that they belong to."""
 
-LEVELS = 127
-"""Of either sign."""
+LEVELS = {8: 127, 4: 7}
+"""Of either sign, by bits."""
 
 
-def quantize(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Bring matrices whose names begin with ``prefix`` to int8, with a float32 step per row; the others stay.
+def quantize(tensors: Mapping[str, Tensor], bits: Mapping[str, int]) -> dict[str, Tensor]:
+    """Bring matrices to whole numbers, with a float32 step per row.
 
     What ``restore`` makes of the result is quantized to the same numbers again.
+
+    Args:
+        tensors: By name.
+        bits: 8 or 4 by name of the matrices that are quantized; the other tensors stay. Pairs of neighbours in a row of
+            four bits are packed into a byte.
     """
     made: dict[str, Tensor] = {}
     for name, values in tensors.items():
-        if values.dim() != 2 or not name.startswith(prefix) or not values.is_floating_point():
+        if name not in bits:
             made[name] = values
             continue
-        step = values.abs().amax(1) / LEVELS
-        made[name] = (values / step.clamp_min(torch.finfo(step.dtype).tiny)[:, None]).round().to(torch.int8)
+        levels = LEVELS[bits[name]]
+        step = values.abs().amax(1) / levels
+        whole = (values / step.clamp_min(torch.finfo(step.dtype).tiny)[:, None]).round().to(torch.int8)
+        made[name] = whole if bits[name] == 8 else _pack(whole)
         made[name + STEP] = step
     return made
 
@@ -47,7 +54,22 @@ def is_step(name: str, stored: Mapping[str, Stored]) -> bool:
 def restore(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Undo ``quantize``, up to rounding."""
     return {
-        name: values * tensors[name + STEP][:, None] if name + STEP in tensors else values
+        name: _unpack(values) * tensors[name + STEP][:, None] if name + STEP in tensors else values
         for name, values in tensors.items()
         if not name.endswith(STEP)
     }
+
+
+def _pack(values: Tensor) -> Tensor:
+    """Numbers from -7 to 7, two in a byte; zero is 8, and a lone last one has 0 beside it, which is no number."""
+    coded = torch.nn.functional.pad((values + 8).to(torch.uint8), (0, values.shape[1] % 2))
+    return coded[:, ::2] * 16 + coded[:, 1::2]
+
+
+def _unpack(values: Tensor) -> Tensor:
+    if values.dtype != torch.uint8:
+        return values
+    coded = torch.stack([values // 16, values % 16], dim=2).flatten(1)
+    if coded.shape[1] and not coded[:, -1].any():
+        coded = coded[:, :-1]
+    return coded.to(torch.int8) - 8

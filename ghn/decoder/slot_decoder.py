@@ -22,9 +22,15 @@ from ghn.decoder.decoder import (
 )
 from ghn.decoder.mip import shares
 from ghn.decoder.recipe import Recipe, recipes
-from ghn.decoder.slots import COHERENT, Cut, Part, SlotBank, whole_matrix
+from ghn.decoder.slots import COHERENT, DENSE, Cut, Part, SlotBank, whole_matrix
 from ghn.decoder.statistics import StatisticsHead
 from ghn.graph.graph import ComputationGraph, ParamSpec
+
+
+WHOLE_BITS = 4
+"""Of a matrix that is learned itself: rounding is smaller than what every start draws anew (``FRESH``)."""
+
+FACTOR_BITS = 8
 
 
 class SlotDecoder(nn.Module):
@@ -76,6 +82,18 @@ class SlotDecoder(nn.Module):
                 part = cuts.get(bound.recipe.spec.name)
                 template = None if part is None else Template(self.bank, part, bound)
                 yield from stream_pieces(bound, template, order, memory, wanted)
+
+    @property
+    def bits(self) -> dict[str, int]:
+        """Bits that checkpoints store a number of a matrix in, by its name in the state dictionary."""
+        found: dict[str, int] = {}
+        for number, name in enumerate(self.bank.names):
+            rank = self.bank.sizes[name.rpartition("/")[0]].rank
+            if rank:
+                found[f"bank.rows.{number}"] = WHOLE_BITS if rank == DENSE else FACTOR_BITS
+            if rank > 0:
+                found[f"bank.columns.{number}"] = FACTOR_BITS
+        return found
 
     def recipes(self, graph: ComputationGraph) -> list[Recipe]:
         """What every predicted parameter is made of; a learned part have those that a slot is there for."""

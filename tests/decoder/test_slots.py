@@ -197,7 +197,8 @@ def test_saved_tables_come_back_within_rounding_and_then_stay(bank: SlotBank, tm
     again = GHN.from_pretrained(tmp_path / "once")
     graph, _ = described(network(8))
     for name, values in net(graph).items():
-        torch.testing.assert_close(again(graph)[name], values, rtol=0, atol=0.02 * values.abs().max().item())
+        bound = 0.02 if bank.sizes["resnet/1/convk trunk>act"].rank > 0 else 0.1
+        torch.testing.assert_close(again(graph)[name], values, rtol=0, atol=bound * values.abs().max().item())
     again.save_pretrained(tmp_path / "twice")
     once, twice = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("once", "twice"))
     assert once == twice

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghn.apply.init_ import check_numbers, plan_prediction
+from ghn.apply.init_ import check_numbers, plan_prediction, report_of
 from ghn.apply.materialize import materialized
 from ghn.apply.report import Report
 from ghn.apply.tensor_file import Form, TensorFile, open_file, open_folder
@@ -151,14 +151,16 @@ def export_prediction(
                 else:
                     files[name].write(name, value)
                     done += forms[name].nbytes
-            for piece in net.decoder.stream(Order(plan.graph, plan.embeddings, seed), memory=memory):
+            order = Order(plan.graph, plan.embeddings, seed)
+            for piece in net.decoder.stream(order, memory=memory):
                 values = piece.make(None)
                 # None: a model may leave parameters out of its files.
                 for name in copies.get(piece.spec.name, ()):
                     files[name].write(name, values, piece.start * piece.columns)
                     done += values.numel() * dtype.itemsize
                 progress(done, total)
-    return path, Report.of(plan.graph, plan.predicted)
+        report = report_of(net, plan, order)
+    return path, report
 
 
 @contextmanager

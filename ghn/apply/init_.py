@@ -83,7 +83,14 @@ def init_(
         order = Order(plan.graph, plan.embeddings, seed, plan.remembered)
         pieces = net.decoder.stream(order, learned, memory, wanted)
         _write(pieces, parts, plan.embeddings.device)
-    return Report.of(plan.graph, plan.predicted)
+    return report_of(net, plan, order, learned)
+
+
+@torch.no_grad()
+def report_of(net: GHN, plan: "Plan", order: Order, learned: bool = True) -> Report:
+    """Fate of every parameter of a model, and how much of what was predicted is learned."""
+    shares, origin = net.decoder.learned_shares(order) if learned else ({}, "the base was asked for")
+    return Report.of(plan.graph, plan.predicted, shares, origin)
 
 
 MIN_MEMORY = 2**22

@@ -1,7 +1,8 @@
 """What happened to every parameter of an initialized model."""
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ghn.decoder.predicted import has_rule
@@ -21,6 +22,8 @@ class ParameterReport:
     """'predicted', 'tied' (shares the tensor of another name) or 'kept' (the model's own values)."""
     reason: str
     """Name it is tied to, or why it was kept; empty when predicted."""
+    learned: float = 0.0
+    """Share of its variance that is learned, in [0, 1]; the rest is the base, made by rules."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,27 @@ class Report:
     parameters: tuple[ParameterReport, ...]
     notes: tuple[str, ...] = ()
     """What the tracer found worth saying."""
+    origin: str = ""
+    """Where the learned part is from, or why there is none."""
 
     @classmethod
-    def of(cls, graph: ComputationGraph, predicted: frozenset[str]) -> "Report":
-        """Report on a graph of which the named parameters were predicted."""
-        return cls(tuple(_entries(graph, predicted)), graph.notes)
+    def of(
+        cls,
+        graph: ComputationGraph,
+        predicted: frozenset[str],
+        learned: Mapping[str, float] | None = None,
+        origin: str = "",
+    ) -> "Report":
+        """Report on a graph of which the named parameters were predicted, each with its learned share."""
+        return cls(tuple(_entries(graph, predicted, learned or {})), graph.notes, origin)
+
+    @property
+    def learned(self) -> float:
+        """Share of the variance of all predicted numbers that is learned, in [0, 1]."""
+        entries = [entry for entry in self.parameters if entry.fate == "predicted"]
+        numbers = [math.prod(entry.shape) for entry in entries]
+        found = sum(entry.learned * count for entry, count in zip(entries, numbers, strict=True))
+        return found / max(1, sum(numbers))
 
     def count(self, fate: str) -> int:
         """Number of parameter names with a fate."""
@@ -42,6 +61,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [", ".join(f"{self.count(fate)} {fate}" for fate in FATES)]
+        lines += [f"  {self.learned:.0%} learned" + (f": {self.origin}" if self.origin else "")]
         lines += [
             f"  kept {entry.name} {entry.shape}: {entry.reason}"
             for entry in self.parameters
@@ -63,10 +83,13 @@ def why_kept(spec: ParamSpec) -> str:
     return f"its role is {spec.role!r}: no rule says what it should be"
 
 
-def _entries(graph: ComputationGraph, predicted: frozenset[str]) -> Iterator[ParameterReport]:
+def _entries(
+    graph: ComputationGraph, predicted: frozenset[str], learned: Mapping[str, float]
+) -> Iterator[ParameterReport]:
     for spec in graph.params:
         done = spec.name in predicted
-        reason = "" if done else why_kept(spec)
-        yield ParameterReport(spec.name, spec.shape, spec.role, "predicted" if done else "kept", reason)
+        reason, fate = ("", "predicted") if done else (why_kept(spec), "kept")
+        share = learned.get(spec.name, 0.0) if done else 0.0
+        yield ParameterReport(spec.name, spec.shape, spec.role, fate, reason, share)
         for alias in spec.names[1:]:
             yield ParameterReport(alias, spec.shape, spec.role, "tied", f"shares the tensor of {spec.name!r}")

@@ -122,6 +122,15 @@ class Decoder(nn.Module):
         """
         return (piece for _, piece in self._stream([order], learned, memory, wanted))
 
+    def learned_shares(self, order: Order) -> tuple[dict[str, float], str]:
+        """Share of each parameter's variance that is learned, by name, and where from; 0 of those that are not there.
+
+        Of a vector it says how far it may move.
+        """
+        trust = (self.statistics(order.embeddings).trust ** 2).tolist()
+        made_of = order.remembered.recipes or recipes(order.graph, self.config)
+        return {recipe.spec.name: trust[recipe.number] for recipe in made_of if recipe.learned}, ""
+
     def _stream(
         self,
         orders: Sequence[Order],

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from ghn.decoder.base import Draw
 from ghn.decoder.chunks import Block
 from ghn.decoder.recipe import Recipe
 from ghn.settings import own_settings
+
+if TYPE_CHECKING:
+    from ghn.decoder.slots import Cuts
 
 REMEMBERED = 2**26
 """Bytes that are kept at most for the next prediction of the same graph."""
@@ -29,6 +32,8 @@ class Remembered:
     """What one prediction leaves for the next with the same graph, embeddings and weights; empty at first."""
 
     recipes: list[Recipe] = field(default_factory=list)
+    cuts: "Cuts | None" = None
+    """What slots have for the parameters, where a decoder has slots."""
     factors: dict[tuple[int, ...], Factors] = field(default_factory=dict)
     """Of parameters that go through the generators together, by their numbers: rows and columns of each."""
     draws: Draws = field(default_factory=dict)

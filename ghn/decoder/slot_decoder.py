@@ -22,10 +22,9 @@ from ghn.decoder.decoder import (
 )
 from ghn.decoder.mip import shares
 from ghn.decoder.recipe import Recipe, recipes
-from ghn.decoder.slots import COHERENT, DENSE, Cut, Part, SlotBank, whole_matrix
+from ghn.decoder.slots import COHERENT, DENSE, Cut, Cuts, Part, SlotBank, whole_matrix
 from ghn.decoder.statistics import StatisticsHead
 from ghn.graph.graph import ComputationGraph, ParamSpec
-
 
 WHOLE_BITS = 4
 """Of a matrix that is learned itself: rounding is smaller than what every start draws anew (``FRESH``)."""
@@ -64,11 +63,9 @@ class SlotDecoder(nn.Module):
         wanted: Callable[[ParamSpec, Grid], Range] | None = None,
     ) -> Iterator[Piece]:
         """Decode the parameters of one graph in pieces; see ``Decoder.stream``."""
-        cuts = self.cuts(order.graph) if learned else {}
-        remembered = order.remembered
-        if not remembered.recipes:
-            remembered.recipes = self.recipes(order.graph)
-        remembered.begin(order.seed)
+        parts = self._begin(order).parts
+        cuts = parts if learned else {}
+        order.remembered.begin(order.seed)
         for group in by_geometry(self._bound(order, cuts)):
             if not group[0].recipe.scale.random:
                 factors = {
@@ -97,17 +94,30 @@ class SlotDecoder(nn.Module):
 
     def recipes(self, graph: ComputationGraph) -> list[Recipe]:
         """What every predicted parameter is made of; a learned part have those that a slot is there for."""
-        made_of = recipes(graph, replace(self.config, scope="all"))
-        known = self.cuts(graph)
-        return [replace(recipe, learned=recipe.spec.name in known) for recipe in made_of]
+        return self._prepared(graph)[0]
 
-    def cuts(self, graph: ComputationGraph) -> dict[str, Part]:
-        """Of the parameters that there are slots for, by name."""
-        family, _ = self.bank.family(graph)
-        if not family:
-            return {}
-        parts = self.bank.parts(graph, recipes(graph, replace(self.config, scope="all")), family)
-        return {part.recipe.spec.name: part for part in parts if part.cuts}
+    def learned_shares(self, order: Order) -> tuple[dict[str, float], str]:
+        """See ``Decoder.learned_shares``; of a vector that may move all is."""
+        cuts = self._begin(order)
+        shares = {}
+        for bound in self._bound(order, cuts.parts):
+            if bound.recipe.learned:
+                scale = bound.recipe.scale
+                share = bound.product / scale.spread if scale.random else bound.product
+                shares[bound.recipe.spec.name] = share.item() ** 2
+        return shares, cuts.origin
+
+    def _begin(self, order: Order) -> Cuts:
+        """Look up what there are slots for, unless it is remembered."""
+        remembered = order.remembered
+        if remembered.cuts is None or not remembered.recipes:
+            remembered.recipes, remembered.cuts = self._prepared(order.graph)
+        return remembered.cuts
+
+    def _prepared(self, graph: ComputationGraph) -> tuple[list[Recipe], Cuts]:
+        made_of = recipes(graph, replace(self.config, scope="all"))
+        cuts = self.bank.cuts(graph, made_of)
+        return [replace(recipe, learned=recipe.spec.name in cuts.parts) for recipe in made_of], cuts
 
     def _bound(self, order: Order, cuts: Mapping[str, Part]) -> list[BoundParam]:
         modulation = (2 * torch.sigmoid(self.statistics.net(order.embeddings)[:, 1])).clamp(max=1)

@@ -141,6 +141,16 @@ class Part:
     """Of a vector."""
 
 
+@dataclass(frozen=True)
+class Cuts:
+    """What slots have for a network."""
+
+    parts: Mapping[str, Part]
+    """Of the parameters that there are slots for, by name."""
+    origin: str
+    """Whose slots they are, or why there are none, for a report."""
+
+
 class SlotBank(nn.Module):
     """The learned tables of all slots.
 
@@ -179,6 +189,17 @@ class SlotBank(nn.Module):
     def _without_gains(bank: "SlotBank", state: dict[str, Tensor], prefix: str, *_: Any) -> None:
         """Tables that were saved before there were gains have none."""
         state.setdefault(f"{prefix}gain", torch.zeros_like(bank.gain))
+
+    def cuts(self, graph: ComputationGraph, made_of: Sequence[Recipe]) -> Cuts:
+        """What there is for a network whose parameters are made of ``made_of``."""
+        family, coverage = self.family(graph)
+        if not family:
+            needed = f"{LEAST_COVERAGE:.0%} and what reads the input are needed"
+            return Cuts(
+                {}, f"no family that was learned has its layers: the nearest {coverage:.0%}, {needed}"
+            )
+        parts = {part.recipe.spec.name: part for part in self.parts(graph, made_of, family) if part.cuts}
+        return Cuts(parts, f"from {family}, which has {coverage:.0%} of its layers")
 
     def family(self, graph: ComputationGraph) -> tuple[str, float]:
         """The family that has slots for most of a graph's segments, and for which share of them; '' if none has enough.
@@ -419,7 +440,9 @@ def accumulate(bank: SlotBank, saved: Sequence[Made], gradients: Mapping[str, Te
         _scatter(bank.columns[cut.slot], cut.columns, right)
         kept = math.sqrt(1 - made.share**2)
         across = float((gradient * cut.master).sum())
-        bank.gain.grad[cut.slot] += weight * made.size * (kept * across + made.share * made.inverse_norm * along)
+        bank.gain.grad[cut.slot] += (
+            weight * made.size * (kept * across + made.share * made.inverse_norm * along)
+        )
         slope = made.inverse_norm * along - made.share / kept * across
         bank.share.grad[cut.slot] += weight * made.size * slope * made.share * (1 - made.share)
 

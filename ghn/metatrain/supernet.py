@@ -551,7 +551,9 @@ def begin_with_base(
     for family, graph, made_of in networks:
         parts = bank.parts(graph, made_of, family)
         larger = [
-            part for part in parts if any(cut.dense and cut.height * cut.width > areas[cut.slot] for cut in part.cuts)
+            part
+            for part in parts
+            if any(cut.dense and cut.height * cut.width > areas[cut.slot] for cut in part.cuts)
         ]
         if not larger:
             continue

@@ -209,3 +209,18 @@ def test_noise_is_added_in_place() -> None:
     values = torch.zeros(64, 64)
     Noise(torch.Generator().manual_seed(0), size=1000).add_(values, 0.5)
     assert values.std().item() == pytest.approx(0.5, rel=0.1)
+
+
+def test_report_says_what_is_learned_and_from_where(bank: SlotBank) -> None:
+    net = hypernetwork(bank)
+    report = net.init_(network(8), IMAGES)
+    shares = {entry.name: entry.learned for entry in report.parameters}
+    assert shares["layer3.0.conv2.weight"] == pytest.approx(COHERENT**2, abs=1e-3)
+    assert report.learned == pytest.approx(COHERENT**2, abs=0.01)
+    assert "98% learned: from resnet, which has 100% of its layers" in str(report)
+    wider = net.init_(network(32), IMAGES)
+    assert 0 < wider.learned < report.learned / 2
+    assert net.init_(network(8), IMAGES, learned=False).learned == 0
+    other = net.init_(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(2, 4))
+    assert other.learned == 0
+    assert "no family that was learned has its layers" in str(other)

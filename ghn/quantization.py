@@ -10,6 +10,9 @@ from ghn.checkpoints import Stored
 STEP = ".step"
 """Ending of the names of the steps, beside the tables that they belong to."""
 
+QUANTIZED = ("I8", "U8")
+"""Types, as files name them, of tables in eight and in four bits."""
+
 LEVELS = {8: 127, 4: 7}
 """Of either sign, by bits."""
 
@@ -38,11 +41,19 @@ def quantize(tensors: Mapping[str, Tensor], bits: Mapping[str, int]) -> dict[str
 
 
 def is_table(name: str, stored: Mapping[str, Stored]) -> bool:
-    """Whether a tensor among those of a file is in eight bits, with a step for each row."""
+    """Whether a tensor among those of a file is quantized, with a step for each row."""
     entry, step = stored[name], stored.get(name + STEP)
     return (
-        step is not None and entry.dtype == "I8" and len(entry.shape) == 2 and step.shape == entry.shape[:1]
+        step is not None
+        and entry.dtype in QUANTIZED
+        and len(entry.shape) == 2
+        and step.shape == entry.shape[:1]
     )
+
+
+def shape_in_file(shape: tuple[int, ...], entry: Stored) -> tuple[int, ...]:
+    """What the shape of a tensor is in a file that has it in some type."""
+    return (shape[0], (shape[1] + 1) // 2) if entry.dtype == "U8" and len(shape) == 2 else shape
 
 
 def is_step(name: str, stored: Mapping[str, Stored]) -> bool:

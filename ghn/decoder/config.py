@@ -14,6 +14,9 @@ MOST = 2**20
 SLOT_NUMBERS = 7
 """Sizes of a slot: the fields of ``ghn.decoder.slots.SlotSize``."""
 
+DENSE = -1
+"""Instead of a slot's rank: its matrix itself is learned."""
+
 MOST_GAIN = 1e3
 """Of ``max_gain``: with far more, predictions needn't be finite."""
 
@@ -81,8 +84,8 @@ def _check_slot(key: str, sizes: Sequence[int]) -> None:
     if len(numbers) != SLOT_NUMBERS or any(type(number) is not int for number in numbers):
         raise ConfigError(f"slot {key!r} has sizes {sizes!r}; expected {SLOT_NUMBERS} whole numbers")
     *counts, rank = numbers
-    if not 1 <= min(counts) <= max(counts) <= MOST or not 0 <= rank <= MOST or numbers[4] % 2 == 0:
+    if not 1 <= min(counts) <= max(counts) <= MOST or not DENSE <= rank <= MOST or numbers[4] % 2 == 0:
         raise ConfigError(
             f"slot {key!r} has sizes {sizes!r}; expected numbers from 1 to {MOST}, of which the kernel's is odd, and a "
-            "rank of 0 or more"
+            f"rank of 0 or more, or {DENSE}"
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.decoder.chunks import Block, Grid
-from ghn.decoder.config import DecoderConfig
+from ghn.decoder.config import DENSE, DecoderConfig
 from ghn.decoder.decoder import (
     MEMORY,
     BoundParam,
@@ -22,7 +22,7 @@ from ghn.decoder.decoder import (
 )
 from ghn.decoder.mip import shares
 from ghn.decoder.recipe import Recipe, recipes
-from ghn.decoder.slots import COHERENT, DENSE, Cut, Cuts, Part, SlotBank, whole_matrix
+from ghn.decoder.slots import COHERENT, Cut, Cuts, Part, SlotBank, whole_matrix
 from ghn.decoder.statistics import StatisticsHead
 from ghn.graph.graph import ComputationGraph, ParamSpec
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.decoder.chunks import keyed_generator
+from ghn.decoder.config import DENSE
 from ghn.decoder.recipe import Recipe
 from ghn.decoder.scale import centre_of
 from ghn.decoder.units import Segment, segments
@@ -39,9 +40,6 @@ START_SHARE = 0.8
 
 LEAST_COVERAGE = 0.6
 """Share of a network's matrices, by number, that a family must have slots for, or nothing learned is used."""
-
-DENSE = -1
-"""Instead of a rank: the matrix itself is learned."""
 
 _CACHED_MASTERS = 512
 
@@ -176,7 +174,7 @@ class SlotBank(nn.Module):
             size = self.sizes[key]
             generator = keyed_generator(torch.device("cpu"), 1, self.names[number])
             if size.rank == DENSE:
-                self.rows.append(nn.Parameter(_master(self.names[number], size.rows, size.columns).clone()))
+                self.rows.append(nn.Parameter(torch.randn(size.rows, size.columns, generator=generator)))
                 self.columns.append(nn.Parameter(torch.zeros(0)))
             elif size.rank:
                 self.rows.append(nn.Parameter(torch.randn(size.rows, size.rank, generator=generator)))

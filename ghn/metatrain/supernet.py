@@ -22,11 +22,11 @@ from torch.func import functional_call
 from ghn.data.images import ImageData
 from ghn.data.load import load_images, load_text
 from ghn.data.text import TextData, load_tokenizer
-from ghn.decoder.config import DecoderConfig
+from ghn.decoder.config import DENSE, DecoderConfig
 from ghn.decoder.decoder import Decoder, Order
 from ghn.decoder.recipe import Recipe
 from ghn.decoder.slot_decoder import SlotDecoder
-from ghn.decoder.slots import DENSE, Noise, Part, SlotBank, accumulate, as_matrix, make, slot_sizes
+from ghn.decoder.slots import Noise, Part, SlotBank, accumulate, as_matrix, make, slot_sizes
 from ghn.encoder import EncoderConfig
 from ghn.errors import CheckpointError, ConfigError
 from ghn.files import replacing, write_whole

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import ghn
-from ghn.decoder.config import DecoderConfig
+from ghn.decoder.config import DENSE, DecoderConfig
 from ghn.decoder.recipe import Recipe, recipes
 from ghn.decoder.slot_decoder import SlotDecoder, coherence
-from ghn.decoder.slots import COHERENT, DENSE, Noise, SlotBank, accumulate, make, slot_sizes
+from ghn.decoder.slots import COHERENT, Noise, SlotBank, accumulate, make, slot_sizes
 from ghn.graph.graph import ComputationGraph
 from ghn.hypernetwork import GHN, GHNConfig
 

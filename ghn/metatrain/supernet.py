@@ -47,6 +47,9 @@ SLOW = frozenset({"gmlp", "resmlp", "vit", "vit_relpos"})
 SHIFT = 2
 """Pixels by which images are moved at most while training."""
 
+GREY = 0.25
+"""Share of the batches without colours, so that what is learned serves data without them (scripts/LOG.md)."""
+
 Batch = tuple[Tensor, ...]
 
 
@@ -138,7 +141,7 @@ class ImageSource:
         return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last), labels
 
     def draw(self, generator: torch.Generator) -> Batch:
-        """A batch of images, all moved and perhaps mirrored alike."""
+        """A batch of images, all moved and perhaps mirrored or greyed alike."""
         pixels, labels = self.train
         rows = torch.randint(len(pixels), (self.batch,), generator=generator)
         x, y = torch.randint(0, 2 * SHIFT + 1, (2,), generator=generator).tolist()
@@ -146,6 +149,8 @@ class ImageSource:
         moved = nn.functional.pad(pixels[rows], (SHIFT,) * 4)[..., y : y + size, x : x + size]
         if torch.rand((), generator=generator) < 0.5:
             moved = moved.flip(-1)
+        if torch.rand((), generator=generator) < GREY:
+            moved = moved.mean(1, keepdim=True).expand_as(moved)
         return moved.contiguous(memory_format=torch.channels_last), labels[rows]
 
     def loss(self, model: nn.Module, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:

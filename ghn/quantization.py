@@ -18,7 +18,7 @@ LEVELS = {8: 127, 4: 7}
 
 
 def quantize(tensors: Mapping[str, Tensor], bits: Mapping[str, int]) -> dict[str, Tensor]:
-    """Bring matrices to whole numbers, with a float32 step per row.
+    """Bring matrices to whole numbers, with a step of half precision per row.
 
     What ``restore`` makes of the result is quantized to the same numbers again.
 
@@ -33,8 +33,9 @@ def quantize(tensors: Mapping[str, Tensor], bits: Mapping[str, int]) -> dict[str
             made[name] = values
             continue
         levels = LEVELS[bits[name]]
-        step = values.abs().amax(1) / levels
-        whole = (values / step.clamp_min(torch.finfo(step.dtype).tiny)[:, None]).round().to(torch.int8)
+        step = (values.abs().amax(1) / levels).half()
+        rounded = (values / step.float()[:, None]).round().clamp(-levels, levels)
+        whole = torch.where(step[:, None] > 0, rounded, 0.0).to(torch.int8)
         made[name] = whole if bits[name] == 8 else _pack(whole)
         made[name + STEP] = step
     return made
@@ -65,7 +66,7 @@ def is_step(name: str, stored: Mapping[str, Stored]) -> bool:
 def restore(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Undo ``quantize``, up to rounding."""
     return {
-        name: _unpack(values) * tensors[name + STEP][:, None] if name + STEP in tensors else values
+        name: _unpack(values) * tensors[name + STEP].float()[:, None] if name + STEP in tensors else values
         for name, values in tensors.items()
         if not name.endswith(STEP)
     }

@@ -680,6 +680,7 @@ def plot(folder: Path) -> None:
     ]
     figure, axes = plt.subplots(1, len(panels), figsize=(6.5 * len(panels), 4.5), squeeze=False)
     for axis, (names, label) in zip(axes[0], panels, strict=True):
+        axis.set_prop_cycle(color=plt.get_cmap("tab20").colors[: max(1, len(names))])
         for name in names:
             curve = [
                 (row["seen"] / 1e6, abs(row["validation"][name]))

@@ -12,6 +12,7 @@ from ghn.decoder.scale import Place, Scale, places, scale_of
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.ops import MIXING_ROLES
 from ghn.graph.skeleton import is_distributed
+from ghn.settings import own_settings
 
 ZOOS = frozenset({"timm", "torchvision", "transformers"})
 """Packages whose initializations the rules were measured against, and replace: what they set to zero, too."""
@@ -44,6 +45,7 @@ some form of the neural tangent kernel's parametrization."""
 OVERRIDE = "keep_deliberate=False predicts it"
 
 
+@own_settings()
 def deliberate(model: nn.Module, graph: ComputationGraph, fan: str = "zoo") -> dict[str, str]:
     """Find the parameters that their owner initialized deliberately, and say how one sees it.
 

@@ -87,6 +87,7 @@ def init_(
 
 
 @torch.no_grad()
+@own_settings()
 def report_of(net: GHN, plan: "Plan", order: Order, learned: bool = True) -> Report:
     """Fate of every parameter of a model, and how much of what was predicted is learned."""
     shares, origin = net.decoder.learned_shares(order) if learned else ({}, "the base was asked for")

@@ -17,7 +17,7 @@ References:
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -182,6 +182,10 @@ class SlotBank(nn.Module):
             else:
                 self.rows.append(nn.Parameter(torch.zeros(size.rows)))
                 self.columns.append(nn.Parameter(torch.zeros(0)))
+
+    def to_slots(self) -> dict[str, tuple[int, ...]]:
+        """The sizes as ``DecoderConfig.slots`` holds them."""
+        return {key: astuple(size) for key, size in self.sizes.items()}
 
     @staticmethod
     def _without_gains(bank: "SlotBank", state: dict[str, Tensor], prefix: str, *_: Any) -> None:

@@ -491,7 +491,7 @@ def _begin(
         sizes = saved["sizes"]
     elif start is not None:
         before = load_tables(start)
-        sizes = {key: tuple(asdict(size).values()) for key, size in before.sizes.items()}
+        sizes = before.to_slots()
     else:
         progress("tracing networks")
         sizes = slot_sizes(_networks(pools, graphs), config.rank or DENSE)
@@ -587,7 +587,7 @@ def save(state: Supernet, config: SupernetConfig, folder: Path, rows: list[dict[
     tensors |= {f"average/{name}": value for name, value in state.average.state_dict().items()}
     for number, entry in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{key}": value for key, value in entry.items()}
-    sizes = {key: list(asdict(size).values()) for key, size in state.bank.sizes.items()}
+    sizes = state.bank.to_slots()
     run = {"done": state.done, "seen": state.seen, "config": asdict(config), "sizes": sizes}
     with replacing(folder / STATE, "free some space") as part:
         save_file(
@@ -598,7 +598,7 @@ def save(state: Supernet, config: SupernetConfig, folder: Path, rows: list[dict[
 
 def save_tables(bank: SlotBank, path: Path) -> None:
     """Write tables alone, in half precision."""
-    sizes = {key: list(asdict(size).values()) for key, size in bank.sizes.items()}
+    sizes = bank.to_slots()
     tensors = {name: value.half().contiguous() for name, value in bank.state_dict().items()}
     with replacing(path, "free some space") as part:
         save_file(tensors, part, {"sizes": json.dumps(sizes)})
@@ -629,7 +629,7 @@ def load_tables(path: Path) -> SlotBank:
 
 def merge(banks: Sequence[SlotBank]) -> SlotBank:
     """One bank with the tables of all: of a kind of place that several have, the last one's."""
-    sizes = {key: tuple(asdict(size).values()) for bank in banks for key, size in bank.sizes.items()}
+    sizes = {key: sizes for bank in banks for key, sizes in bank.to_slots().items()}
     whole = SlotBank(dict(sorted(sizes.items())))
     numbers = {name: number for number, name in enumerate(whole.names)}
     with torch.no_grad():
@@ -646,7 +646,7 @@ def merge(banks: Sequence[SlotBank]) -> SlotBank:
 
 def hypernetwork(bank: SlotBank, encoder: EncoderConfig | None = None) -> GHN:
     """A hypernetwork that decodes by a bank's slots; its encoder has learned nothing yet."""
-    sizes = {key: tuple(asdict(size).values()) for key, size in bank.sizes.items()}
+    sizes = bank.to_slots()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = GHN(GHNConfig(encoder=encoder or EncoderConfig(), decoder=DecoderConfig(slots=sizes)))

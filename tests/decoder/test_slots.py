@@ -45,7 +45,7 @@ def bank(request: pytest.FixtureRequest) -> SlotBank:
 
 
 def hypernetwork(bank: SlotBank) -> GHN:
-    sizes = {key: tuple(vars(size).values()) for key, size in bank.sizes.items()}
+    sizes = bank.to_slots()
     net = GHN(GHNConfig(decoder=DecoderConfig(slots=sizes)))
     assert isinstance(net.decoder, SlotDecoder)
     net.decoder.bank.load_state_dict(bank.state_dict())
@@ -126,7 +126,7 @@ def test_seeds_differ_and_agree_in_what_is_learned(bank: SlotBank) -> None:
 
 
 def test_gradients_are_those_of_the_loss(bank: SlotBank) -> None:
-    bank = SlotBank({key: tuple(vars(size).values()) for key, size in bank.sizes.items()}).double()
+    bank = SlotBank(bank.to_slots()).double()
     model = network(6, act_layer="gelu").double().train()
     graph, made_of = described(model)
     parts = [

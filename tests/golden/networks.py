@@ -95,6 +95,24 @@ class Language(nn.Module):
         return self.head(self.norm(self.blocks(self.tokens(tokens) + self.places[:, : tokens.shape[1]])))
 
 
+class Pooling(nn.Module):
+    """A block of PoolFormer: a branch without a matrix, and one with, each with a scale."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.enter, self.head = nn.Conv2d(3, width, 4, 4), nn.Linear(width, 5)
+        self.norms = nn.ModuleList([nn.GroupNorm(1, width), nn.GroupNorm(1, width)])
+        self.mlp = nn.Sequential(nn.Conv2d(width, 32, 1), nn.GELU(), nn.Conv2d(32, width, 1))
+        self.scales = nn.ParameterList([torch.ones(width, 1, 1), torch.ones(width, 1, 1)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        normed = self.norms[0](x)
+        x = x + self.scales[0] * (F.avg_pool2d(normed, 3, 1, 1) - normed)
+        x = x + self.scales[1] * self.mlp(self.norms[1](x))
+        return self.head(x.mean((2, 3)))
+
+
 class Recurrent(nn.Module):
     def __init__(self, kind: type[nn.RNNBase]) -> None:
         super().__init__()
@@ -137,12 +155,23 @@ class MessagePassing(nn.Module):
 
 
 class DeepSet(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, pool: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.each, self.all = mlp(3, 64, 64), mlp(64, 64, 5)
+        self.each, self.all, self.pool = mlp(3, 64, 64), mlp(64, 64, 5), pool
 
     def forward(self, points: Tensor) -> Tensor:
-        return self.all(self.each(points).max(1).values)
+        return self.all(self.pool(self.each(points)))
+
+
+class Bag(nn.Module):
+    """A classifier of padded bags of words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(30, 16, padding_idx=0), mlp(16, 32, 3)
+
+    def forward(self, words: Tensor) -> Tensor:
+        return self.head(self.words(words).mean(1))
 
 
 class Experts(nn.Module):
@@ -296,11 +325,14 @@ def networks() -> dict[str, tuple[Callable[[], nn.Module], Any]]:
         "decoder": (lambda: Language(False), TOKENS),
         "decoder, tied": (lambda: Language(True), TOKENS),
         "seq2seq": (lambda: nn.Transformer(16, 2, 1, 1, 32), (torch.randn(5, 2, 16), torch.randn(4, 2, 16))),
+        "pooling": (Pooling, IMAGES),
         "lstm": (lambda: Recurrent(nn.LSTM), TOKENS),
         "gru": (lambda: Recurrent(nn.GRU), TOKENS),
         "cell": (Cell, SEQUENCES),
         "message passing": (MessagePassing, (TOKENS % 10, torch.rand(2, 6, 6))),
-        "deep set": (DeepSet, torch.randn(2, 7, 3)),
+        "deep set": (lambda: DeepSet(lambda points: points.max(1).values), torch.randn(2, 7, 3)),
+        "sum over a set": (lambda: DeepSet(lambda points: points.sum(1)), torch.randn(2, 7, 3)),
+        "bag of words": (Bag, TOKENS),
         "experts": (Experts, VECTORS),
         "splines": (lambda: nn.Sequential(Splines(16, 8), Splines(8, 2)), VECTORS),
         "low-rank adapter": (LowRank, VECTORS),

@@ -72,7 +72,15 @@ ZOO: dict[str, dict[str, Any]] = {
     "torchvision:mobilenet_v3_small": {"num_classes": 5, "width_mult": 0.25},
     "torchvision:shufflenet_v2_x0_5": {"num_classes": 5},
     "hf:gpt2:AutoModelForCausalLM": GPT,
+    "hf:openai-gpt:AutoModelForCausalLM": {**GPT, "vocab_size": 1024, "n_layer": 1, "n_embd": 160},  # words
     "hf:llama:AutoModelForCausalLM": {**BERT, "num_key_value_heads": 1},
+    "hf:gpt_neox:AutoModelForCausalLM": BERT,
+    "hf:mamba:AutoModelForCausalLM": {
+        "vocab_size": 60,
+        "hidden_size": 32,
+        "state_size": 4,
+        "num_hidden_layers": 1,
+    },
     "hf:bert:AutoModelForMaskedLM": BERT,
     "hf:t5:AutoModelForSeq2SeqLM": {
         "vocab_size": 60,

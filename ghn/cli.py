@@ -164,8 +164,8 @@ def predict(
     from ghn.apply.calibrate import batchnorm_layers
     from ghn.apply.export import export_prediction, output_path
     from ghn.apply.materialize import check_target
+    from ghn.base.predicted import predicted_params
     from ghn.console import bytes_bar
-    from ghn.decoder.predicted import predicted_params
     from ghn.graph.cache import trace_once
     from ghn.hypernetwork import GHN
 

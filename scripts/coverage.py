@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from ghn.base.predicted import has_rule
 from ghn.console import counted, progress_bar
-from ghn.decoder.predicted import has_rule
 from ghn.errors import GhnError, ModelError
 from ghn.graph.trace import trace
 from ghn.models import list_models, load_model

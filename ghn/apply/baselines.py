@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ghn.apply.load import load_hypernetwork
 from ghn.apply.mimetic import mimetic_attentions_, sinusoids
-from ghn.decoder.chunks import keyed_generator
+from ghn.base.blocks import keyed_generator
 from ghn.graph.ops import MIXING_ROLES
 from ghn.graph.trace import trace
 

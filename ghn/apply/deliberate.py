@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.apply.drawn import LEAST_ENTRIES, drawn, is_default, is_map
-from ghn.decoder.predicted import predicted_params
+from ghn.base.predicted import predicted_params
 from ghn.decoder.scale import Place, Scale, places, scale_of
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.ops import MIXING_ROLES

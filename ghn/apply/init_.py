@@ -14,9 +14,9 @@ from ghn.apply.deliberate import deliberate
 from ghn.apply.local_part import LocalPart, Scratch
 from ghn.apply.materialize import check_target, materialized, move_
 from ghn.apply.report import Report, why_kept
-from ghn.decoder.chunks import Grid
+from ghn.base.blocks import Grid
+from ghn.base.predicted import predicted_params
 from ghn.decoder.decoder import MEMORY, Order, Piece, Remembered
-from ghn.decoder.predicted import predicted_params
 from ghn.errors import ConfigError, PredictionError
 from ghn.graph.cache import trace_once
 from ghn.graph.graph import ComputationGraph, ParamSpec

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ghn.decoder.chunks import Grid
+from ghn.base.blocks import Grid
 from ghn.decoder.decoder import Piece
 from ghn.errors import PredictionError
 from ghn.graph.skeleton import is_distributed

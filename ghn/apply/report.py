@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ghn.decoder.predicted import has_rule
+from ghn.base.predicted import has_rule
 from ghn.graph.graph import ComputationGraph, ParamSpec
 
 FATES = ("predicted", "tied", "kept")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ghn.decoder.chunks import keyed_generator
+from ghn.base.blocks import keyed_generator
 
 
 class Split(Protocol):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ghn.decoder.base import BASES
+from ghn.base.sampling import BASES
 from ghn.decoder.low_rank import HEAD_RULES
 from ghn.decoder.scale import FANS
 from ghn.errors import ConfigError

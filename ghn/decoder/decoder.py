@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ghn.decoder.base import Draw
-from ghn.decoder.chunks import Block, Grid
+from ghn.base.blocks import Block, Grid
+from ghn.base.sampling import Draw
 from ghn.decoder.config import DecoderConfig
 from ghn.decoder.learned import Product
 from ghn.decoder.low_rank import FactorGenerator, Side, generation_bytes, init_head_, product_norm, whiten

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ghn.decoder.base import shared_vector, wave_frequencies
-from ghn.decoder.layout import Layout
-from ghn.decoder.predicted import predicted_params
+from ghn.base.predicted import predicted_params
+from ghn.base.sampling import shared_vector, wave_frequencies
 from ghn.graph.graph import ComputationGraph, ParamSpec
+from ghn.graph.layout import Layout
 from ghn.graph.ops import NORMS
 from ghn.graph.structure import PASSED, Attention, HeadChannels, Rotary, attentions
 

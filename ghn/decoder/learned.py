@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ghn.decoder.chunks import Block, Grid
-from ghn.decoder.layout import COLUMN_AXES, Layout
+from ghn.base.blocks import Block, Grid
 from ghn.graph.graph import ParamSpec
+from ghn.graph.layout import COLUMN_AXES, Layout
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ghn.decoder.layout import POSITION_FEATURES, axis_positions
+from ghn.decoder.positions import POSITION_FEATURES, axis_positions
 from ghn.errors import ShapeError
 
 HEAD_RULES = ("hyperfan", "xavier", "kaiming")

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ghn.decoder.base import Draw, base_blocks, draw
-from ghn.decoder.chunks import Block
+from ghn.base.blocks import Block
+from ghn.base.predicted import predicted_params
+from ghn.base.sampling import Draw, base_blocks, draw
 from ghn.decoder.config import DecoderConfig
 from ghn.decoder.heads import Pattern, constants, looking_back, patterns, sharing
-from ghn.decoder.layout import Layout
 from ghn.decoder.learned import Arrangement
 from ghn.decoder.pixels import whiten_pixels
-from ghn.decoder.predicted import predicted_params
 from ghn.decoder.scale import Place, Scale, places, scale_of
 from ghn.graph.graph import ComputationGraph, ParamSpec
+from ghn.graph.layout import Layout
 from ghn.graph.ops import MIXING_ROLES
 
 LARGE_TABLE = 2**20

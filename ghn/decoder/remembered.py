@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from ghn.decoder.base import Draw
-from ghn.decoder.chunks import Block
+from ghn.base.blocks import Block
+from ghn.base.sampling import Draw
 from ghn.decoder.recipe import Recipe
 from ghn.settings import own_settings
 

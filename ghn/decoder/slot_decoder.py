@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ghn.decoder.chunks import Block, Grid
+from ghn.base.blocks import Block, Grid
 from ghn.decoder.config import DENSE, DecoderConfig
 from ghn.decoder.decoder import (
     MEMORY,

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghn.decoder.chunks import keyed_generator
+from ghn.base.blocks import keyed_generator
 from ghn.decoder.config import DENSE
 from ghn.decoder.recipe import Recipe
 from ghn.decoder.scale import centre_of

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ghn.decoder.layout import Layout
 from ghn.graph.addresses import Address, addresses
 from ghn.graph.graph import ComputationGraph, ParamSpec
+from ghn.graph.layout import Layout
 from ghn.graph.structure import HeadChannels, attentions
 
 PARTS = ("q", "k", "v")

@@ -11,8 +11,8 @@ from torch import nn
 
 from ghn.apply.baselines import ARMS
 from ghn.apply.calibrate import calibrate_
+from ghn.base.blocks import keyed_generator
 from ghn.data.order import evaluation_batches, training_batches
-from ghn.decoder.chunks import keyed_generator
 from ghn.environment import commit
 from ghn.errors import ConfigError
 from ghn.finetune.config import CompareConfig

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from ghn.decoder.base import base_blocks
-from ghn.decoder.layout import Layout
+from ghn.base.sampling import base_blocks
 from ghn.decoder.learned import Arrangement, Product
 from ghn.graph.graph import ParamSpec
+from ghn.graph.layout import Layout
 
 RANK = 4
 SPECS = {

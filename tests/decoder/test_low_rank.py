@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from ghn.decoder.layout import axis_positions
 from ghn.decoder.low_rank import HEAD_RULES, FactorGenerator, init_head_, product_norm, whiten
 from ghn.decoder.mip import shares
+from ghn.decoder.positions import axis_positions
 from ghn.errors import ShapeError
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ghn.decoder.predicted import predicted_params
+from ghn.base.predicted import predicted_params
 from ghn.errors import OutputError
 from ghn.graph.trace import trace
 from ghn.hypernetwork import GHNConfig

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from ghn.decoder.base import base_blocks, draw, waves
-from ghn.decoder.chunks import BLOCK_ELEMENTS, Grid, keyed_generator
-from ghn.decoder.layout import Layout
-from ghn.decoder.orthogonal import orthogonalize, tile_width, tiled_factors
+from ghn.base.blocks import BLOCK_ELEMENTS, Grid, keyed_generator
+from ghn.base.orthogonal import orthogonalize, tile_width, tiled_factors
+from ghn.base.sampling import base_blocks, draw, waves
 from ghn.graph.graph import ParamSpec
+from ghn.graph.layout import Layout
 
 CPU = torch.device("cpu")
 ONE = torch.ones(())

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ghn.decoder.chunks import (
+from ghn.base.blocks import (
     BATCH_ELEMENTS,
     BLOCK_ELEMENTS,
     BLOCK_ROWS,
@@ -15,7 +15,7 @@ from ghn.decoder.chunks import (
     blocks,
     keyed_generator,
 )
-from ghn.decoder.orthogonal import orthogonalize, tile_width, tiled_factors
+from ghn.base.orthogonal import orthogonalize, tile_width, tiled_factors
 
 BASES = ("orthogonal", "normal", "none")
 

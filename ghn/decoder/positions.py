@@ -1,16 +1,10 @@
-"""How a parameter tensor of any rank is seen as a matrix: rows that are produced, columns that are read."""
+"""Where a row or column of a parameter sits, as numbers that a generator of factors reads."""
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
-
-from ghn.graph.graph import ParamSpec
-
-COLUMN_AXES = frozenset({"in", "spatial", "channel"})
-"""Axes that a row of the matrix extends over; all others number the rows."""
 
 FREQUENCIES = 6
 """Octaves of the position encoding; the finest wave is 1/32 of the axis, or 2 pi * 32 positions, long."""
@@ -24,51 +18,6 @@ POSITION_FEATURES = POSITION_SLOTS * 4 * FREQUENCIES
 
 MAX_REMEMBERED = 4096
 """Positions up to which their encodings are kept for the next tensor, at 400 bytes each."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A permutation of the axes to (rows..., columns...), and the sizes on each side."""
-
-    permutation: tuple[int, ...]
-    row_sizes: tuple[int, ...]
-    column_sizes: tuple[int, ...]
-    spatial: int
-    """How many of the last ``column_sizes`` are spatial."""
-    permuted_shape: tuple[int, ...]
-
-    @property
-    def rows(self) -> int:
-        """Rows of the matrix."""
-        return math.prod(self.row_sizes)
-
-    @property
-    def columns(self) -> int:
-        """Columns of the matrix."""
-        return math.prod(self.column_sizes)
-
-    @classmethod
-    def of(cls, spec: ParamSpec) -> "Layout":
-        """Lay out a parameter by the roles of its axes; grouped and gated rows are split by group."""
-        axes = range(len(spec.shape))
-        columns = [axis for axis in axes if spec.axes[axis] in COLUMN_AXES]
-        columns.sort(key=lambda axis: spec.axes[axis] == "spatial")
-        rows = [axis for axis in axes if axis not in columns]
-        row_sizes = tuple(spec.shape[axis] for axis in rows)
-        if spec.groups > 1 and row_sizes and row_sizes[0] % spec.groups == 0:
-            row_sizes = (spec.groups, row_sizes[0] // spec.groups, *row_sizes[1:])
-        return cls(
-            permutation=(*rows, *columns),
-            row_sizes=row_sizes,
-            column_sizes=tuple(spec.shape[axis] for axis in columns),
-            spatial=sum(spec.axes[axis] == "spatial" for axis in columns),
-            permuted_shape=tuple(spec.shape[axis] for axis in (*rows, *columns)),
-        )
-
-    def restore(self, matrix: Tensor) -> Tensor:
-        """Turn a ``(rows, columns)`` matrix back into the parameter's own shape."""
-        inverse = sorted(range(len(self.permutation)), key=self.permutation.__getitem__)
-        return matrix.reshape(self.permuted_shape).permute(inverse)
 
 
 def axis_positions(

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from ghn.decoder.layout import POSITION_FEATURES, Layout, axis_positions
+from ghn.decoder.positions import POSITION_FEATURES, axis_positions
 from ghn.graph.graph import ParamSpec
+from ghn.graph.layout import Layout
 
 
 def spec(role: str, shape: tuple[int, ...], axes: str, groups: int = 1) -> ParamSpec:

@@ -8,7 +8,7 @@ the slot's name and never stored,
 .. math:: L = \sqrt{1 - \rho^2} M + \rho\, U V^\top / \mathrm{rms}(U V^\top).
 
 A parameter at that place takes the rows and columns of its own units. What it takes has unit mean square whatever its
-size, times the slot's learned gain, and enters the parameter as its learned part. Units beyond the tables repeat those
+size, times the slot's gain, and enters the parameter as its learned part. Units beyond the tables repeat those
 within, and what reads a repeated unit is divided by the number of its copies, so that the function stays.
 
 References:
@@ -152,9 +152,13 @@ class Cuts:
 class SlotBank(nn.Module):
     """The learned tables of all slots.
 
+    ``gain`` has the logarithm of each slot's size beside the scale rule, shape ``(slots,)``: that of the base it began as.
+
     Args:
         sizes: As ``slot_sizes`` gives them.
     """
+
+    gain: Tensor
 
     def __init__(self, sizes: Mapping[str, Sequence[int]]) -> None:
         super().__init__()
@@ -168,7 +172,8 @@ class SlotBank(nn.Module):
         self.names = [f"{key}/{step}" for key, step in names]
         self.rows, self.columns = nn.ParameterList(), nn.ParameterList()
         self.share = nn.Parameter(torch.full((len(names),), math.log(START_SHARE / (1 - START_SHARE))))
-        self.gain = nn.Parameter(torch.zeros(len(names)))
+        # Not learned: before a normalization a gain would only grow to drown the noise, and slow down every later step.
+        self.register_buffer("gain", torch.zeros(len(names)))
         self.register_load_state_dict_pre_hook(self._without_gains)
         for number, (key, _) in enumerate(names):
             size = self.sizes[key]
@@ -397,8 +402,6 @@ def accumulate(bank: SlotBank, saved: Sequence[Made], gradients: Mapping[str, Te
     """
     if bank.share.grad is None:
         bank.share.grad = torch.zeros_like(bank.share)
-    if bank.gain.grad is None:
-        bank.gain.grad = torch.zeros_like(bank.gain)
     matrices: dict[str, Tensor] = {}
     for made in saved:
         cut, recipe = made.cut, made.part.recipe
@@ -421,9 +424,7 @@ def accumulate(bank: SlotBank, saved: Sequence[Made], gradients: Mapping[str, Te
         gradient = gradient if cut.where is None else gradient[cut.where]
         assert made.left is not None
         if cut.dense:
-            along = float((gradient * made.left).sum())
-            bank.gain.grad[cut.slot] += weight * made.size * made.inverse_norm * along
-            along *= made.inverse_norm**2 / (cut.height * cut.width)
+            along = float((gradient * made.left).sum()) * made.inverse_norm**2 / (cut.height * cut.width)
             gradient = (gradient - along * made.left).mul_(weight * made.size * made.inverse_norm)
             _scatter_dense(bank.rows[cut.slot], cut, gradient)
             continue
@@ -442,9 +443,6 @@ def accumulate(bank: SlotBank, saved: Sequence[Made], gradients: Mapping[str, Te
         _scatter(bank.columns[cut.slot], cut.columns, right)
         kept = math.sqrt(1 - made.share**2)
         across = float((gradient * cut.master).sum())
-        bank.gain.grad[cut.slot] += (
-            weight * made.size * (kept * across + made.share * made.inverse_norm * along)
-        )
         slope = made.inverse_norm * along - made.share / kept * across
         bank.share.grad[cut.slot] += weight * made.size * slope * made.share * (1 - made.share)
 

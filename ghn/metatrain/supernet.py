@@ -570,7 +570,7 @@ def begin_with_base(
                 if cut.height * cut.width <= areas[cut.slot] or cut.shares is not None:
                     continue
                 areas[cut.slot] = cut.height * cut.width
-                values = matrix if cut.where is None else matrix[cut.where]
+                values = (matrix if cut.where is None else matrix[cut.where]).view(cut.height, cut.width)
                 size = values.square().mean().sqrt()
                 table = bank.rows[cut.slot]
                 rows = torch.arange(cut.height) if cut.rows is None else cut.rows

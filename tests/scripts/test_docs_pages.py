@@ -1,0 +1,49 @@
+"""What is made from other files for the documentation is up to date, and citations of the lab log lead somewhere."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def pages() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_pages", ROOT / "scripts" / "docs_pages.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_index_of_the_lab_log_is_up_to_date(pages: ModuleType) -> None:
+    assert (pages.LOG / "README.md").read_text() == pages.log_index(), "run: python scripts/docs_pages.py"
+
+
+def test_entries_of_the_lab_log_are_listed_newest_first(pages: ModuleType) -> None:
+    found = pages.entries()
+    assert len(found) >= 96
+    assert [entry.date for entry in found] == sorted((entry.date for entry in found), reverse=True)
+    missing = [entry.name for entry in found if entry.results and not (ROOT / entry.results).exists()]
+    assert not missing
+
+
+def test_an_entry_without_a_verdict_is_refused(pages: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "new.md").write_text("---\ndate: 2026-12-01\nnumber: 1\nquestion: Why?\n---\n\n# Why\n")
+    with pytest.raises(ValueError, match="begins with no 'verdict'"):
+        pages.entries(tmp_path)
+
+
+def test_citations_of_the_lab_log_lead_to_an_entry(pages: ModuleType) -> None:
+    sources = [
+        path
+        for folder in ("ghn", "scripts", "benchmarks", "checkpoints")
+        for path in (ROOT / folder).rglob("*")
+    ]
+    texts = [path.read_text() for path in [*sources, ROOT / "README.md"] if path.suffix in (".py", ".md")]
+    cited = {name for text in texts for name in re.findall(r"docs/log/([\w-]+)\.md", text)}
+    assert cited
+    assert cited <= {entry.name for entry in pages.entries()} | {"README"}

@@ -152,7 +152,8 @@ class Cuts:
 class SlotBank(nn.Module):
     """The learned tables of all slots.
 
-    ``gain`` has the logarithm of each slot's size beside the scale rule, shape ``(slots,)``: that of the base it began as.
+    ``gain`` has the logarithm of each slot's size beside the scale rule, shape ``(slots,)``: that of the base that it
+    began as.
 
     Args:
         sizes: As ``slot_sizes`` gives them.
@@ -212,19 +213,19 @@ class SlotBank(nn.Module):
         """The family that has slots for most of a graph's segments, and for which share of them; '' if none has enough.
 
         It must have a slot for what reads the input: a trunk is worth nothing behind another stem. Of equal shares, the
-        one whose name comes first.
+        one with the fewest kinds of places that the graph has not.
         """
-        addresses = [segment.address for segment in segments(graph)]
-        if not addresses or not self.families:
+        keys = [slot_key("", segment.address) for segment in segments(graph)]
+        if not keys or not self.families:
             return "", 0.0
-        entries = [address for address in addresses if " input>" in address.kind]
-        shares = {}
+        entries = {key for key in keys if " input>" in key}
+        found = []
         for family in self.families:
-            known = [slot_key(family, address) in self.sizes for address in addresses]
-            enters = all(slot_key(family, address) in self.sizes for address in entries)
-            shares[family] = sum(known) / len(known) if enters else 0.0
-        best = max(reversed(self.families), key=lambda family: shares[family])
-        return (best, shares[best]) if shares[best] >= LEAST_COVERAGE else ("", shares[best])
+            own = {key.removeprefix(family) for key in self.sizes if key.startswith(f"{family}/")}
+            known = sum(key in own for key in keys) / len(keys) if entries <= own else 0.0
+            found.append((known, len(own.intersection(keys)) / len(own), family))
+        known, _, best = max(found)
+        return (best if known >= LEAST_COVERAGE else "", known)
 
     @torch.inference_mode(False)
     def parts(self, graph: ComputationGraph, made_of: Sequence[Recipe], family: str) -> list[Part]:

@@ -83,7 +83,8 @@ def addresses(graph: ComputationGraph) -> dict[str, Address]:
         pending.clear()
     stages |= dict.fromkeys((before.node for before in pending), stage + 1)
     for operation in operations:
-        kinds[operation.node] = f"{_shape(operation, graph)} {operation.reads}>{operation.read_by}"
+        shape = _shape(operation, graph) + (" of tokens" if operation.node in walk.over_tokens else "")
+        kinds[operation.node] = f"{shape} {operation.reads}>{operation.read_by}"
     found: list[tuple[int, str, int, str]] = []
     main = {operation.spec.name: operation.node for operation in reversed(operations)}
     for spec in graph.params:
@@ -154,6 +155,8 @@ class _Walk:
         self.parts = self._attention_parts()
         self.reads: dict[int, str] = {}
         self.squeezes: set[int] = set()
+        self.over_tokens: set[int] = set()
+        """Maps of sequences that mix tokens instead of channels, as an MLP-Mixer's."""
 
     def _attention_parts(self) -> dict[str, str]:
         parts: dict[str, str] = {}
@@ -199,6 +202,8 @@ class _Walk:
 
     def _operation(self, index: int, spec: ParamSpec) -> _Operation:
         reads = self.reads[index] = self._reads(index)
+        if self._mixes_tokens(index, spec):
+            self.over_tokens.add(index)
         read_by, end = self._read_by(index, spec)
         if reads == "input" and read_by != "output":
             return _Operation(index, spec, reads, "trunk", self._level(spec, index))
@@ -229,6 +234,23 @@ class _Walk:
         shape = shape[1:]
         channels = max(1, _channels(spec))
         return channels, math.prod(shape) // channels
+
+    def _mixes_tokens(self, index: int, spec: ParamSpec) -> bool:
+        """Whether a map reads a sequence turned over, or goes on within one that is."""
+        after = self.graph.nodes[index].shape
+        if spec.role != "linear" or len(after) != 3 or not self.sources[index]:
+            return False
+        before = self.graph.nodes[self.sources[index][0]].shape
+        if len(before) == 3 and before[1] != before[2] and after[1] == before[2]:
+            return _inputs(spec) == before[1]
+        current = index
+        while self.sources[current]:
+            current = self.sources[current][0]
+            if current in self.weights:
+                return current in self.over_tokens
+            if current in self.trunk or self.graph.nodes[current].shape[:-1] != after[:-1]:
+                return False
+        return False
 
     def _reads(self, index: int) -> str:
         passed = ""
@@ -357,6 +379,11 @@ def _changed(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
 
 def _depthwise(spec: ParamSpec) -> bool:
     return spec.groups > 1 and "in" not in spec.axes
+
+
+def _inputs(spec: ParamSpec) -> int:
+    """Numbers that one output of a weight reads."""
+    return math.prod(size for size, axis in zip(spec.shape, spec.axes, strict=True) if axis == "in")
 
 
 def _channels(spec: ParamSpec) -> int:

@@ -184,6 +184,15 @@ def test_a_network_of_another_kind_keeps_to_its_base(bank: SlotBank) -> None:
     assert all(values.equal(base[name]) for name, values in whole.items())
 
 
+def test_of_families_that_know_a_network_alike_the_one_with_nothing_more_is_taken(bank: SlotBank) -> None:
+    own = bank.to_slots()
+    more = {f"zoo/{key.partition('/')[2]}": size for key, size in own.items()}
+    more |= {f"zoo/9/linear {number}": next(iter(own.values())) for number in range(3)}
+    graph, _ = described(network(8))
+    family, known = SlotBank(own | more).family(graph)
+    assert (family, known) == (bank.families[0], 1.0)
+
+
 def test_other_classes_start_from_the_base(bank: SlotBank) -> None:
     net = hypernetwork(bank)
     model = timm.create_model("resnet18", layers=[1, 1, 1, 1], channels=[8, 16, 32, 64], num_classes=7)

@@ -127,3 +127,22 @@ def test_networks_without_merges_count_every_layer() -> None:
     found = addresses(ghn.trace(model, IMAGES))
     assert [found[f"{layer}.weight"].stage for layer in (0, 2, 4)] == [0, 1, 2]
     assert found["8.weight"].kind == "linear/10 actpool>output"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mixer_s32_224", {"mlp_tokens.fc1", "mlp_tokens.fc2"}),
+        ("gmlp_ti16_224", {"mlp_channels.gate.proj"}),
+        ("resmlp_12_224", {"linear_tokens"}),
+        ("vit_tiny_patch16_224", set()),
+    ],
+)
+def test_maps_of_tokens_are_told_from_maps_of_channels(name: str, expected: set[str]) -> None:
+    found = addresses(ghn.trace(timm.create_model(name), torch.zeros(2, 3, 224, 224)))
+    of_tokens = {
+        path.removeprefix("blocks.1.").removesuffix(".weight")
+        for path, address in found.items()
+        if path.startswith("blocks.1.") and address.kind.startswith("linear of tokens ")
+    }
+    assert of_tokens == expected

@@ -115,4 +115,4 @@ def _orthogonalize_(parameter: Tensor, generator: torch.Generator) -> bool:
 
 
 def _summary(report: "Report") -> str:
-    return str(report).splitlines()[0]
+    return f"{str(report).splitlines()[0]}; {report.learned:.1%} of the start is learned"

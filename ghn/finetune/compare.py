@@ -1,5 +1,6 @@
 """Arms × seeds × learning rates, under equal conditions."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ from accelerate.utils import broadcast_object_list
 
 from ghn.apply.baselines import NEEDS_CHECKPOINT
 from ghn.apply.load import load_hypernetwork
+from ghn.checkpoints import DEFAULT_CHECKPOINT
 from ghn.environment import commit, machine, versions
 from ghn.errors import ConfigError
 from ghn.finetune.choose import batches_of, make_task
@@ -63,6 +65,7 @@ def compare(config: CompareConfig) -> Results:
         dataset=task.dataset,
         budget={"steps": steps, "batch_size": batch_size},
         config=config.identity(),
+        settings=_settings(config, task, budget, accelerator),
         runs=tuple(runs),
         provenance=_provenance(accelerator, store),
         output_dir=str(store.path) if store else "",
@@ -101,6 +104,21 @@ def _finished(store: Store | None) -> dict[Key, Run]:
     found = [store.finished() if store else None]
     broadcast_object_list(found)
     return found[0] or {}
+
+
+def _settings(config: CompareConfig, task: Task, budget: Budget, accelerator: Accelerator) -> dict[str, Any]:
+    values = {
+        **config.identity(),
+        **task.chosen,
+        **asdict(budget),
+        "model": task.model,
+        "model_kwargs": task.model_kwargs,
+        "dataset": task.dataset,
+        "device": str(accelerator.device),
+    }
+    if set(config.inits) & set(NEEDS_CHECKPOINT):
+        values["checkpoint"] = config.checkpoint or DEFAULT_CHECKPOINT
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _provenance(accelerator: Accelerator, store: Store | None) -> dict[str, Any]:

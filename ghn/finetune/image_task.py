@@ -67,6 +67,7 @@ class ImageTask(Task):
                 "of input channels with --model-kwargs"
             )
         self.size = size or own_size
+        self.chosen = {"image_size": self.size}
         self._data = data.fit(self.size, channels)
         self.train, self.evaluation = self._data.train, self._data.evaluation
 

@@ -4,9 +4,9 @@ import base64
 import csv
 import html
 import io
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -27,11 +27,19 @@ COLOURS = {
 
 _HEADINGS = ("arm", "best lr", "{metric}", "loss", "steps to random's final", "init", "train")
 
+_RAW = {
+    "results.json": "every run, settings and versions",
+    "curves.csv": "every evaluation of every run",
+    "curves.png": "the picture",
+}
+"""Files beside the page that it leads to, and what they hold."""
+
 _STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse } td, th { padding: .3rem .9rem; border-bottom: 1px solid #ddd; text-align: right }
-td:first-child, th:first-child { text-align: left } img { max-width: 100% } pre { background: #f6f6f6; padding: .8rem;
-overflow-x: auto } @media (prefers-color-scheme: dark) { body { background: #181818; color: #ddd }
-pre { background: #262626 } td, th { border-color: #444 } img { background: #fff } }"""
+td:first-child, th:first-child { text-align: left } .wide { overflow-x: auto } img { width: 100%; min-width: 40rem }
+.settings td { text-align: left; overflow-wrap: anywhere } .settings td:first-child { white-space: nowrap }
+@media (prefers-color-scheme: dark) { body { background: #181818; color: #ddd } a { color: #8ab4f8 }
+td, th { border-color: #444 } img { background: #fff } }"""
 
 
 def write_report(results: Results, store: Store) -> None:
@@ -70,13 +78,13 @@ def rows(results: Results) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for init, entry in results.summary().items():
         runs = best_runs(results.runs, init)
-        sem = "" if entry["metric_sem"] is None else f" ± {entry['metric_sem']:.4f}"
+        mean, error = entry["metric_mean"], entry["metric_sem"]
         steps = entry["steps_to_random_final"]
         found.append(
             (
                 init,
                 f"{entry['lr']:g}",
-                "diverged" if entry["metric_mean"] is None else f"{entry['metric_mean']:.4f}{sem}",
+                "diverged" if mean is None else _figure(results, mean, error),
                 "–" if entry["loss_mean"] is None else f"{entry['loss_mean']:.4f}",
                 "–" if steps is None else str(steps),
                 f"{fmean(run.init_seconds for run in runs):.2f} s",
@@ -100,12 +108,13 @@ def curves_csv(results: Results) -> str:
 def curves_png(results: Results) -> bytes:
     """Mean and standard error over seeds of each arm at its best learning rate, metric and loss."""
     figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, quantity, label in zip(
-        figure.subplots(1, 2), ("metric", "loss"), (results.metric_name, "loss"), strict=True
+    factor, _, metric = _unit(results)
+    for axes, quantity, scale, label in zip(
+        figure.subplots(1, 2), ("metric", "loss"), (factor, 1), (metric, "loss"), strict=True
     ):
         for init in results.inits:
             runs = best_runs(results.runs, init)
-            _draw(axes, runs, quantity, f"{init} (lr {runs[0].lr:g})", COLOURS.get(init))
+            _draw(axes, runs, quantity, scale, f"{init} (lr {runs[0].lr:g})", COLOURS.get(init))
         axes.set(xlabel="step", ylabel=label)
         axes.grid(alpha=0.3)
         axes.legend()
@@ -127,21 +136,27 @@ def page(results: Results, png: bytes) -> str:
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows(results)
     )
     remarks = "".join(f"<p>{html.escape(line)}</p>\n" for line in _remarks(results).splitlines())
-    image = base64.b64encode(png).decode()
+    files = "".join(f'<li><a href="{name}">{name}</a>: {what}</li>\n' for name, what in _RAW.items())
+    picture = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     title = html.escape(_title(results))
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
-        f"<style>{_STYLE}</style></head>\n<body><h1>{title}</h1>\n"
-        f"<table><thead><tr>{heads}</tr></thead><tbody>\n{body}</tbody></table>\n{remarks}"
-        f'<p><img alt="{html.escape(results.metric_name)} and loss" src="data:image/png;base64,{image}"></p>\n'
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{_STYLE}</style></head>\n<body><h1>{title}</h1>\n"
+        f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>\n{body}</tbody></table></div>\n'
         f"<p>Mean ± standard error over seeds, each arm at its own best learning rate of the same grid.</p>\n"
-        f"<h2>Configuration</h2><pre>{_pretty(results.config)}</pre>\n"
-        f"<h2>Provenance</h2><pre>{_pretty(results.provenance)}</pre></body></html>\n"
+        f'{remarks}<div class="wide"><img alt="{html.escape(_unit(results)[2])} and loss" src="{picture}"></div>\n'
+        f"<h2>Files</h2><ul>\n{files}</ul>\n"
+        f"<h2>Settings</h2>\n{_settings_table(results.settings)}"
+        f"<h2>Provenance</h2>\n{_settings_table(results.provenance)}</body></html>\n"
     )
 
 
-def _draw(axes: object, runs: Sequence[Run], quantity: str, label: str, colour: str | None) -> None:
-    steps, means, errors = zip(*mean_curve(runs, quantity) or [(0, float("nan"), 0.0)], strict=True)
+def _draw(
+    axes: object, runs: Sequence[Run], quantity: str, scale: float, label: str, colour: str | None
+) -> None:
+    curve = [(step, scale * mean, abs(scale) * error) for step, mean, error in mean_curve(runs, quantity)]
+    steps, means, errors = zip(*curve or [(0, float("nan"), 0.0)], strict=True)
     (line,) = axes.plot(steps, means, label=label, color=colour)  # type: ignore[attr-defined]
     low = [mean - error for mean, error in zip(means, errors, strict=True)]
     high = [mean + error for mean, error in zip(means, errors, strict=True)]
@@ -149,7 +164,18 @@ def _draw(axes: object, runs: Sequence[Run], quantity: str, label: str, colour: 
 
 
 def _headings(results: Results) -> list[str]:
-    return [heading.format(metric=results.metric_name) for heading in _HEADINGS]
+    return [heading.format(metric=_unit(results)[2]) for heading in _HEADINGS]
+
+
+def _unit(results: Results) -> tuple[float, int, str]:
+    """How the metric is shown: times what, with how many decimals, and under which name."""
+    return (100.0, 1, "accuracy, %") if results.metric_name == "accuracy" else (-1.0, 3, "bits per byte")
+
+
+def _figure(results: Results, mean: float, error: float | None) -> str:
+    scale, decimals, _ = _unit(results)
+    spread = "" if error is None else f" ± {abs(scale) * error:.{decimals}f}"
+    return f"{scale * mean:.{decimals}f}{spread}"
 
 
 def _title(results: Results) -> str:
@@ -168,5 +194,17 @@ def _remarks(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _pretty(values: object) -> str:
-    return html.escape(json.dumps(values, indent=2, ensure_ascii=False))
+def _settings_table(values: Mapping[str, Any]) -> str:
+    lines = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(_plain(value))}</td></tr>\n"
+        for name, value in values.items()
+    )
+    return f'<table class="settings"><tbody>\n{lines}</tbody></table>\n'
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {entry}" for name, entry in value.items()) or "–"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

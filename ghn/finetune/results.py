@@ -75,6 +75,9 @@ class Results:
     dataset: str
     budget: dict[str, int]
     config: dict[str, Any]
+    """As given by the user; None where a default depends on the rest."""
+    settings: dict[str, Any]
+    """The configuration that ran: every default filled in, and what doesn't apply left out."""
     runs: tuple[Run, ...]
     provenance: dict[str, Any]
     output_dir: str = ""
@@ -105,6 +108,7 @@ class Results:
             "metric": self.metric_name,
             "model_arguments": self.model_arguments,
             "config": self.config,
+            "settings": self.settings,
         }
 
 

@@ -31,6 +31,8 @@ class Task(ABC):
     model: str
     model_kwargs: dict[str, Any]
     """What ``load_model`` is called with, implied and given."""
+    chosen: dict[str, Any]
+    """Fields of the configuration that depend on model and data, as they were chosen or given."""
 
     def build(self, seed: int) -> nn.Module:
         """Construct the model with the zoo's own initialization under a seed; on the CPU, in train mode."""

@@ -53,6 +53,7 @@ class TextTask(Task):
         enough: int | None,
     ) -> None:
         self.dataset, self.model = dataset, model
+        self.chosen = {"sequence_length": length, "tokenizer": tokenizer}
         if model.startswith(("timm:", "torchvision:")):
             raise ConfigError(
                 f"{model} is a vision model, but {dataset!r} holds text; choose a language model, for example "

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ghn.base import RuleSet
 from ghn.checkpoints import CONFIG, WEIGHTS, read_header, resolve_checkpoint
 from ghn.decoder import MEMORY, DecoderConfig, Order, SlotDecoder, build_decoder
 from ghn.encoder import EncoderConfig, build_encoder
@@ -121,19 +122,23 @@ class GHN(
         self.encoder = build_encoder(self.config.encoder)
         self.decoder = build_decoder(self.config.encoder.hidden, self.config.decoder)
 
-    def forward(self, graph: ComputationGraph, seed: int = 0, learned: bool = True) -> dict[str, Tensor]:
+    def forward(
+        self, graph: ComputationGraph, seed: int = 0, learned: bool = True, rules: RuleSet | None = None
+    ) -> dict[str, Tensor]:
         """Predict the parameters of one graph.
 
         Args:
             graph: From ``ghn.trace``.
             seed: Keys the random base; the learned part is deterministic.
             learned: False gives the hypernetwork's base alone, as if it had never been trained.
+            rules: How parameters start; None is ``ghn.base.default_rules()``.
 
         Returns:
             Float32 tensors on the hypernetwork's device, by ``ParamSpec.name``; parameters that no executed
             operation uses are absent.
         """
-        predicted: dict[str, Tensor] = self.decoder([Order(graph, self.encode(graph), seed)], learned)[0]
+        order = Order(graph, self.encode(graph), seed, rules=rules)
+        predicted: dict[str, Tensor] = self.decoder([order], learned)[0]
         return predicted
 
     def encode(self, graph: ComputationGraph) -> Tensor:
@@ -152,6 +157,7 @@ class GHN(
         learned: bool = True,
         *,
         keep_deliberate: bool = True,
+        rules: RuleSet | None = None,
     ) -> dict[str, Tensor]:
         """Predict the parameters of a model and leave the model alone.
 
@@ -165,6 +171,7 @@ class GHN(
             seed: Same seed, same result; the order of parameters is irrelevant.
             learned: False gives the base alone.
             keep_deliberate: Leave out what its owner initialized deliberately; see ``ghn.apply.deliberate``.
+            rules: How parameters start, such as ``default_rules().without(name)`` of ``ghn.base``; None is the default.
 
         Returns:
             Tensors of each parameter's shape, dtype and device by its first name; tied names appear once, parameters
@@ -172,11 +179,12 @@ class GHN(
 
         Raises:
             TraceError: If the model can't be run on the inputs.
+            PredictionError: If no rule is for a parameter, or one fails or says what can't be.
             ConfigError: If ``seed`` can't be used.
         """
         from ghn.apply.init_ import predict
 
-        return predict(self, model, inputs, seed, learned, keep_deliberate)
+        return predict(self, model, inputs, seed, learned, keep_deliberate, rules)
 
     def init_(
         self,
@@ -189,6 +197,7 @@ class GHN(
         dtype: torch.dtype | None = None,
         memory: int = MEMORY,
         keep_deliberate: bool = True,
+        rules: RuleSet | None = None,
     ) -> "Report":
         """Initialize a model in place with predicted parameters, piece by piece.
 
@@ -206,6 +215,7 @@ class GHN(
             memory: Bytes to take beside the model and the graph's encoding, roughly.
             keep_deliberate: Keep what its owner initialized deliberately: zeros that end a residual branch, a chosen
                 scale …; see ``ghn.apply.deliberate``. False predicts it.
+            rules: As ``predict`` takes it; the report says which one made each parameter.
 
         Returns:
             Fate of every parameter name: predicted, tied or kept, with the reason. Names are those inside of
@@ -213,13 +223,14 @@ class GHN(
 
         Raises:
             TraceError: If the model can't be run on the inputs.
-            PredictionError: If there is nothing to predict, a prediction is not finite, or a tensor on the meta device
-                is neither predicted nor computed by its module; or, in the middle, memory or a device is gone.
+            PredictionError: If there is nothing to predict, a rule fails, a prediction is not finite, or a tensor on
+                the meta device is neither predicted nor computed by its module; or, in the middle, memory or a device
+                is gone.
             ConfigError: If ``device``, ``dtype`` or ``seed`` can't be used, or ``memory`` is too little.
         """
         from ghn.apply.init_ import init_
 
-        return init_(self, model, inputs, seed, learned, memory, device, dtype, keep_deliberate)
+        return init_(self, model, inputs, seed, learned, memory, device, dtype, keep_deliberate, rules)
 
     def check_weights(self) -> None:
         """Check that the hypernetwork can predict; its arithmetic is float32, whatever the target's dtype.

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ghn.apply.drawn import LEAST_ENTRIES, drawn, is_default, is_map
+from ghn.base import Init, ModelTraits, ParamContext, RuleSet, default_rules, scheme
 from ghn.base.predicted import predicted_params
-from ghn.decoder.scale import Place, Scale, places, scale_of
-from ghn.graph.graph import ComputationGraph, ParamSpec
+from ghn.graph.graph import ComputationGraph
 from ghn.graph.ops import MIXING_ROLES
 from ghn.graph.skeleton import is_distributed
 from ghn.settings import own_settings
@@ -46,7 +46,9 @@ OVERRIDE = "keep_deliberate=False predicts it"
 
 
 @own_settings()
-def deliberate(model: nn.Module, graph: ComputationGraph, fan: str = "zoo") -> dict[str, str]:
+def deliberate(
+    model: nn.Module, graph: ComputationGraph, fan: str = "zoo", rules: RuleSet | None = None
+) -> dict[str, str]:
     """Find the parameters that their owner initialized deliberately, and say how one sees it.
 
     Respected are constant matrices and tables (the zeros that end a residual branch, a diagonal), those far smaller
@@ -62,7 +64,8 @@ def deliberate(model: nn.Module, graph: ComputationGraph, fan: str = "zoo") -> d
     Args:
         model: The target, unwrapped.
         graph: Its trace.
-        fan: Of the decoder's rules, which say what is small.
+        fan: Of the decoder's scheme.
+        rules: That say what is small; None is ``ghn.base.default_rules()``.
 
     Returns:
         Reasons by name.
@@ -75,17 +78,17 @@ def deliberate(model: nn.Module, graph: ComputationGraph, fan: str = "zoo") -> d
     matrices = [known[spec.name] for spec in specs if spec.role in MIXING_ROLES and spec.name in known]
     if len(matrices) > 1 and all(len(values.unique()) == 1 for values in matrices):
         return {}
-    surroundings = places(graph)
-    scales = {spec.name: scale_of(spec, surroundings[spec.name], fan) for spec in specs}
+    traits, rules = ModelTraits(graph), scheme(rules or default_rules(), fan)
+    inits = {spec.name: rules.decide(traits.contexts[spec.name]).init for spec in specs}
     found = {}
     for spec in specs:
         reason = spec.name in known and _choice(
-            known[spec.name], spec, surroundings[spec.name], scales[spec.name]
+            known[spec.name], traits.contexts[spec.name], inits[spec.name]
         )
         if reason:
             found[spec.name] = f"{reason}; {OVERRIDE}"
-    if not any(place.network.norms for place in surroundings.values()):
-        maps = {spec.name: scales[spec.name].spread for spec in specs if spec.role in MIXING_ROLES}
+    if not traits.norms:
+        maps = {spec.name: inits[spec.name].std for spec in specs if spec.role in MIXING_ROLES}
         for name, reason in _drawn(model, maps.keys() & known.keys() - found.keys(), maps).items():
             found[name] = f"{reason}; {OVERRIDE}"
     for spec in specs:
@@ -118,33 +121,35 @@ def _drawn(model: nn.Module, names: Iterable[str], rules: Mapping[str, float]) -
     return found
 
 
-def _choice(values: Tensor, spec: ParamSpec, place: Place, scale: Scale) -> str:
+def _choice(values: Tensor, p: ParamContext, init: Init) -> str:
     """What shows that somebody chose the values; empty if nothing does."""
+    spec = p.spec
     distinct = values.unique()
     count = len(distinct)
     few = count == 1 or count <= len(values) // FEW
     told = f"{distinct[0]:g}" if count == 1 else f"one of {count} values"
     if spec.role in MULTIPLIERS:
-        at_rule = count == 1 and abs(float(distinct[0]) - scale.centre) < 1e-6
+        rule = math.nan if isinstance(init.mean, Tensor) else init.mean
+        at_rule = count == 1 and abs(float(distinct[0]) - rule) < 1e-6
         return "" if at_rule else f"its owner chose its values as {spec.role!r}"
     if spec.role == "layer_scale":
         return "" if values.any() else "its owner closed the branch that it multiplies"
     if spec.role in ("bias", "weight_norm_scale"):
         # A single number says little, unless it is a large one: torch draws biases at random.
-        bound = FAR / math.sqrt(place.fan_in) if place.fan_in else FAR
+        bound = FAR / math.sqrt(p.operation_fan_in) if p.operation_fan_in else FAR
         large = spec.role == "bias" and float(values.abs().max()) > bound
         chosen = few and (len(values) > 1 or large) and bool(values.any())
         return f"its owner set every entry to {told}" if chosen else ""
     if spec.role in MIXING_ROLES or spec.role == "embedding":
         if few and (len(values) > 1 or not values.any()):
             return f"its owner set every entry to {told}"
-        limit = SMALL_EDGE if spec.role == "embedding" or "output" in place.readers else SMALL
-        if spec.role == "embedding" and scale.spread == 1:
+        limit = SMALL_EDGE if spec.role == "embedding" or p.feeds_outputs else SMALL
+        if spec.role == "embedding" and init.std == 1:
             limit = SMALL_TABLE
         size = float(values.square().mean().sqrt())
-        if len(values) >= FEW and size * limit < scale.spread:
+        if len(values) >= FEW and size * limit < init.std:
             return f"its owner made it small (root mean square {size:.1g})"
-        if size > LARGE * scale.spread and spec.behind < 1 / LARGE:
+        if size > LARGE * init.std and spec.behind < 1 / LARGE:
             return f"its owner made it large, and multiplies what it makes by {spec.behind:.2g}"
     return ""
 

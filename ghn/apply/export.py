@@ -15,7 +15,8 @@ from ghn.apply.init_ import check_numbers, plan_prediction, report_of
 from ghn.apply.materialize import materialized
 from ghn.apply.report import Report
 from ghn.apply.tensor_file import Form, TensorFile, open_file, open_folder
-from ghn.decoder import MEMORY, Order
+from ghn.base import RuleSet
+from ghn.decoder import MEMORY, Order, Remembered
 from ghn.errors import OutputError, PredictionError
 from ghn.files import replacing, sweep_beside
 from ghn.hypernetwork import GHN
@@ -103,6 +104,7 @@ def export_prediction(
     overwrite: bool = False,
     memory: int = MEMORY,
     keep_deliberate: bool = True,
+    rules: RuleSet | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Path, Report]:
     """Predict a model straight into the files of ``export``, whose predicted parameters are never in memory as a whole.
@@ -118,6 +120,7 @@ def export_prediction(
         overwrite: Whether an earlier export may be replaced.
         memory: Bytes to take, roughly.
         keep_deliberate: As ``GHN.init_`` takes it; a parameter on the meta device has no values to keep.
+        rules: As ``GHN.init_`` takes it.
         progress: Called with the number of bytes written and of all bytes.
 
     Returns:
@@ -132,7 +135,7 @@ def export_prediction(
     check_numbers(seed, memory)
     path = output_path(spec, out, overwrite)
     sweep_beside(path.absolute())
-    plan = plan_prediction(net, model, inputs, keep_deliberate)
+    plan = plan_prediction(net, model, inputs, keep_deliberate, rules)
     with torch.no_grad(), materialized(model, plan.predicted, None, dtype, seed, whole=False), own_settings():
         state = _state(model, spec)
         forms = {
@@ -151,7 +154,8 @@ def export_prediction(
                 else:
                     files[name].write(name, value)
                     done += forms[name].nbytes
-            order = Order(plan.graph, plan.embeddings, seed)
+            made_of = Remembered(plan.remembered.recipes, plan.remembered.cuts, room=0)
+            order = Order(plan.graph, plan.embeddings, seed, made_of, plan.rules)
             for piece in net.decoder.stream(order, memory=memory):
                 values = piece.make(None)
                 # None: a model may leave parameters out of its files.

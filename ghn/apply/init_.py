@@ -14,6 +14,7 @@ from ghn.apply.deliberate import deliberate
 from ghn.apply.local_part import LocalPart, Scratch
 from ghn.apply.materialize import check_target, materialized, move_
 from ghn.apply.report import Report, why_kept
+from ghn.base import RuleSet, default_rules
 from ghn.base.blocks import Grid
 from ghn.base.predicted import predicted_params
 from ghn.decoder.decoder import MEMORY, Order, Piece, Remembered
@@ -33,13 +34,14 @@ def predict(
     seed: int = 0,
     learned: bool = True,
     keep_deliberate: bool = True,
+    rules: RuleSet | None = None,
 ) -> dict[str, Tensor]:
     """Predict a model's parameters without touching it; see ``GHN.predict``."""
     check_numbers(seed)
     inner = unwrap(model)  # a parameter's own name decides its values, not that of a wrapper
     graph = trace_once(inner, inputs)
-    kept = graph.keeping(deliberate(inner, graph, net.config.decoder.fan) if keep_deliberate else {})
-    order = Order(kept, net.encode(graph), seed)
+    kept = deliberate(inner, graph, net.config.decoder.fan, rules) if keep_deliberate else {}
+    order = Order(graph.keeping(kept), net.encode(graph), seed, rules=rules)
     targets = dict(inner.named_parameters())
     names = {id(target): name for name, target in model.named_parameters()}
     return {
@@ -62,12 +64,13 @@ def init_(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     keep_deliberate: bool = True,
+    rules: RuleSet | None = None,
 ) -> Report:
     """Write predicted parameters into a model; see ``GHN.init_``."""
     target = check_target(device, dtype)
     check_numbers(seed, memory)
     model = unwrap(model)
-    plan = plan_prediction(net, model, inputs, keep_deliberate)
+    plan = plan_prediction(net, model, inputs, keep_deliberate, rules)
     with (
         paused_collection(),
         _told_if_half_done(model),
@@ -80,7 +83,7 @@ def init_(
         def wanted(spec: ParamSpec, grid: Grid) -> tuple[int, int]:
             return parts[spec.name].wanted(grid)
 
-        order = Order(plan.graph, plan.embeddings, seed, plan.remembered)
+        order = plan.order(seed)
         pieces = net.decoder.stream(order, learned, memory, wanted)
         _write(pieces, parts, plan.embeddings.device)
     return report_of(net, plan, order, learned)
@@ -148,7 +151,12 @@ class Plan:
     embeddings: Tensor
     predicted: frozenset[str]
     """First names of the parameters that a rule covers; the others keep the model's own values."""
+    rules: RuleSet
     remembered: Remembered = field(default_factory=Remembered)
+
+    def order(self, seed: int) -> Order:
+        """What is to be decoded; what is remembered is shared by all orders."""
+        return Order(self.graph, self.embeddings, seed, self.remembered, self.rules)
 
 
 MAX_PLANS = 2
@@ -163,19 +171,26 @@ def forget() -> None:
 
 
 @torch.no_grad()
-def plan_prediction(net: GHN, model: nn.Module, inputs: Any = None, keep_deliberate: bool = True) -> Plan:
-    """Trace and encode a model; arguments are those of ``init_``.
+def plan_prediction(
+    net: GHN,
+    model: nn.Module,
+    inputs: Any = None,
+    keep_deliberate: bool = True,
+    rules: RuleSet | None = None,
+) -> Plan:
+    """Trace and encode a model and ask the rules; arguments are those of ``init_``.
 
     Raises:
-        PredictionError: If there is nothing to predict, a parameter can't be written, or the hypernetwork is damaged or
-            can't predict.
+        PredictionError: If there is nothing to predict, a parameter can't be written, a rule fails, or the hypernetwork
+            is damaged or can't predict.
     """
+    rules = rules or default_rules()
     net.check_weights()
     graph = trace_once(model, inputs)
     _check_writable(type(model).__name__, dict(model.named_parameters()))
-    kept = deliberate(model, graph, net.config.decoder.fan) if keep_deliberate else {}
-    key = (id(graph), tuple(kept.items()), net.fingerprint(), net.training, net.device)
-    if key in _plans:  # which keeps the graph, so that no other gets its id
+    kept = deliberate(model, graph, net.config.decoder.fan, rules) if keep_deliberate else {}
+    key = (id(graph), tuple(kept.items()), net.fingerprint(), net.training, net.device, id(rules))
+    if key in _plans:  # which keeps graph and rules, so that no others get their ids
         _plans.move_to_end(key)
         return _plans[key]
     usable = [spec for spec in graph.params if spec.node is not None and spec.dtype.is_floating_point]
@@ -185,7 +200,9 @@ def plan_prediction(net: GHN, model: nn.Module, inputs: Any = None, keep_deliber
     _check_finite(net, embeddings, usable[0])
     left = graph.keeping(kept)
     predicted = frozenset(spec.name for spec in predicted_params(left))
-    plan = _plans[key] = Plan(graph, left, embeddings, predicted)
+    plan = Plan(graph, left, embeddings, predicted, rules)
+    net.decoder.prepare(plan.order(seed=0))
+    _plans[key] = plan
     if len(_plans) > MAX_PLANS:
         _plans.popitem(last=False)
     return plan

@@ -9,6 +9,7 @@ from torch import nn
 from ghn.apply.init_ import init_ as apply_init_
 from ghn.apply.load import load_hypernetwork
 from ghn.apply.report import Report
+from ghn.base import RuleSet
 from ghn.decoder import MEMORY
 
 
@@ -22,6 +23,7 @@ def init_(
     dtype: torch.dtype | None = None,
     memory: int = MEMORY,
     keep_deliberate: bool = True,
+    rules: RuleSet | None = None,
 ) -> Report:
     """Initialize a model in place with weights predicted by a checkpoint.
 
@@ -35,6 +37,8 @@ def init_(
         memory: Bytes to take beside the model, roughly.
         keep_deliberate: Whether what its owner initialized deliberately (zeros that end a residual branch, a chosen
             scale …) keeps its values; the report names it.
+        rules: How parameters start, such as ``ghn.base.default_rules().without("batch_norm_bias")``; None is the
+            default. The report says which rule made each parameter.
 
     Returns:
         Fate of every parameter; see ``GHN.init_`` for it and for the errors.
@@ -49,4 +53,5 @@ def init_(
         device=device,
         dtype=dtype,
         keep_deliberate=keep_deliberate,
+        rules=rules,
     )

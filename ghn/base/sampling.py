@@ -102,7 +102,7 @@ def draw(kind: str, seed: int, name: str, grid: Grid, block: Block) -> Draw:
 
     Args:
         kind: 'orthogonal' (rows, or columns where those are fewer), 'normal' or 'uniform' (independent entries),
-            'waves' (along each column, see ``waves``) or 'none' (zeros).
+            'sinusoids' (along each column, see ``sinusoids``) or 'none' (zeros).
         seed: Seed of the whole prediction.
         name: Name of the parameter.
         grid: The parameter as matrices.
@@ -113,9 +113,9 @@ def draw(kind: str, seed: int, name: str, grid: Grid, block: Block) -> Draw:
     fewer, more = sorted((rows, columns))
     if kind == "none":
         numbers = torch.zeros(matrices, rows, columns)
-    elif kind == "waves" and columns > 1:
+    elif kind == "sinusoids" and columns > 1:
         positions = torch.arange(block.start, block.start + block.height) % grid.rows
-        numbers = waves(positions, grid.rows, columns, keyed_generator(torch.device("cpu"), seed, name))
+        numbers = sinusoids(positions, grid.rows, columns, keyed_generator(torch.device("cpu"), seed, name))
     elif kind == "uniform":
         numbers = math.sqrt(3) * (2 * torch.rand(matrices, rows, columns, generator=generator) - 1)
     elif _is_plain(kind, grid):
@@ -136,12 +136,12 @@ def shared_vector(seed: int, name: str, columns: int) -> Tensor:
     return torch.randn(columns, generator=keyed_generator(torch.device("cpu"), seed, name))
 
 
-def wave_frequencies(count: int, columns: int) -> Tensor:
-    """Of the ``waves`` of a table of so many positions, in radians per position, shape ``((columns + 1) // 2,)``."""
+def sinusoid_frequencies(count: int, columns: int) -> Tensor:
+    """Of a table of so many positions, in radians per position, shape ``((columns + 1) // 2,)``."""
     return math.pi * (2 * count) ** -torch.linspace(1, 0, (columns + 1) // 2)
 
 
-def waves(positions: Tensor, count: int, columns: int, generator: torch.Generator) -> Tensor:
+def sinusoids(positions: Tensor, count: int, columns: int, generator: torch.Generator) -> Tensor:
     """Sinusoids along the columns of a position table: near positions have similar rows, whatever the phases.
 
     Wavelengths are a geometric series from ``4 * count`` positions down to 2; each is there as sine and as cosine, with
@@ -159,7 +159,7 @@ def waves(positions: Tensor, count: int, columns: int, generator: torch.Generato
     References:
         Transformers, https://arxiv.org/abs/1706.03762
     """
-    frequencies = wave_frequencies(count, columns)
+    frequencies = sinusoid_frequencies(count, columns)
     phases = 2 * math.pi * torch.rand(len(frequencies), generator=generator)
     angles = positions[:, None] * frequencies + phases
     return math.sqrt(2) * torch.cat([angles.sin(), angles.cos()], dim=1)[:, :columns]

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ghn.base.sampling import BASES
+from ghn.base.schemes import FANS
 from ghn.decoder.low_rank import HEAD_RULES
-from ghn.decoder.scale import FANS
 from ghn.errors import ConfigError
 
 MOST = 2**20
@@ -40,7 +40,8 @@ class DecoderConfig:
     scale rule's size, the others' at whatever it is, as in earlier graph hypernetworks (only with ``base='none'``)."""
     scope: str = "edges"
     """What has a learned part beside its random one: 'edges' (matrices that the model's inputs or outputs touch, see
-    ``Place.boundary``, and vectors), 'tokens' (those in models that look tokens up, and in others nothing) or 'all'."""
+    ``ParamContext.is_input_or_output``, and vectors), 'tokens' (those in models that look tokens up, and in others
+    nothing) or 'all'."""
     max_trust: float = 0.1
     """Largest share (as a standard deviation) of the learned part. With more, language models start lower and end
     higher: by 0.02 bits per byte with 0.2, by 0.06 with 0.7 (scripts/LOG.md)."""

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ghn.base import RuleSet
 from ghn.base.blocks import Block, Grid
 from ghn.base.sampling import Draw
 from ghn.decoder.config import DecoderConfig
@@ -18,7 +19,6 @@ from ghn.decoder.low_rank import FactorGenerator, Side, generation_bytes, init_h
 from ghn.decoder.mip import shares
 from ghn.decoder.recipe import Recipe, recipes
 from ghn.decoder.remembered import Factors, Remembered
-from ghn.decoder.scale import centre_of
 from ghn.decoder.statistics import StatisticsHead
 from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph, ParamSpec
@@ -53,7 +53,10 @@ class Order:
     seed: int = 0
     """Keys the random base."""
     remembered: Remembered = field(default_factory=lambda: Remembered(room=0))
-    """What earlier decoding of the same graph, embeddings and weights has left, of which this one takes and adds."""
+    """What earlier decoding of the same graph, embeddings, weights and rules has left, of which this one takes and
+    adds."""
+    rules: RuleSet | None = None
+    """How parameters start; None is ``ghn.base.default_rules()``."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class BoundParam:
     row: int
     """Of the embeddings of all orders."""
     gain: Tensor
-    """On the centre, of a parameter without a base."""
+    """On the mean, of a parameter without a base."""
     base: Tensor
     product: Tensor
     """On the learned part, where there is one."""
@@ -122,14 +125,25 @@ class Decoder(nn.Module):
         """
         return (piece for _, piece in self._stream([order], learned, memory, wanted))
 
+    def prepare(self, order: Order) -> list[Recipe]:
+        """What every predicted parameter of an order is made of, unless it is remembered.
+
+        Raises:
+            PredictionError: If no rule applies to a parameter, or one fails or says what can't be.
+        """
+        if not order.remembered.recipes:
+            order.remembered.recipes = recipes(order.graph, self.config, order.rules)
+        return order.remembered.recipes
+
     def learned_shares(self, order: Order) -> tuple[dict[str, float], str]:
         """Share of each parameter's variance that is learned, by name, and where from; 0 of those that are not there.
 
         Of a vector it says how far it may move.
         """
         trust = (self.statistics(order.embeddings).trust ** 2).tolist()
-        made_of = order.remembered.recipes or recipes(order.graph, self.config)
-        return {recipe.spec.name: trust[recipe.number] for recipe in made_of if recipe.learned}, ""
+        return {
+            recipe.spec.name: trust[recipe.number] for recipe in self.prepare(order) if recipe.learned
+        }, ""
 
     def _stream(
         self,
@@ -142,7 +156,7 @@ class Decoder(nn.Module):
         if not learned and self.config.base == "none":
             raise ConfigError("base='none' and learned=False leave nothing to fill parameters with")
         for order in orders:
-            order.remembered.recipes = order.remembered.recipes or recipes(order.graph, self.config)
+            self.prepare(order)
             order.remembered.begin(order.seed)
         embeddings = torch.cat([order.embeddings for order in orders])
         parts = self._parts(orders, embeddings, learned)
@@ -150,7 +164,7 @@ class Decoder(nn.Module):
         for chunk in _chunks(parts, self.config, memory // 4):
             factors = self._chunk_factors(orders, chunk, sides, memory)
             for group in by_geometry(chunk):
-                if not group[0].recipe.scale.random:
+                if not group[0].recipe.init.random:
                     yield from zip((part.order for part in group), small_pieces(group, factors), strict=True)
                     continue
                 for part in group:
@@ -167,16 +181,16 @@ class Decoder(nn.Module):
             first += len(order.embeddings)
         rows = [row for _, _, row in found]
         spread, random, shown = torch.zeros(3, *statistics.trust.shape, device=statistics.trust.device)
-        spread[rows] = spread.new_tensor([recipe.scale.spread for _, recipe, _ in found])
-        random[rows] = random.new_tensor([float(recipe.scale.random) for _, recipe, _ in found])
+        spread[rows] = spread.new_tensor([recipe.init.std for _, recipe, _ in found])
+        random[rows] = random.new_tensor([float(recipe.init.random) for _, recipe, _ in found])
         shown[rows] = shown.new_tensor([float(learned and recipe.learned) for _, recipe, _ in found])
         trust = statistics.trust * shown
         if self.config.base == "none":
             trust, random = torch.where(random > 0, 1.0, trust), torch.zeros_like(random)
         base, product = shares(trust, random)
         sizes = statistics.gain * spread
-        gains = _each(statistics.gain, [row for _, recipe, row in found if not recipe.scale.random])
-        bases = _each(base * sizes, [row for _, recipe, row in found if recipe.scale.random])
+        gains = _each(statistics.gain, [row for _, recipe, row in found if not recipe.init.random])
+        bases = _each(base * sizes, [row for _, recipe, row in found if recipe.init.random])
         products = _each(product * sizes, [row for _, recipe, row in found if learned and recipe.learned])
         unused = embeddings.new_zeros(())
         return [
@@ -262,8 +276,8 @@ def stream_pieces(
     recipe, remembered, device = part.recipe, order.remembered, part.base.device
     grid = recipe.arrangement.grid
     products: list[Addend] = []
-    if recipe.pattern is not None:
-        left, right = (side.to(device) for side in recipe.pattern.factors(order.seed))
+    if recipe.init.pattern is not None:
+        left, right = (side.to(device) for side in recipe.init.pattern.factors(order.seed))
         products.append(Product(left * part.base, right, recipe.layout, recipe.arrangement))
     if learned is not None:
         products.append(learned)
@@ -287,7 +301,8 @@ def _piece(recipe: Recipe, drawn: Draw, bands: Range, base: Tensor, products: Se
         values = drawn.make(first, last, base, out)
         for product in products:
             values = product.add(values, block, drawn.band, first)
-        padding = -1 if recipe.padding is None else recipe.padding - block.start - start
+        row = recipe.init.padding_row
+        padding = -1 if row is None else row - block.start - start
         if 0 <= padding < stop - start:
             values = values.index_fill(0, torch.tensor([padding], device=values.device), 0.0)
         return values if out is None or values.data_ptr() == out.data_ptr() else out.copy_(values)
@@ -314,21 +329,19 @@ def small_pieces(
     """Whole parameters of one geometry without a base (biases, norms), which one product makes all of."""
     # In as few operations as can be: on a GPU each takes as long as the numbers of a small network.
     gains = torch.stack([part.gain for part in group])
-    centres = [centre_of(part.recipe.spec, part.recipe.scale, gains.device) for part in group]
-    numbers = gains.new_tensor([0.0 if isinstance(centre, Tensor) else centre for centre in centres])
+    means = [part.recipe.init.mean for part in group]
+    numbers = gains.new_tensor([0.0 if isinstance(mean, Tensor) else mean for mean in means])
     made = gains * numbers
     if learned := group[0].row in factors:
         left, right = (torch.stack(side) for side in zip(*(factors[part.row] for part in group), strict=True))
         sizes = torch.stack([part.product for part in group])
         made = made[:, None, None] + (left * sizes[:, None, None]) @ right.mT
-    for part, centre, entries in zip(group, centres, made.unbind(), strict=True):
+    for part, mean, entries in zip(group, means, made.unbind(), strict=True):
         recipe = part.recipe
         grid = recipe.arrangement.grid
         values = recipe.layout.restore(entries) if learned else entries.expand(recipe.spec.shape)
-        if isinstance(centre, Tensor):
-            values = values + part.gain * centre
-        if recipe.constant is not None:
-            values = values + part.gain * recipe.constant.to(part.gain.device)
+        if isinstance(mean, Tensor):
+            values = values + part.gain * mean.to(part.gain.device)
         values = values.reshape(grid.height, grid.columns)
         yield Piece(recipe.spec, 0, grid.height, grid.columns, partial(_give, values))
 

@@ -1,22 +1,21 @@
 """What each parameter of a graph is made of, as far as that is known before anything is predicted."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
+from ghn.base import Decision, ModelTraits, ParamContext, RuleSet, default_rules, scheme
 from ghn.base.blocks import Block
+from ghn.base.init import Init
 from ghn.base.predicted import predicted_params
+from ghn.base.rules.whitened_filters import whiten_pixels
 from ghn.base.sampling import Draw, base_blocks, draw
 from ghn.decoder.config import DecoderConfig
-from ghn.decoder.heads import Pattern, constants, looking_back, patterns, sharing
 from ghn.decoder.learned import Arrangement
-from ghn.decoder.pixels import whiten_pixels
-from ghn.decoder.scale import Place, Scale, places, scale_of
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.layout import Layout
 from ghn.graph.ops import MIXING_ROLES
+from ghn.settings import own_settings
 
 LARGE_TABLE = 2**20
 """Elements from which a table of vectors has orthogonal rows too: drawing so many independent numbers is slow."""
@@ -31,19 +30,15 @@ class Recipe:
     spec: ParamSpec
     layout: Layout
     arrangement: Arrangement
-    scale: Scale
+    init: Init
     kind: str
-    """Of the base, if the scale is random."""
-    pixels: bool
-    """Whether the base is to suit natural images."""
+    """Of the base, if the parameter is random; see ``ghn.base.sampling.draw``."""
     learned: bool
     """Whether there is a learned part."""
-    pattern: Pattern | None = None
-    """What a random base is added to."""
-    constant: Tensor | None = None
-    """What a centre is added to."""
-    padding: int | None = None
-    """Row that is zero."""
+    rule: str = ""
+    """Name of the rule that says how it starts."""
+    modifiers: tuple[str, ...] = ()
+    """Names of the modifiers that changed that."""
 
     @property
     def blocks(self) -> list[Block]:
@@ -53,7 +48,7 @@ class Recipe:
     def draw(self, seed: int, block: Block) -> Draw:
         """Draw one of ``blocks``, on the CPU."""
         drawn = draw(self.kind, seed, self.spec.name, self.arrangement.grid, block)
-        if not self.pixels:
+        if not self.init.whitened or self.kind == "none":
             return drawn
         rows = drawn.make(0, drawn.bands, torch.ones(()))
         return Draw(block, block.height, whiten_pixels(rows, self.spec.shape[1:]))
@@ -62,59 +57,62 @@ class Recipe:
     def geometry(self) -> tuple[object, ...]:
         """Parameters that share it are made together."""
         layout = self.layout
-        return (layout.row_sizes, layout.column_sizes, layout.spatial, self.scale.random, self.learned)
+        return (layout.row_sizes, layout.column_sizes, layout.spatial, self.init.random, self.learned)
 
 
+@own_settings()
 @torch.inference_mode(False)  # they are kept, also for calls that record gradients
-def recipes(graph: ComputationGraph, config: DecoderConfig) -> list[Recipe]:
-    """Of all parameters of a graph that are predicted, in the order of ``graph.params``."""
-    surroundings = places(graph)
+def recipes(graph: ComputationGraph, config: DecoderConfig, rules: RuleSet | None = None) -> list[Recipe]:
+    """Of all parameters of a graph that are predicted, in the order of ``graph.params``.
+
+    Args:
+        graph: The target.
+        config: Of the decoder.
+        rules: That say how each starts; None is ``ghn.base.default_rules()``.
+
+    Raises:
+        PredictionError: If no rule applies to a parameter, or one fails or says what can't be.
+    """
+    rules = scheme(rules or default_rules(), config.fan)
+    if config.base == "none" and "previous_token_heads" in rules.names:
+        rules = rules.without("previous_token_heads")  # it is beside a random matrix
     predicted = {spec.name for spec in predicted_params(graph)}
-    scales = _scales(graph, surroundings, config)
-    spreads = {name: scale.spread for name, scale in scales.items()}
-    looking = [] if config.base == "none" else looking_back(graph)
-    added, constant = patterns(looking, spreads), constants(looking)
     made = []
-    for number, spec in enumerate(spec for spec in graph.params if spec.node is not None):
+    for number, context in enumerate(ModelTraits(graph).contexts.values()):
+        spec = context.spec
         if spec.name not in predicted:
             continue
-        layout, place, scale = Layout.of(spec), surroundings[spec.name], scales[spec.name]
-        kind = config.base
-        if kind != "none" and spec.role == "position" and place.network.tokens:
-            kind = "waves"  # order is what attention first learns from a text, see scripts/LOG.md
-        if kind == "orthogonal" and spec.role not in MIXING_ROLES and spec.numel < LARGE_TABLE:
-            # Units of a first layer bend at places that are spread evenly, see scripts/LOG.md.
-            kind = "uniform" if spec.role == "bias" and not place.network.norms else "normal"
+        layout, decision = Layout.of(spec), rules.decide(context)
+        init = decision.init
+        if config.output in ("xavier", "kaiming") and init.random:
+            init = replace(init, std=1.0)
         made.append(
             Recipe(
                 number=number,
                 spec=spec,
                 layout=layout,
                 arrangement=Arrangement.of(spec, layout),
-                scale=scale,
-                kind=kind,
-                pixels=place.pixels and kind != "none",
-                learned=kind == "none" or _has_learned_part(place, scale, config),
-                pattern=sharing(spec) if scale.common else added.get(spec.name),
-                constant=constant.get(spec.name),
-                padding=place.padding,
+                init=init,
+                kind=_kind(config.base, init, spec),
+                learned=config.base == "none" or _has_learned_part(context, decision, config),
+                rule=decision.rule,
+                modifiers=decision.modifiers,
             )
         )
     return made
 
 
-def _scales(
-    graph: ComputationGraph, surroundings: Mapping[str, Place], config: DecoderConfig
-) -> dict[str, Scale]:
-    """Scale rules of all attached parameters, by name."""
-    specs = {spec.name: spec for spec in graph.params}
-    scales = {name: scale_of(specs[name], place, config.fan) for name, place in surroundings.items()}
-    if config.output not in ("xavier", "kaiming"):
-        return scales
-    return {name: replace(scale, spread=1.0) if scale.random else scale for name, scale in scales.items()}
+def _kind(base: str, init: Init, spec: ParamSpec) -> str:
+    """How the base of a parameter is drawn."""
+    if base == "none":
+        return base
+    if init.distribution == "sinusoids":
+        return init.distribution
+    large = spec.role not in MIXING_ROLES and spec.numel >= LARGE_TABLE
+    return base if base == "normal" or large else init.distribution
 
 
-def _has_learned_part(place: Place, scale: Scale, config: DecoderConfig) -> bool:
-    if config.scope == "tokens" and not place.network.tokens:
+def _has_learned_part(context: ParamContext, decision: Decision, config: DecoderConfig) -> bool:
+    if config.scope == "tokens" and not context.traits.reads_tokens:
         return False
-    return not scale.random or place.boundary or config.scope == "all"
+    return not decision.init.random or context.is_input_or_output or config.scope == "all"

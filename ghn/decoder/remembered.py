@@ -96,7 +96,7 @@ def draw_all(recipes: Sequence[Recipe], seed: int) -> Draws:
         return {
             (seed, recipe.number, block.start): recipe.draw(seed, block)
             for recipe in recipes
-            if recipe.scale.random
+            if recipe.init.random
             for block in recipe.blocks
         }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ghn.base import RuleSet
 from ghn.base.blocks import Block, Grid
 from ghn.decoder.config import DENSE, DecoderConfig
 from ghn.decoder.decoder import (
@@ -67,7 +68,7 @@ class SlotDecoder(nn.Module):
         cuts = parts if learned else {}
         order.remembered.begin(order.seed)
         for group in by_geometry(self._bound(order, cuts)):
-            if not group[0].recipe.scale.random:
+            if not group[0].recipe.init.random:
                 factors = {
                     bound.row: self._vector(cuts[bound.recipe.spec.name])
                     for bound in group
@@ -94,7 +95,12 @@ class SlotDecoder(nn.Module):
 
     def recipes(self, graph: ComputationGraph) -> list[Recipe]:
         """What every predicted parameter is made of; a learned part have those that a slot is there for."""
-        return self._prepared(graph)[0]
+        return self._prepared(graph, None)[0]
+
+    def prepare(self, order: Order) -> list[Recipe]:
+        """See ``Decoder.prepare``."""
+        self._begin(order)
+        return order.remembered.recipes
 
     def learned_shares(self, order: Order) -> tuple[dict[str, float], str]:
         """See ``Decoder.learned_shares``; of a vector that may move all is."""
@@ -102,8 +108,8 @@ class SlotDecoder(nn.Module):
         shares = {}
         for bound in self._bound(order, cuts.parts):
             if bound.recipe.learned:
-                scale = bound.recipe.scale
-                share = bound.product / scale.spread if scale.random else bound.product
+                init = bound.recipe.init
+                share = bound.product / init.std if init.random else bound.product
                 shares[bound.recipe.spec.name] = share.item() ** 2
         return shares, cuts.origin
 
@@ -111,11 +117,11 @@ class SlotDecoder(nn.Module):
         """Look up what there are slots for, unless it is remembered."""
         remembered = order.remembered
         if remembered.cuts is None or not remembered.recipes:
-            remembered.recipes, remembered.cuts = self._prepared(order.graph)
+            remembered.recipes, remembered.cuts = self._prepared(order.graph, order.rules)
         return remembered.cuts
 
-    def _prepared(self, graph: ComputationGraph) -> tuple[list[Recipe], Cuts]:
-        made_of = recipes(graph, replace(self.config, scope="all"))
+    def _prepared(self, graph: ComputationGraph, rules: RuleSet | None) -> tuple[list[Recipe], Cuts]:
+        made_of = recipes(graph, replace(self.config, scope="all"), rules)
         cuts = self.bank.cuts(graph, made_of)
         return [replace(recipe, learned=recipe.spec.name in cuts.parts) for recipe in made_of], cuts
 
@@ -123,10 +129,10 @@ class SlotDecoder(nn.Module):
         modulation = (2 * torch.sigmoid(self.statistics.net(order.embeddings)[:, 1])).clamp(max=1)
         found = []
         for recipe in order.remembered.recipes:
-            spread, part = recipe.scale.spread, cuts.get(recipe.spec.name)
+            spread, part = recipe.init.std, cuts.get(recipe.spec.name)
             recipe = replace(recipe, learned=part is not None)
             one = modulation.new_ones(())
-            if not recipe.scale.random:
+            if not recipe.init.random:
                 found.append(BoundParam(0, recipe, recipe.number, one, one, modulation[recipe.number]))
                 continue
             trust = modulation[recipe.number] * coherence(part) if part else modulation.new_zeros(())

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from ghn.base.blocks import keyed_generator
 from ghn.decoder.config import DENSE
 from ghn.decoder.recipe import Recipe
-from ghn.decoder.scale import centre_of
 from ghn.decoder.units import Segment, segments
 from ghn.graph.addresses import Address
 from ghn.graph.graph import ComputationGraph
@@ -89,7 +88,7 @@ def slot_sizes(
     """
     found: dict[str, list[int]] = {}
     for family, graph, made_of in networks:
-        matrices = {recipe.spec.name: recipe.scale.random for recipe in made_of}
+        matrices = {recipe.spec.name: recipe.init.random for recipe in made_of}
         for segment in segments(graph):
             if segment.spec.name not in matrices:
                 continue
@@ -237,14 +236,14 @@ class SlotBank(nn.Module):
 
     def _part(self, recipe: Recipe, own: list[Segment], family: str) -> Part:
         keys = [slot_key(family, segment.address) for segment in own]
-        random = recipe.scale.random
+        random = recipe.init.random
         if any(key not in self.sizes or bool(self.sizes[key].rank) != random for key in keys):
             return Part(recipe, ())
-        centre = centre_of(recipe.spec, recipe.scale, torch.device("cpu"))
+        centre = recipe.init.mean
         if isinstance(centre, Tensor):
-            return Part(recipe, ())
-        if recipe.constant is not None:
-            centre = centre + recipe.constant.flatten()
+            if centre.numel() < recipe.spec.numel:  # decays, the same for all channels
+                return Part(recipe, ())
+            centre = centre.flatten()
         return Part(
             recipe, tuple(self._cut(key, segment) for key, segment in zip(keys, own, strict=True)), centre
         )
@@ -357,11 +356,11 @@ def make(bank: SlotBank, parts: Sequence[Part], noise: Noise | None) -> tuple[di
                 matrix = whole_matrix(bank.rows[cut.slot].detach(), cut)
                 inverse = 1 / math.sqrt(max(float(matrix.square().mean()), 1e-30))
                 coherent = COHERENT * cut.dilution
-                size = part.recipe.scale.spread * coherent * gains[cut.slot]
+                size = part.recipe.init.std * coherent * gains[cut.slot]
                 made.append(matrix * (size * inverse))
                 saved.append(Made(part, cut, matrix, inverse_norm=inverse, size=size))
                 if noise is not None:
-                    noise.add_(made[-1], part.recipe.scale.spread * math.sqrt(1 - coherent**2))
+                    noise.add_(made[-1], part.recipe.init.std * math.sqrt(1 - coherent**2))
                 continue
             if cut.master is None:
                 offsets = _taken(bank.rows[cut.slot], cut.rows, cut.height)
@@ -376,16 +375,16 @@ def make(bank: SlotBank, parts: Sequence[Part], noise: Noise | None) -> tuple[di
             mean_square = float((left_gram * right_gram).sum()) / (cut.height * cut.width)
             inverse = 1 / math.sqrt(max(mean_square, 1e-30))
             share, coherent = shares[cut.slot], COHERENT * cut.dilution
-            size = part.recipe.scale.spread * coherent * gains[cut.slot]
+            size = part.recipe.init.std * coherent * gains[cut.slot]
             matrix = torch.addmm(
                 cut.master, left, right.mT, beta=size * math.sqrt(1 - share**2), alpha=size * share * inverse
             )
             if noise is not None:
-                noise.add_(matrix, part.recipe.scale.spread * math.sqrt(1 - coherent**2))
+                noise.add_(matrix, part.recipe.init.std * math.sqrt(1 - coherent**2))
             saved.append(Made(part, cut, left, right, left_gram, right_gram, inverse, share, size))
             made.append(matrix)
         whole = _together(part, made)
-        if part.recipe.scale.random and part.cuts[0].width > 1:  # a line is in order as it is
+        if part.recipe.init.random and part.cuts[0].width > 1:  # a line is in order as it is
             whole = part.recipe.layout.restore(whole)
         values[part.recipe.spec.name] = whole.reshape(part.recipe.spec.shape)
     return values, saved

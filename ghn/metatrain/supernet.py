@@ -565,7 +565,7 @@ def begin_with_base(
         nodes = sum(spec.node is not None for spec in graph.params)
         base = own([Order(graph, torch.zeros(nodes, 1), 0)], learned=False)[0]
         for part in larger:
-            matrix = as_matrix(part.recipe, base[part.recipe.spec.name]) / part.recipe.scale.spread
+            matrix = as_matrix(part.recipe, base[part.recipe.spec.name]) / part.recipe.init.std
             for cut in part.cuts:
                 if cut.height * cut.width <= areas[cut.slot] or cut.shares is not None:
                     continue

@@ -7,7 +7,7 @@ import torch
 
 from ghn.base.blocks import BLOCK_ELEMENTS, Grid, keyed_generator
 from ghn.base.orthogonal import orthogonalize, tile_width, tiled_factors
-from ghn.base.sampling import base_blocks, draw, waves
+from ghn.base.sampling import base_blocks, draw, sinusoids
 from ghn.graph.graph import ParamSpec
 from ghn.graph.layout import Layout
 
@@ -37,7 +37,7 @@ def layout(shape: tuple[int, ...], axes: str = "out in", groups: int = 1) -> Lay
     return Layout.of(ParamSpec(names=("p",), shape=shape, axes=tuple(axes.split()), groups=groups))
 
 
-@pytest.mark.parametrize("kind", ["orthogonal", "normal", "uniform", "waves"])
+@pytest.mark.parametrize("kind", ["orthogonal", "normal", "uniform", "sinusoids"])
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_blocks_cover_all_rows_once(grid, kind):
     position = 0
@@ -134,7 +134,7 @@ def test_orthogonal_blocks_have_unit_root_mean_square(shape):
 
 @pytest.mark.parametrize("columns", [64, 7, 2])
 def test_waves_differ_at_every_position_and_are_alike_at_near_ones(columns):
-    table = waves(torch.arange(1024), 1024, columns, torch.Generator().manual_seed(0))
+    table = sinusoids(torch.arange(1024), 1024, columns, torch.Generator().manual_seed(0))
     assert table.shape == (1024, columns)
     assert len(table.unique(dim=0)) == 1024
     if columns == 64:
@@ -145,8 +145,8 @@ def test_waves_differ_at_every_position_and_are_alike_at_near_ones(columns):
 
 def test_waves_have_the_same_rows_in_whatever_blocks():
     grid = Grid(1, 3000, 200)
-    table = base_matrix("waves", 0, "p", grid, CPU)
-    assert len(base_blocks("waves", grid)) > 1
-    expected = waves(torch.arange(3000), 3000, 200, keyed_generator(CPU, 0, "p"))
+    table = base_matrix("sinusoids", 0, "p", grid, CPU)
+    assert len(base_blocks("sinusoids", grid)) > 1
+    expected = sinusoids(torch.arange(3000), 3000, 200, keyed_generator(CPU, 0, "p"))
     torch.testing.assert_close(table, expected)
-    assert not torch.equal(table, base_matrix("waves", 1, "p", grid, CPU))
+    assert not torch.equal(table, base_matrix("sinusoids", 1, "p", grid, CPU))

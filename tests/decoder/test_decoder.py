@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from ghn.base import decisions
+from ghn.base.previous_token import find_previous_token_attentions
 from ghn.decoder import DecoderConfig
 from ghn.decoder.decoder import Order, Remembered
-from ghn.decoder.heads import looking_back
-from ghn.decoder.scale import places, scale_of
 from ghn.decoder.statistics import StatisticsHead
 from ghn.errors import ConfigError
 from ghn.graph.trace import trace
@@ -57,20 +57,18 @@ TARGETS = {
 def test_spread_follows_the_scale_rule(tiny_ghn, target):
     """Untrained gains are within 1 % of one; the standard deviation of 1000 numbers is known to about 3 %."""
     graph = trace(*TARGETS[target]())
-    surroundings, predicted = places(graph), tiny_ghn(graph)
-    found = {looking.attention.query.weight.name for looking in looking_back(graph)}
+    rules, predicted = decisions(graph), tiny_ghn(graph)
+    found = {entry.attention.query.weight.name for entry in find_previous_token_attentions(graph)}
     for spec in graph.params:
         if spec.name in found:
             continue  # queries and keys have more than the rule says
-        rule, values = scale_of(spec, surroundings[spec.name], "zoo"), predicted[spec.name].detach()
+        rule, values = rules[spec.name].init, predicted[spec.name].detach()
         assert values.shape == spec.shape
         if rule.random and spec.numel >= 1000:
-            assert values.std().item() == pytest.approx(rule.spread, rel=0.1), spec.name
-            assert abs(values.mean().item()) < (0.2 if spec.role == "position" else 0.1) * rule.spread, (
-                spec.name
-            )
+            assert values.std().item() == pytest.approx(rule.std, rel=0.1), spec.name
+            assert abs(values.mean().item()) < (0.2 if spec.role == "position" else 0.1) * rule.std, spec.name
         elif not rule.random:
-            assert (values - rule.centre).abs().max() < max(rule.spread, 0.05), spec.name
+            assert (values - rule.mean).abs().max() < max(rule.std, 0.05), spec.name
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -125,7 +123,7 @@ def test_positions_of_texts_are_waves_those_of_patches_are_not(tiny_ghn):
 )
 def test_what_has_a_learned_part(target, edges):
     graph = trace(*TARGETS[target]())
-    matrices = {spec.name for spec in graph.params if scale_of(spec, places(graph)[spec.name], "zoo").random}
+    matrices = {name for name, decision in decisions(graph).items() if decision.init.random}
     vectors = {spec.name for spec in graph.params} - matrices
     tokens = edges | vectors if target == "gpt2" else set()
     for scope, expected in (("tokens", tokens), ("edges", edges | vectors), ("all", matrices | vectors)):
@@ -266,7 +264,7 @@ def test_heads_under_hyperfan_give_weights_of_the_rules_size_and_kaiming_heads_d
     model, x = nn.Sequential(nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 300)), torch.randn(2, 300)
     graph = trace(model, x)
     weights = [spec for spec in graph.params if spec.role == "linear"]
-    rules = {spec.name: scale_of(spec, places(graph)[spec.name], fan).spread for spec in weights}
+    rules = {spec.name: decisions(graph, fan=fan)[spec.name].init.std for spec in weights}
     for output, fits in (("hyperfan", True), ("kaiming", False)):
         config = {"version": 1, "decoder": asdict(DecoderConfig(base="none", output=output, fan=fan))}
         draws = [GHN(config)(graph) for _ in range(5)]

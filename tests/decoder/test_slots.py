@@ -78,10 +78,10 @@ def test_values_have_the_size_of_their_rule(bank: SlotBank) -> None:
     parts = bank.parts(graph, made_of, "resnet")
     made, _ = make(bank, parts, None)
     for part in parts:
-        if part.recipe.scale.random and part.recipe.spec.numel > 500:
+        if part.recipe.init.random and part.recipe.spec.numel > 500:
             size = made[part.recipe.spec.name].square().mean().sqrt().item()
             gain = bank.gain[part.cuts[0].slot].exp().item()
-            assert size == pytest.approx(gain * COHERENT * part.recipe.scale.spread, rel=0.15)
+            assert size == pytest.approx(gain * COHERENT * part.recipe.init.std, rel=0.15)
 
 
 @pytest.mark.parametrize("width", [5, 8, 16, 20])
@@ -94,7 +94,7 @@ def test_the_hypernetwork_makes_what_meta_training_made(bank: SlotBank, width: i
     parts = {part.recipe.spec.name: part for part in bank.parts(graph, made_of, "resnet")}
     for name, values in made.items():
         fresh: float | Tensor = 0.0
-        if parts[name].recipe.scale.random:
+        if parts[name].recipe.init.random:
             fresh = base[name] * math.sqrt(1 - coherence(parts[name]) ** 2)
         torch.testing.assert_close(whole[name], values + fresh, rtol=1e-4, atol=1e-5)
 

@@ -174,6 +174,18 @@ class Bag(nn.Module):
         return self.head(self.words(words).mean(1))
 
 
+class Equalized(nn.Module):
+    """Equalized learning rates, as in progressive GANs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(32, 16)), nn.Parameter(torch.zeros(32))
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.leaky_relu(F.linear(x, self.weight * 0.1, self.bias), 0.2))
+
+
 class Experts(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -333,6 +345,7 @@ def networks() -> dict[str, tuple[Callable[[], nn.Module], Any]]:
         "deep set": (lambda: DeepSet(lambda points: points.max(1).values), torch.randn(2, 7, 3)),
         "sum over a set": (lambda: DeepSet(lambda points: points.sum(1)), torch.randn(2, 7, 3)),
         "bag of words": (Bag, TOKENS),
+        "equalized learning rate": (Equalized, VECTORS),
         "experts": (Experts, VECTORS),
         "splines": (lambda: nn.Sequential(Splines(16, 8), Splines(8, 2)), VECTORS),
         "low-rank adapter": (LowRank, VECTORS),

@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ghn.base import decisions, default_rules
 from ghn.environment import versions
 from ghn.graph.trace import trace
 from ghn.hypernetwork import GHN
@@ -191,6 +192,14 @@ def test_predicted_weights_are_the_golden_ones(name: str, shipped: GHN, golden: 
 
 def test_every_golden_model_is_checked(golden: dict[str, Any]) -> None:
     assert golden["models"].keys() == {*ZOO, *NETWORKS}
+
+
+def test_every_rule_acts_in_a_golden_model() -> None:
+    acting: set[str] = set()
+    for name in [*ZOO, *NETWORKS]:
+        for decision in decisions(trace(*build(name))).values():
+            acting |= {decision.rule, *decision.modifiers}
+    assert acting == {*default_rules().names}
 
 
 def test_a_change_of_one_entry_is_named(tiny_ghn: GHN) -> None:

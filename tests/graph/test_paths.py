@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ghn.decoder.scale import places, scale_of
+from ghn.base import contexts, decisions
 from ghn.graph.trace import trace
 
 
@@ -38,8 +38,7 @@ def roles(forward, *shapes, **options):
 
 def rules(forward, *shapes, **options):
     graph = trace(Own(forward, *shapes), X, **options)
-    surroundings = places(graph)
-    return [scale_of(spec, surroundings[spec.name], "zoo") for spec in graph.params]
+    return [decision.init for decision in decisions(graph).values()]
 
 
 def softplus_inverse(value):
@@ -66,7 +65,7 @@ def softplus_inverse(value):
 )
 def test_multipliers_start_neutral_and_those_of_cosines_at_ten(multiply, shape, centre):
     (rule,) = rules(multiply, shape)
-    assert rule.centre == pytest.approx(centre, abs=1e-6) and not rule.random
+    assert rule.mean == pytest.approx(centre, abs=1e-6) and not rule.random
 
 
 @pytest.mark.parametrize("link", [F.softplus, torch.exp, torch.sigmoid, torch.abs, torch.square, torch.relu])
@@ -162,9 +161,9 @@ def test_known_factors_are_divided_out(forward, shapes, factor, simplify):
     plain = rules(lambda x, *p: F.linear(x, p[0]) if p[0].shape[1] == 8 else x @ p[0], shapes[0])[0]
     graph = trace(Own(forward, *shapes), X, simplify)
     assert graph.params[0].factor == pytest.approx(factor)
-    rule = scale_of(graph.params[0], places(graph)["p.0"], "zoo")
+    rule = decisions(graph)["p.0"].init
     if len(shapes) == 1:
-        assert rule.spread == pytest.approx(plain.spread / factor, rel=0.8)
+        assert rule.std == pytest.approx(plain.std / factor, rel=0.8)
 
 
 def test_factors_move_biases_as_well():
@@ -200,7 +199,7 @@ def test_scales_of_members_are_their_owners():
 
 def test_gains_of_heads_are_neutral():
     (gain,) = rules(lambda x, p: F.scaled_dot_product_attention(*[x.view(1, 2, 4, 4) * p] * 3), (2, 1, 4))
-    assert gain.centre == 1 and not gain.random
+    assert gain.mean == 1 and not gain.random
 
 
 def test_a_decay_that_is_computed_from_parameters_alone_is_kept():
@@ -247,7 +246,7 @@ def test_a_table_of_positions_has_more():
 def test_gains_of_weights_are_positive(forward, shapes, expected):
     weight, gain = specs(forward, *shapes)
     assert (weight.role, weight.axes, gain.role) == ("linear", ("out", "in"), expected)
-    assert rules(forward, *shapes)[1].centre > 0
+    assert rules(forward, *shapes)[1].mean > 0
 
 
 def test_factors_entry_by_entry_are_kept():
@@ -341,12 +340,10 @@ def test_a_bias_of_its_own_hides_no_rectifier():
     found = []
     for fused in (True, False):
         graph = trace(Layers(fused), X)
-        surroundings = places(graph)
-        found.append({spec.name: scale_of(spec, surroundings[spec.name], "zoo") for spec in graph.params})
-        assert surroundings["weights.2"].boundary and not surroundings["weights.1"].boundary
-        assert surroundings["weights.0"].readers == {"relu"} and surroundings["weights.2"].readers == {
-            "output"
-        }
+        found.append(decisions(graph))
+        around = contexts(graph)
+        assert around["weights.2"].is_input_or_output and not around["weights.1"].is_input_or_output
+        assert around["weights.0"].readers == {"relu"} and around["weights.2"].readers == {"output"}
     assert found[0] == found[1]
 
 
@@ -358,4 +355,4 @@ def test_the_rectifier_behind_messages_is_seen():
 
     inputs = (X, torch.tensor([[0, 1, 2], [1, 2, 3]]))
     graph = trace(Own(forward, (6, 8), (6,)), inputs)
-    assert places(graph)["p.0"].readers == {"relu"}
+    assert contexts(graph)["p.0"].readers == {"relu"}

@@ -1,16 +1,16 @@
 """Heads that look back: which ones, how far, and what they are made of."""
 
-from collections import defaultdict
-
 import pytest
 import torch
 from torch import nn
 
 from ghn import GHN
-from ghn.decoder.heads import REACH, looking_back, patterns
+from ghn.base import decisions, default_rules
+from ghn.base.previous_token import find_previous_token_attentions
 from ghn.graph.trace import trace
 from ghn.models import load_model
 
+OFFSETS = 4
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 50}
 EAGER = {"attn_implementation": "eager"}
 LANGUAGE_MODELS = {
@@ -38,8 +38,8 @@ def test_the_first_heads_look_a_few_tokens_back(tiny_ghn, case):
         attention = model(tokens, output_attentions=True).attentions
     for head in range(4):
         mean = [attention[0][:, head, 8:].diagonal(8 - back, 1, 2).mean().item() for back in range(6)]
-        assert max(range(6), key=mean.__getitem__) == head % REACH
-        assert mean[head % REACH] > 0.3
+        assert max(range(6), key=mean.__getitem__) == head % OFFSETS
+        assert mean[head % OFFSETS] > 0.3
     if case == "biases":  # which no other tensor can drown
         assert attention[1][:, 1, 1:].diagonal(0, 1, 2).mean() > 0.5
 
@@ -47,8 +47,10 @@ def test_the_first_heads_look_a_few_tokens_back(tiny_ghn, case):
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_masks_are_recognized_as_tensors_and_as_arguments(implementation):
     spec, kwargs = LANGUAGE_MODELS["waves"]
-    found = looking_back(trace(load_model(spec, **kwargs, attn_implementation=implementation)))
-    assert [looking.waves.name for looking in found] == ["transformer.wpe.weight"] * 2
+    found = find_previous_token_attentions(
+        trace(load_model(spec, **kwargs, attn_implementation=implementation))
+    )
+    assert [entry.sinusoids.name for entry in found] == ["transformer.wpe.weight"] * 2
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_masks_are_recognized_as_tensors_and_as_arguments(implementation):
     ],
 )
 def test_elsewhere_heads_are_random(spec, kwargs):
-    assert looking_back(trace(load_model(spec, device="meta", **kwargs))) == []
+    assert find_previous_token_attentions(trace(load_model(spec, device="meta", **kwargs))) == []
 
 
 def test_a_users_own_mask_and_positions_are_enough():
@@ -85,8 +87,8 @@ def test_a_users_own_mask_and_positions_are_enough():
             scores = (query @ key.mT / 4).masked_fill(self.mask[:length, :length] == 0, -torch.inf)
             return self.output((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
 
-    (looking,) = looking_back(trace(Model(), torch.zeros(1, 16, dtype=torch.long)))
-    assert looking.waves.name == "positions"
+    (entry,) = find_previous_token_attentions(trace(Model(), torch.zeros(1, 16, dtype=torch.long)))
+    assert entry.sinusoids.name == "positions"
 
 
 ANGLES = torch.arange(64)[:, None] * 1e4 ** -(torch.arange(8) / 8)
@@ -210,15 +212,15 @@ def test_rotary_embeddings_of_any_sense_look_back(tiny_ghn, turn):
 
 
 def test_attention_that_sees_all_tokens_stays_random():
-    assert looking_back(trace(Own(turn=halves), TOKENS))
-    assert not looking_back(trace(Own(turn=halves, causal=False), TOKENS))
+    assert find_previous_token_attentions(trace(Own(turn=halves), TOKENS))
+    assert not find_previous_token_attentions(trace(Own(turn=halves, causal=False), TOKENS))
 
 
 @pytest.mark.parametrize("fixed", ["weight", "positions"])
 def test_what_is_fixed_is_not_counted_on(fixed):
     model = Own()
     getattr(model, fixed).requires_grad_(False)
-    assert not looking_back(trace(model, TOKENS))
+    assert not find_previous_token_attentions(trace(model, TOKENS))
 
 
 def test_positions_of_another_stream_are_not_looked_for():
@@ -233,7 +235,7 @@ def test_positions_of_another_stream_are_not_looked_for():
         def forward(self, tokens, patches):
             return super().forward(tokens) + self.look((patches + self.patches).mean(1))
 
-    assert not looking_back(trace(Captioner(), (TOKENS, torch.zeros(1, 9, 64))))
+    assert not find_previous_token_attentions(trace(Captioner(), (TOKENS, torch.zeros(1, 9, 64))))
 
 
 def test_waves_of_an_odd_width(tiny_ghn):
@@ -262,14 +264,21 @@ def test_biases_put_together_from_several_are_left_alone(tiny_ghn):
             return nn.functional.linear(x, weight, bias).chunk(3, -1)
 
     tiny_ghn.init_(Model(), inputs=TOKENS)
-    assert not any(looking.biases for looking in looking_back(trace(Model(), TOKENS)))
+    assert not any(entry.biases for entry in find_previous_token_attentions(trace(Model(), TOKENS)))
 
 
 def test_blocks_of_one_shape_share_what_they_look_for():
     spec, kwargs = LANGUAGE_MODELS["waves"]
-    made = patterns(looking_back(trace(load_model(spec, device="meta", **kwargs))), defaultdict(lambda: 0.1))
-    first, second = made.values()
-    assert first is second
+    made = decisions(trace(load_model(spec, device="meta", **kwargs)))
+    first, second = (made[f"transformer.h.{block}.attn.c_attn.weight"].init.pattern for block in (0, 1))
+    assert first is second and first is not None
+
+
+def test_without_the_modifier_no_matrix_has_a_pattern():
+    spec, kwargs = LANGUAGE_MODELS["waves"]
+    rules = default_rules().without("previous_token_heads")
+    made = decisions(trace(load_model(spec, device="meta", **kwargs)), rules)
+    assert not any(decision.init.pattern for decision in made.values())
 
 
 def test_empty_tensors_are_no_masks():
@@ -279,16 +288,6 @@ def test_empty_tensors_are_no_masks():
             return made, torch.zeros(0, 3, 3) + made.mean()
 
     assert trace(Model(3, 3), torch.zeros(2, 3)).coverage() == 1
-
-
-def test_rows_of_a_token_table_share_a_vector_as_large_as_what_is_their_own(tiny_ghn: GHN):
-    spec, kwargs = LANGUAGE_MODELS["shared vector"]
-    graph = trace(load_model(spec, device="meta", **{**kwargs, "vocab_size": 4000}))
-    table = tiny_ghn(graph, learned=False)["model.embed_tokens.weight"]
-    shared = table.mean(dim=0)
-    assert shared.square().mean() == pytest.approx((table - shared).square().mean().item(), rel=0.5)
-    other = tiny_ghn(graph, seed=1, learned=False)["model.embed_tokens.weight"].mean(dim=0)
-    assert torch.cosine_similarity(shared, other, dim=0).abs() < 0.5
 
 
 def test_biases_hold_the_vectors_that_are_turned(tiny_ghn: GHN):
@@ -332,5 +331,5 @@ class SharedMaps(nn.Module):
 )
 def test_shared_maps_serve_one_kind_of_heads(tiny_ghn, heads, same, expected):
     model, tokens = SharedMaps(heads, same), torch.zeros(2, 20, dtype=torch.long)
-    assert len(looking_back(trace(model, tokens))) == expected
+    assert len(find_previous_token_attentions(trace(model, tokens))) == expected
     assert tiny_ghn.init_(model, tokens).count("predicted") == len(list(model.parameters()))

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ghn.decoder.pixels import whiten_pixels
-from ghn.decoder.scale import places
+from ghn.base import decisions
+from ghn.base.rules.whitened_filters import whiten_pixels
 from ghn.graph.trace import trace
 from ghn.models import load_model
 
@@ -65,7 +65,8 @@ def test_one_channel_and_volumes_have_no_colours_and_kernels_of_points_no_freque
 )
 def test_pixels_are_where_images_enter(model, expected):
     graph = trace(load_model(model, device="meta"))
-    assert {name for name, place in places(graph).items() if place.pixels} == expected
+    made = decisions(graph)
+    assert {name for name, decision in made.items() if decision.init.whitened} == expected
 
 
 class Signals(nn.Module):
@@ -88,4 +89,4 @@ class Signals(nn.Module):
 
 def test_other_signals_are_left_alone():
     graph = trace(Signals(), (torch.ones(1, 6, 8, 8), torch.ones(1, 1, 8), torch.ones(1, 3, 8, 8)))
-    assert not any(place.pixels for place in places(graph).values())
+    assert not any("whitened_filters" in decision.modifiers for decision in decisions(graph).values())

@@ -1,0 +1,67 @@
+"""Who feeds whom in a graph, also beyond additions of a bias and messages that are passed."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cached_property
+
+from ghn.graph.graph import ComputationGraph
+
+MESSAGE_STEPS = 4
+"""Operations from a node's features to the sum of its neighbours' messages, at most."""
+
+BIASED = (["", "bias"], ["", "shift"])
+"""Roles of what an addition of a bias adds; an activation has none."""
+
+
+class Neighbours:
+    """Sources and readers of the nodes of a graph."""
+
+    def __init__(self, graph: ComputationGraph) -> None:
+        self.graph = graph
+        self._sources: dict[int, list[int]] = defaultdict(list)
+        self._readers: dict[int, list[int]] = defaultdict(list)
+        for edge in graph.edges:
+            self._sources[edge.target].append(edge.source)
+            self._readers[edge.source].append(edge.target)
+
+    def sources(self, node: int) -> Sequence[int]:
+        """Nodes that one reads, in the order of the graph's edges; one that is read twice is there twice."""
+        return self._sources.get(node, ())
+
+    def readers(self, node: int) -> Sequence[int]:
+        """Nodes that read one, likewise."""
+        return self._readers.get(node, ())
+
+    def results(self, operation: int) -> list[int]:
+        """An operation, and the additions of a bias to what it makes."""
+        readers = self.readers(operation)
+        biased = [reader for reader in readers if reader in self._bias_adds] if len(readers) == 1 else []
+        return [operation, *biased]
+
+    def final_readers(self, operation: int) -> set[int]:
+        """Operations that read what one makes once its bias is added and its messages are summed."""
+        final: set[int] = set()
+        for reader in self.readers(operation):
+            gathered = self.graph.nodes[reader].kind in ("index", "gather")
+            beyond = [reader] if reader in self._bias_adds else self._sums(reader) if gathered else []
+            final |= {each for node in beyond for each in self.final_readers(node)} if beyond else {reader}
+        return final
+
+    @cached_property
+    def _bias_adds(self) -> set[int]:
+        roles = {spec.node: spec.role for spec in self.graph.params if spec.node is not None}
+        return {
+            node.index
+            for node in self.graph.nodes
+            if node.kind == "add"
+            and sorted(roles.get(source, "") for source in self.sources(node.index)) in BIASED
+        }
+
+    def _sums(self, index: int, steps: int = MESSAGE_STEPS) -> list[int]:
+        """Sums of messages that a value is, or becomes when it is weighted."""
+        kind = self.graph.nodes[index].kind
+        if kind == "scatter":
+            return [index]
+        if not steps or kind not in ("index", "gather", "mul", "div"):
+            return []
+        return [each for reader in self.readers(index) for each in self._sums(reader, steps - 1)]

@@ -1,0 +1,9 @@
+"""Gains that several rules share: standard deviation of a map's entries times the root of its fan-in."""
+
+import math
+
+DEFAULT_GAIN = math.sqrt(1 / 3)
+"""Of torch's default linear map and convolution: uniform within ``1 / sqrt(fan_in)``."""
+
+RELU_GAIN = math.sqrt(2)
+"""What keeps the size of activations through rectifiers: He et al., https://arxiv.org/abs/1502.01852."""

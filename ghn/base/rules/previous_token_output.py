@@ -1,0 +1,33 @@
+"""What reads heads that look at a previous token."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ghn.base.context import ParamContext
+from ghn.base.init import Init
+from ghn.base.previous_token import find_previous_token_attentions
+from ghn.base.rule import Modifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviousTokenOutput(Modifier):
+    """The matrix that reads heads that look at a previous token is smaller.
+
+    What such heads bring is that of one token, and not the mean of many, which random heads make small. It belongs to
+    ``previous_token_heads``: drop both or none.
+
+    Evidence: chosen with the heads (log of 2026-11-23, "heads that look back").
+    """
+
+    rules: ClassVar[frozenset[str] | None] = frozenset({"fan_in"})
+    factor: float = 0.3
+    """On its standard deviation."""
+
+    def applies(self, p: ParamContext, init: Init) -> bool:
+        """Whether it is the output matrix of such an attention."""
+        found = p.traits.once(find_previous_token_attentions, find_previous_token_attentions)
+        return any(entry.attention.projection == p.spec for entry in found)
+
+    def modify(self, p: ParamContext, init: Init) -> Init:
+        """Smaller by the factor."""
+        return init.scaled(self.factor)

@@ -1,0 +1,83 @@
+"""The rules that predictions follow unless told otherwise, and a user's own among them."""
+
+from ghn.base.context import ModelTraits
+from ghn.base.predicted import predicted_params
+from ghn.base.rule import Decision, Rule, RuleSet
+from ghn.base.rules import MODIFIERS, RULES, FanOut
+from ghn.errors import ConfigError
+from ghn.graph.graph import ComputationGraph
+from ghn.settings import own_settings
+
+FANS = ("fan_in", "fan_out", "zoo")
+"""Schemes of matrices and kernels: all by their fan-in, all by their fan-out, or what suits each place."""
+
+_ADAPTIVE = (
+    *("conv_batch_norm", "recurrent_state", "unnormalized_chain", "relu_maps"),
+    *("patch_classifier", "classifier", "mlp_mixer"),
+    *("word_attention", "previous_token_output", "set_output", "wide_classifier"),
+)
+"""What schemes of one fan leave out."""
+
+_default = RuleSet(RULES, MODIFIERS)
+
+
+def default_rules() -> RuleSet:
+    """The library's rules, and those that were registered."""
+    return _default
+
+
+def register(rule: Rule, before: str | None = None) -> None:
+    """Make every later prediction of this process follow a rule of one's own, too.
+
+    Args:
+        rule: An instance of a subclass of ``Rule``.
+        before: Name of the rule that it comes before; None is before all, so that it wins wherever it applies.
+
+    Raises:
+        ConfigError: If it is no rule, its name is taken, or there is no rule to put it before.
+    """
+    global _default
+    _default = _default.adding(rule, before)
+
+
+def unregister(name: str) -> None:
+    """Leave out a rule or modifier in every later prediction of this process.
+
+    Raises:
+        ConfigError: If there is none of this name; suggests another.
+    """
+    global _default
+    _default = _default.without(name)
+
+
+def scheme(rules: RuleSet, fan: str) -> RuleSet:
+    """A rule set as one of ``FANS`` has it.
+
+    Raises:
+        ConfigError: If ``fan`` is none of them.
+    """
+    if fan not in FANS:
+        raise ConfigError(f"fan must be one of {', '.join(FANS)}; got {fan!r}")
+    if fan == "zoo":
+        return rules
+    one = rules.without(*(name for name in _ADAPTIVE if name in rules.names))
+    if fan == "fan_out" and "fan_in" in one.names:
+        one = one.adding(FanOut(), before="fan_in").without("fan_in")
+    return one
+
+
+@own_settings()
+def decisions(graph: ComputationGraph, rules: RuleSet | None = None, fan: str = "zoo") -> dict[str, Decision]:
+    """How every parameter of a graph that is predicted starts, and which rule says so, by name.
+
+    Args:
+        graph: From ``ghn.trace``.
+        rules: None is ``default_rules()``.
+        fan: One of ``FANS``.
+
+    Raises:
+        PredictionError: If no rule applies to a parameter, or one fails or says what can't be.
+        ConfigError: If ``fan`` is none of them.
+    """
+    contexts, rules = ModelTraits(graph).contexts, scheme(rules or default_rules(), fan)
+    return {spec.name: rules.decide(contexts[spec.name]) for spec in predicted_params(graph)}

@@ -108,9 +108,12 @@ class SlotDecoder(nn.Module):
         shares = {}
         for bound in self._bound(order, cuts.parts):
             if bound.recipe.learned:
-                init = bound.recipe.init
-                share = bound.product / init.std if init.random else bound.product
-                shares[bound.recipe.spec.name] = share.item() ** 2
+                whole = (
+                    bound.product**2 + bound.base**2
+                    if bound.recipe.init.random
+                    else bound.product.new_ones(())
+                )
+                shares[bound.recipe.spec.name] = (bound.product**2 / whole).item()
         return shares, cuts.origin
 
     def _begin(self, order: Order) -> Cuts:
@@ -135,8 +138,9 @@ class SlotDecoder(nn.Module):
             if not recipe.init.random:
                 found.append(BoundParam(0, recipe, recipe.number, one, one, modulation[recipe.number]))
                 continue
-            trust = modulation[recipe.number] * coherence(part) if part else modulation.new_zeros(())
-            base, product = shares(trust, one)
+            trust = modulation[recipe.number] if part else modulation.new_zeros(())
+            base, _ = shares(trust * COHERENT, one)
+            product = trust * coherence(part) if part else trust
             found.append(BoundParam(0, recipe, recipe.number, one, base * spread, product * spread))
         return found
 
@@ -157,7 +161,10 @@ class SlotDecoder(nn.Module):
 
 
 def coherence(part: Part) -> float:
-    """Share of a parameter's slots within it: less the more its units are copies."""
+    """Size of the slots' part of a parameter beside its scale rule: less the more its units are copies.
+
+    Nothing fills the rest up: what is drawn anew would drown what wide networks have learned.
+    """
     rows = sum(cut.height for cut in part.cuts)
     return COHERENT * math.sqrt(sum(cut.height * cut.dilution**2 for cut in part.cuts) / rows)
 

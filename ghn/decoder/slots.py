@@ -360,7 +360,7 @@ def make(bank: SlotBank, parts: Sequence[Part], noise: Noise | None) -> tuple[di
                 made.append(matrix * (size * inverse))
                 saved.append(Made(part, cut, matrix, inverse_norm=inverse, size=size))
                 if noise is not None:
-                    noise.add_(made[-1], part.recipe.init.std * math.sqrt(1 - coherent**2))
+                    noise.add_(made[-1], part.recipe.init.std * FRESH)
                 continue
             if cut.master is None:
                 offsets = _taken(bank.rows[cut.slot], cut.rows, cut.height)
@@ -380,7 +380,7 @@ def make(bank: SlotBank, parts: Sequence[Part], noise: Noise | None) -> tuple[di
                 cut.master, left, right.mT, beta=size * math.sqrt(1 - share**2), alpha=size * share * inverse
             )
             if noise is not None:
-                noise.add_(matrix, part.recipe.init.std * math.sqrt(1 - coherent**2))
+                noise.add_(matrix, part.recipe.init.std * FRESH)
             saved.append(Made(part, cut, left, right, left_gram, right_gram, inverse, share, size))
             made.append(matrix)
         whole = _together(part, made)

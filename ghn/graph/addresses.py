@@ -38,14 +38,16 @@ class Address:
     """Number of parameters of this kind in this stage."""
 
     def depth(self, steps: int) -> int:
-        """Relative depth in whole steps, from 0 to ``steps - 1``."""
-        if self.count == 1 or steps == 1:
-            return 0
-        return (
-            round(self.index * (min(steps, self.count) - 1) / (self.count - 1))
-            if self.count > steps
-            else self.index
-        )
+        """Relative depth in whole steps, from 0 to ``steps - 1``; the first and the last are for the ends alone.
+
+        What the ends do, such as gathering the tokens before, must not be done twice.
+        """
+        if self.count <= steps or steps == 1:
+            return min(self.index, steps - 1)
+        step = round(self.index * (steps - 1) / (self.count - 1))
+        if steps > 2 and 0 < self.index < self.count - 1:
+            step = min(max(step, 1), steps - 2)
+        return step
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,17 @@ def test_depth_counts_within_a_stage() -> None:
 
 @pytest.mark.parametrize(
     ("index", "count", "steps", "expected"),
-    [(0, 1, 6, 0), (1, 2, 6, 1), (2, 3, 6, 2), (11, 12, 6, 5), (0, 12, 6, 0), (5, 12, 6, 2), (3, 4, 1, 0)],
+    [
+        (0, 1, 6, 0),
+        (1, 2, 6, 1),
+        (2, 3, 6, 2),
+        (11, 12, 6, 5),
+        (0, 12, 6, 0),
+        (1, 12, 6, 1),
+        (10, 12, 6, 4),
+        (5, 12, 6, 2),
+        (3, 4, 1, 0),
+    ],
 )
 def test_relative_depth(index: int, count: int, steps: int, expected: int) -> None:
     assert Address(0, "linear", index, count).depth(steps) == expected

@@ -1,16 +1,31 @@
 """Pages of the documentation that are made from other files, so that they can't go stale.
 
-``python scripts/docs_pages.py`` writes the index of the lab log, which is committed; ``mkdocs`` calls :func:`on_files`
-for the pages that are made at every build and committed nowhere.
+``python scripts/docs_pages.py`` writes the index of the lab log, which is committed. ``mkdocs`` calls ``on_files`` for
+what is made at every build and committed nowhere, and ``on_page_markdown`` for links from pages to other files of the
+repository.
 """
 
+import os
+import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
+
 ROOT = Path(__file__).resolve().parents[1]
-LOG = ROOT / "docs" / "log"
+DOCS = ROOT / "docs"
+LOG = DOCS / "log"
+
+REPOSITORY = re.compile(r"\]\(\.\./((?:[\w-]+/)*[\w-]+\.\w+)\)")
+"""A link from a page of ``docs`` to a file elsewhere in the repository; the site has a copy in ``repository``."""
 
 _LOG_INTRODUCTION = """# Lab log
 
@@ -72,6 +87,43 @@ def log_index(folder: Path = LOG) -> str:
         results = f"`{entry.results}`" if entry.results else "–"
         lines.append(f"| {entry.date} | [{entry.question}]({entry.name}.md) | {entry.verdict} | {results} |")
     return "\n".join(lines) + "\n"
+
+
+def command_line() -> str:
+    """The page of all commands, as ``--help`` shows them."""
+    from typer.main import get_command
+
+    from ghn.cli import app
+
+    lines = ["# Command line", "", "Errors are one line with the fix, and exit code 2.", ""]
+    for name in get_command(app).commands:  # type: ignore[attr-defined]
+        shown = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "ghn", name, "--help"],
+            env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        text = shown.replace("python -m ghn", "ghn").strip()
+        lines += [f"## ghn {name}", "", "```text", text, "```", ""]
+    return "\n".join(lines)
+
+
+def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
+    """Add the pages that are made here, and copies of files elsewhere in the repository that pages lead to."""
+    from mkdocs.structure.files import File
+
+    files.append(File.generated(config, "cli.md", content=command_line()))
+    texts = [path.read_text() for path in DOCS.glob("*.md")]
+    for name in sorted({name for text in texts for name in REPOSITORY.findall(text)}):
+        files.append(File.generated(config, f"repository/{name}", abs_src_path=str(ROOT / name)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: "Page", **_: Any) -> str:
+    """Lead links to other files of the repository to their copies."""
+    top = "/" not in page.file.src_uri
+    return REPOSITORY.sub(r"](repository/\1)", markdown) if top else markdown
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Write what evaluate_init.py has left of held-out models into README.md (a summary) and the model card (a table).
+"""Write what evaluate_init.py has left of held-out models into README.md, docs/results.md and the model card.
 
 python scripts/held_out_table.py
 """
@@ -67,6 +67,11 @@ SHORT_HEAD = (
     "| significantly at the end | steps to reach random's final (median) | on other data: higher, significantly |"
 )
 
+BRIEF_HEAD = (
+    "| held-out networks | random, at the end | `ghn`, at the end | higher on (significantly, p < 0.05) "
+    "| random's end reached (median) |"
+)
+
 HEAD = "| model | random (the zoo's own) | orthogonal | mimetic | ghn | at 10 % of the steps | random's final at |"
 
 
@@ -112,6 +117,20 @@ def summary() -> str:
             f"| {len(models)} {kind} ({'bits per byte' if text else 'accuracy in %'}) | {shown} | "
             f"{', '.join(map(str, higher))} | {_count(ghn, _significantly_above)} | {100 * reached:.0f} % | "
             f"{_count(other, _above)}, {_count(other, _significantly_above)} |"
+        )
+    return "\n".join(lines)
+
+
+def brief() -> str:
+    """The same for README: how they end, on how many models, and when random's final is reached."""
+    lines = [BRIEF_HEAD, "|---" * (BRIEF_HEAD.count(" | ") + 1) + "|"]
+    for line in summary().splitlines()[2:]:
+        models, ends, higher, significantly, reached, _ = line.strip("| ").split(" | ")
+        random, ghn = ends.split(" → ")
+        count = models.split()[0]
+        lines.append(
+            f"| {models} | {random} | {ghn} | {higher.split(', ')[-1]} of {count} ({significantly}) "
+            f"| after {reached} |"
         )
     return "\n".join(lines)
 
@@ -215,11 +234,13 @@ def _figure(row: dict[str, str], column: str) -> str:
 
 TABLE = rf"{re.escape(HEAD)}.*?(?=\n\n)"
 SUMMARY = rf"{re.escape(SHORT_HEAD)}.*?(?=\n\n)"
+BRIEF = rf"{re.escape(BRIEF_HEAD)}.*?(?=\n\n)"
 SAME_RATE = r"higher in \d+ of \d+ pairs.*? at random's best"
 OTHER_STARTS = r"orthogonal initialization, run on .*?; mimetic .*?and below `ghn` on \d+"
 
 PAGES = {
-    ROOT / "README.md": {SUMMARY: summary, SAME_RATE: same_rate},
+    ROOT / "README.md": {BRIEF: brief},
+    ROOT / "docs" / "results.md": {SUMMARY: summary, SAME_RATE: same_rate},
     ROOT / "checkpoints" / "ghn-small" / "README.md": {
         TABLE: table,
         SAME_RATE: same_rate,

@@ -1,4 +1,4 @@
-"""What the README says is true: its Python runs, its commands run or at least have the options they show."""
+"""What README and documentation say is true: Python runs, commands run or at least have the options they show."""
 
 import re
 import shlex
@@ -17,10 +17,31 @@ from ghn.finetune.options import spread_lists
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-PYTHON = [text for language, text in BLOCKS if language == "python"]
-COMMANDS = [line for language, text in BLOCKS if language == "sh" for line in text.splitlines()]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "how-it-works").glob("*.md")),
+]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Code of one language on a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> list[str]:
+    """Lines for a shell on a page."""
+    return [line for block in blocks(text, "sh") for line in block.splitlines()]
+
+
+PYTHON = {
+    f"{path.stem}-{n}": code for path in PAGES for n, code in enumerate(blocks(path.read_text(), "python"))
+}
+COMMANDS = commands(README)
 GHN_COMMANDS = [command for command in COMMANDS if command.startswith("ghn ")]
+FURTHER_COMMANDS = [
+    line for path in PAGES[1:] for line in commands(path.read_text()) if line.startswith("ghn ")
+]
 LONG = ("compare", "train")
 """Commands whose own tests run them shorter."""
 
@@ -40,19 +61,21 @@ def _options(command: typer.core.TyperCommand) -> set[str]:
 
 
 def test_there_are_blocks_to_test():
-    assert len(PYTHON) >= 4
+    assert len(PYTHON) >= 10
     assert len(GHN_COMMANDS) >= 5
+    assert len(FURTHER_COMMANDS) >= 8
+    assert len(README.splitlines()) <= 150
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+@pytest.mark.parametrize("code", PYTHON.values(), ids=PYTHON)
 def test_python_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"__name__": "readme"}
-    exec(compile(code, "README.md", "exec"), namespace)
+    namespace: dict[str, object] = {"__name__": "page"}
+    exec(compile(code, "page", "exec"), namespace)
     assert "ghn" in namespace
 
 
-@pytest.mark.parametrize("command", GHN_COMMANDS)
+@pytest.mark.parametrize("command", dict.fromkeys(GHN_COMMANDS + FURTHER_COMMANDS))
 def test_commands_and_options_exist(command):
     _, name, *arguments = spread_lists(shlex.split(command))
     known = typer.main.get_command(cli.app).commands
@@ -85,9 +108,16 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert sum(bool(re.fullmatch(pattern[1], line)) for line in README.splitlines()) == 1
 
 
-def test_files_and_folders_that_it_names_exist():
-    named = [path for path in re.findall(r"\]\(([^)#]+)\)", README) if not path.startswith("http")]
-    named += re.findall(r"\bscripts/\w+\.py", README)
-    assert len(named) > 5
-    missing = [path for path in named if not (ROOT / path).exists()]
-    assert not missing
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_files_and_folders_that_it_names_exist(page):
+    text = page.read_text()
+    named = [path for path in re.findall(r"\]\(([^)#]+)\)", text) if not path.startswith("http")]
+    assert not [
+        path for path in named if not (page.parent / path).exists() and path != "cli.md"
+    ]  # made by mkdocs
+    named = re.findall(r"\b(?:scripts|benchmarks|checkpoints|docs/log|ghn)/[\w/.-]*\w", text)
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+def test_readme_leads_somewhere():
+    assert len(re.findall(r"\]\((?!http)", README)) > 5

@@ -1,4 +1,4 @@
-"""What README and the model card say of held-out models is what the evaluation has measured."""
+"""What README, the results page and the model card say of held-out models is what the evaluation has measured."""
 
 import csv
 import importlib.util
@@ -62,8 +62,12 @@ def test_pairs_in_the_text_are_rows_of_the_results(script: ModuleType) -> None:
                 measured[figures] = float(ghn["p_value"]) < 0.05
     for path in script.PAGES:
         pairs = re.findall(PAIR, " ".join(path.read_text().split()))
-        assert len(pairs) > 10
-        starred = any(star for *_, star in pairs)  # the card says which ones are significant, README in words
+        assert len(pairs) > 10 or (
+            path.name == "README.md" and path.parent == ROOT
+        )  # README leads to the results
+        starred = any(
+            star for *_, star in pairs
+        )  # the card says which ones are significant, the results page in words
         for *figures, star in pairs:
             assert tuple(figures) in measured, f"{path} has {figures}, the results don't"
             assert not starred or bool(star) == measured[tuple(figures)], figures

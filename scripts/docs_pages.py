@@ -5,6 +5,7 @@ what is made at every build and committed nowhere, and ``on_page_markdown`` for 
 repository.
 """
 
+import inspect
 import os
 import re
 import subprocess
@@ -35,6 +36,13 @@ entry mean entries before and after it in time.
 A new entry is a file in this folder that begins with `date`, `number` (its place among those of the day), `question`,
 `verdict` and, where there are any, `results`; at most 25 lines: setup, result, decision. Then run
 `python scripts/docs_pages.py`, which writes this table.
+"""
+
+_RULES_INTRODUCTION = """# Base rules with evidence
+
+The first rule that applies to a parameter says how it starts; then every modifier that applies changes that. Each rests
+on experiments in the lab log. `net.init_(model, rules=default_rules().without(NAME))` leaves one out
+(`from ghn.base import default_rules`).
 """
 
 
@@ -109,11 +117,28 @@ def command_line() -> str:
     return "\n".join(lines)
 
 
+def base_rules() -> str:
+    """The page of all rules and modifiers of the base in their order, from their docstrings."""
+    from ghn.base import default_rules
+
+    rules = default_rules()
+    lines = [_RULES_INTRODUCTION]
+    for title, entries_of in (("Rules", rules.rules), ("Modifiers", rules.modifiers)):
+        lines += [f"## {title}", ""]
+        for entry in entries_of:
+            text = re.sub(r"`docs/(log/[\w-]+\.md)`", r"[\1](\1)", inspect.getdoc(type(entry)) or "")
+            constants = ", ".join(f"`{name} = {value!r}`" for name, value in vars(entry).items())
+            lines += [f"### {entry.name}", "", text, ""]
+            lines += [f"Constants: {constants}", ""] if constants else []
+    return "\n".join(lines)
+
+
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     """Add the pages that are made here, and copies of files elsewhere in the repository that pages lead to."""
     from mkdocs.structure.files import File
 
     files.append(File.generated(config, "cli.md", content=command_line()))
+    files.append(File.generated(config, "base-rules.md", content=base_rules()))
     texts = [path.read_text() for path in DOCS.glob("*.md")]
     for name in sorted({name for text in texts for name in REPOSITORY.findall(text)}):
         files.append(File.generated(config, f"repository/{name}", abs_src_path=str(ROOT / name)))

@@ -4,7 +4,7 @@
     accelerate launch --multi_gpu scripts/train_ghn.py runs/mine --text DIR --scale full --precision bf16 \\
         --steps 20000 --targets-per-step 16 --max-seconds 3000
 
-scripts/LOG.md says how the shipped checkpoint was made and what it reached.
+checkpoints/ghn-small/README.md says how the shipped checkpoint was made and what it reached.
 """
 
 import sys

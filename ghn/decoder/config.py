@@ -44,7 +44,7 @@ class DecoderConfig:
     nothing) or 'all'."""
     max_trust: float = 0.1
     """Largest share (as a standard deviation) of the learned part. With more, language models start lower and end
-    higher: by 0.02 bits per byte with 0.2, by 0.06 with 0.7 (scripts/LOG.md)."""
+    higher: by 0.02 bits per byte with 0.2, by 0.06 with 0.7 (docs/log/how-much-trust.md)."""
     max_gain: float = 1.0
     """Predicted sizes stay within this factor of the scale rule's. 1 keeps the rule's: a hypernetwork that may change
     them lowers the loss of short trainings by it, at the cost of long ones."""

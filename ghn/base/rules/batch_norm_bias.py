@@ -17,7 +17,7 @@ class BatchNormBias(Rule):
     normalizations, which keep the mean of the next layer, it costs as much; StarNet loses by it behind the stem.
     Through few layers rectifiers lose little, and a network that is nearly linear learns more slowly.
 
-    Evidence (log of 2026-11-21, "a bias of 1 behind batch normalizations", and of 2026-11-23, "users' own networks"),
+    Evidence (`docs/log/batchnorm-bias.md`, `docs/log/users-networks.md`),
     accuracy in %:
 
     | network (such normalizations) | random | 0 | 1 |

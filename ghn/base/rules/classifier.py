@@ -16,7 +16,7 @@ class Classifier(Rule):
 
     .. math:: \sigma = \sqrt{1 / 3} / \sqrt{\mathrm{fan_{in}}}
 
-    Evidence (log of 2026-11-21, "sizes, measured by a factorial design"), accuracy in %:
+    Evidence (`docs/log/sizes-factorial.md`), accuracy in %:
 
     | | torch's default | × 3 |
     |---|---|---|

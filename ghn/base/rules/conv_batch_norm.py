@@ -22,7 +22,7 @@ class ConvBatchNorm(Rule):
     kernel of that size can turn in one step. Narrow and depthwise kernels of the size of He et al. are the slowest of
     their network. In stems, and where something else reads the result, size matters: there it is that of He et al.
 
-    Evidence (log of 2026-11-27, "kernels as large as a step"; `benchmarks/results/held-out-cpu`), accuracy in %:
+    Evidence (`docs/log/small-kernels.md`; `benchmarks/results/held-out-cpu`), accuracy in %:
 
     | network | random | He et al. | this rule |
     |---|---|---|---|

@@ -19,7 +19,7 @@ class FanIn(Rule):
 
     Its rows, or columns where those are fewer, are orthogonal, which torch's are not.
 
-    Evidence (log of 2026-11-21, "a bias of 1 behind batch normalizations"), accuracy in %:
+    Evidence (`docs/log/batchnorm-bias.md`), accuracy in %:
 
     | | random | Gaussian | orthogonal |
     |---|---|---|---|

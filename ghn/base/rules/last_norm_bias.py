@@ -15,7 +15,7 @@ class LastNormBias(Rule):
     It is all that the logits of every position share: with it a learned token table can say how frequent each token is
     before any training, and language models start below the entropy of a guess instead of above it.
 
-    Evidence (log of 2026-11-22, "what language models share"), bits per byte before training: OPT 7.88 → 6.86, GPT-2
+    Evidence (`docs/log/shared-token-vector.md`), bits per byte before training: OPT 7.88 → 6.86, GPT-2
     8.02 → 6.77, GPT-NeoX 8.95 → 6.62; random 8.55 to 8.63.
     """
 

@@ -17,7 +17,7 @@ class MlpMixer(Rule):
 
     As MLP-Mixers are drawn. Language models without attention (Mamba, RWKV) are damped as transformers are.
 
-    Evidence (log of 2026-11-23, "52 families of language models"), bits per byte after 60 steps:
+    Evidence (`docs/log/52-families.md`), bits per byte after 60 steps:
 
     | | random | undamped | damped |
     |---|---|---|---|

@@ -15,7 +15,7 @@ class ParameterFreeBranch(Rule):
     The branch is a pooling minus its input: with a scale of 0.2 every block blurs, and nothing learned on the branch
     can take that back.
 
-    Evidence (log of 2026-11-22, "PoolFormer: a loss, and why"), a narrow PoolFormer, accuracy in % at two rates:
+    Evidence (`docs/log/poolformer.md`), a narrow PoolFormer, accuracy in % at two rates:
 
     | start | 2e-4 | 6e-4 |
     |---|---|---|

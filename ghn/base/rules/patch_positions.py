@@ -15,7 +15,7 @@ class PatchPositions(Rule):
     The zoos' 0.02 leaves a vision transformer without positions until it has learned them. Size matters here and shape
     doesn't: white positions do as well as any sinusoids.
 
-    Evidence (log of 2026-11-21, "what makes mimetic initialization good"), ViT of 4 × 96 on CIFAR-10 at 16×16, accuracy
+    Evidence (`docs/log/positions-of-images.md`), ViT of 4 × 96 on CIFAR-10 at 16×16, accuracy
     in % after 400 steps:
 
     | positions | accuracy |

@@ -31,7 +31,7 @@ class PreviousTokenHeads(Modifier):
     each pair turned by its frequency), or rotary embeddings that turn queries and keys (which have a constant part,
     from their biases, or from the vector that all tokens share).
 
-    Evidence (log of 2026-11-23, "heads that look back"; `benchmarks/results/held-out-cpu`), bits per byte, three seeds:
+    Evidence (`docs/log/heads-that-look-back.md`; `benchmarks/results/held-out-cpu`), bits per byte, three seeds:
 
     | | random | base before | with these heads |
     |---|---|---|---|

@@ -16,7 +16,7 @@ class PreviousTokenOutput(Modifier):
     What such heads bring is that of one token, and not the mean of many, which random heads make small. It belongs to
     ``previous_token_heads``: drop both or none.
 
-    Evidence: chosen with the heads (log of 2026-11-23, "heads that look back").
+    Evidence: chosen with the heads (`docs/log/heads-that-look-back.md`).
     """
 
     rules: ClassVar[frozenset[str] | None] = frozenset({"fan_in"})

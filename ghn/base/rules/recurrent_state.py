@@ -17,7 +17,7 @@ class RecurrentState(Rule):
 
     Torch draws it to lose two thirds of the variance at each step; what is to be remembered fades less.
 
-    Evidence (log of 2026-11-30, "small networks, loser by loser"; `benchmarks/results/users.csv`), final loss relative
+    Evidence (`docs/log/users-losers.md`; `benchmarks/results/users.csv`), final loss relative
     to the own start, two seeds:
 
     | gain | RNN | GRU forecast | LSTM forecast | recall |

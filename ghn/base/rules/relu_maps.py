@@ -17,7 +17,7 @@ class ReluMaps(Rule):
 
     Zoos start language models with a half of that, and end higher (in bits, where lower is better).
 
-    Evidence (log of 2026-11-21, "sizes, measured by a factorial design"), bits per byte of models of 4 × 96:
+    Evidence (`docs/log/sizes-factorial.md`), bits per byte of models of 4 × 96:
 
     | | base | last norm × 2 | first map × 1.5 | both |
     |---|---|---|---|---|

@@ -18,7 +18,7 @@ class ResidualDamping(Modifier):
     So the sum of all branches has the variance of one. It is the branch's layer scale, else the weight of its last
     normalization (and the bias beside it), else its last matrix or kernel.
 
-    Evidence (log of 2026-11-23, "52 families of language models"), bits per byte after 60 steps, undamped → damped:
+    Evidence (`docs/log/52-families.md`), bits per byte after 60 steps, undamped → damped:
     Mamba 3.865 → 3.491, Mamba 2 3.742 → 3.582, RWKV 3.861 → 3.773.
 
     References:

@@ -17,7 +17,7 @@ class SequenceTable(Rule):
 
     Nothing makes them larger on the way, and what reads sequences waits for that.
 
-    Evidence (log of 2026-11-30, "small networks, loser by loser"; `benchmarks/results/users.csv`), losses relative to
+    Evidence (`docs/log/users-losers.md`; `benchmarks/results/users.csv`), losses relative to
     the own start: GPT without norms 1.09 → 0.98, dilated convolutions 1.03 → 1.00.
     """
 

@@ -14,7 +14,7 @@ class SetOutput(Modifier):
 
     What is summed is not independent, so such networks start with outputs that are too large.
 
-    Evidence (log of 2026-11-30, "small networks, loser by loser"; `benchmarks/results/users.csv`), sum over a set, loss
+    Evidence (`docs/log/users-losers.md`; `benchmarks/results/users.csv`), sum over a set, loss
     relative to the own start, six seeds: 1.19 → 0.96 at a rate of 0.01, 1.35 → 1.41 at 0.003. Graph networks lost by
     it, and don't have it.
     """

@@ -17,7 +17,7 @@ class SharedTokenVector(Modifier):
     Something that no input changes does the work of biases, which such networks lack or start at zero; a table of
     positions brings it already.
 
-    Evidence (log of 2026-11-22, "what language models share"), bits per byte at the end, two seeds (± 0.02):
+    Evidence (`docs/log/shared-token-vector.md`), bits per byte at the end, two seeds (± 0.02):
 
     | start | Llama | Llama, tied | GPT-NeoX | GPT-2 | OPT |
     |---|---|---|---|---|---|

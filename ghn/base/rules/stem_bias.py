@@ -16,7 +16,7 @@ class StemBias(Rule):
     how bright a patch is and how much contrast it has, and leaves the direction alone. A table of positions does the
     same, and with both a vision transformer learns more slowly at first.
 
-    Evidence (log of 2026-11-21, "the held-out table with biases of 1"), accuracy in %:
+    Evidence (`docs/log/stem-bias.md`), accuracy in %:
 
     | std | MLP-Mixer | ConvNeXt | Swin 6 × 384 |
     |---|---|---|---|

@@ -18,7 +18,7 @@ class SumPooling(Modifier):
     Not where they were weighted before, or divided afterwards, as attention and means do, or where something
     normalizes.
 
-    Evidence (log of 2026-11-30, "small networks as people write them"; `benchmarks/results/users.csv`), loss relative
+    Evidence (`docs/log/no-normalization.md`; `benchmarks/results/users.csv`), loss relative
     to the own start: GINE 0.97 → 0.77.
     """
 

@@ -19,7 +19,7 @@ class TokenPositions(Rule):
     Order is what attention first learns from a text of characters: here shape matters, and size must stay small. Beside
     words, positions drown what each word says.
 
-    Evidence (log of 2026-11-21, "positions of texts: waves", and of 2026-11-22, "words instead of bytes"), bits per
+    Evidence (`docs/log/positions-of-texts.md`, `docs/log/words.md`), bits per
     byte of small GPT-2s at the end:
 
     | 384 bytes | | 4,096 words | |

@@ -18,7 +18,7 @@ class UnnormalizedBias(Rule):
 
     At zero all units of a first layer bend at one point, which few inputs take long to tell apart.
 
-    Evidence (log of 2026-11-30, "small networks as people write them"; `benchmarks/results/users.csv`), losses relative
+    Evidence (`docs/log/no-normalization.md`; `benchmarks/results/users.csv`), losses relative
     to the own start: zero biases 1.12, torch's 0.97, twice torch's 0.89 (but coordinates 0.38 → 0.52). Evenly instead
     of normally: linnerud 0.65 → 0.51, super-resolution 1.10 → 1.00, coordinates 0.46 → 0.40; deep CNN 0.41 → 0.51.
     """

@@ -44,7 +44,7 @@ class UnnormalizedChain(Rule):
     large random functions, which training has to undo. A map that is repeated in a loop would grow with every turn: it
     has the gain of He et al. before rectifiers, and none of this before others.
 
-    Evidence (log of 2026-11-30, "small networks as people write them"; `benchmarks/results/users.csv`), losses after
+    Evidence (`docs/log/no-normalization.md`; `benchmarks/results/users.csv`), losses after
     training relative to the own start, geometric mean over 15 to 18 networks:
 
     | share kept, k | 0.1 | 0.2 | 0.3 | 1 (He et al.) |

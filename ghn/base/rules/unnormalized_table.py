@@ -14,7 +14,7 @@ class UnnormalizedTable(Rule):
 
     Those of unit variance, as torch draws them, learn slowly.
 
-    Evidence (log of 2026-11-30, "small networks as people write them"; `benchmarks/results/users.csv`), losses relative
+    Evidence (`docs/log/no-normalization.md`; `benchmarks/results/users.csv`), losses relative
     to the own start, unit variance → 0.3: recommender 0.97 → 0.04, categories 1.39 → 0.5.
     """
 

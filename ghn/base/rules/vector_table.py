@@ -16,7 +16,7 @@ class VectorTable(Rule):
 
     .. math:: \sigma = \sqrt{1/3} / \sqrt{\mathrm{channels}}
 
-    Evidence (log of 2026-11-22, "words instead of bytes"), bits per byte of a GPT-2 of 4 × 128 with 4,096 words:
+    Evidence (`docs/log/words.md`), bits per byte of a GPT-2 of 4 × 128 with 4,096 words:
 
     | table | bits |
     |---|---|

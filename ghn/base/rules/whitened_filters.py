@@ -36,7 +36,7 @@ class WhitenedFilters(Modifier):
     Nearly all variance of natural images is slow brightness, so the outputs of white filters are nearly the same few
     numbers. Where no normalization reads them (ViT), their size would multiply the activations of noise.
 
-    Evidence (log of 2026-11-21, "filters of pixels: whitened" and "filters of 3×3 pixels are left white"), accuracy in
+    Evidence (`docs/log/whitened-filters.md`, `docs/log/white-3x3-filters.md`), accuracy in
     %, white → whitened: ResNet-18 (7×7) 40.4 → 42.2, ViT 41.7 → 43.0, DenseNet (7×7) 37.9 → 38.8, MobileViT (3×3)
     30.6 → 28.5.
 

@@ -17,7 +17,7 @@ class WideClassifier(Modifier):
 
     Each step of an optimizer such as Adam changes their logits in proportion to the fan-in.
 
-    Evidence (log of 2026-11-21, "classifiers of convolutional networks"), accuracy in % by factor on torch's default:
+    Evidence (`docs/log/wide-classifiers.md`), accuracy in % by factor on torch's default:
 
     | | width | × 1 | × 0.6 | × 0.3 | × 0.1 |
     |---|---|---|---|---|---|

@@ -17,7 +17,7 @@ class WordAttention(Modifier):
     Of words a model learns first what each alone says; what attention adds is noise before it is trained. A branch
     starts at the square.
 
-    Evidence (log of 2026-11-22, "words instead of bytes"), bits per byte of a GPT-2 of 4 × 128 with 4,096 words, 480
+    Evidence (`docs/log/words.md`), bits per byte of a GPT-2 of 4 × 128 with 4,096 words, 480
     steps, positions × 0.1:
 
     | random | all as beside bytes | attention's output × 0.4 | queries, keys, values × 0.4 | all four |

@@ -119,8 +119,7 @@ def graph(
     kwargs = json_object(model_kwargs, "--model-kwargs")
     if image is not None:
         image_path(image)
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise OutputError(f"there is no folder {json_file.parent}; make it with: mkdir -p {json_file.parent}")
+    _check_json(json_file)
     model, example = _load(spec, kwargs, inputs, "meta")
     started = time.perf_counter()
     with working("tracing"):
@@ -157,6 +156,19 @@ def predict(
     keep_deliberate: Annotated[
         bool, typer.Option(help="Keep what the owner of a python: model initialized deliberately.")
     ] = True,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print by which rule every parameter starts, and how large.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the report of every parameter.")
+    ] = None,
+    without: Annotated[
+        list[str], typer.Option(metavar="RULE …", help="Initialization rules to leave out.")
+    ] = [],  # noqa: B006 (typer's own way to say it)
+    rules: Annotated[
+        list[str],
+        typer.Option(metavar="FILE.py:RULE …", help="Your own initialization rules, before all others."),
+    ] = [],  # noqa: B006
 ) -> None:
     """Predict a model's weights and write them as its zoo loads them."""
     import torch
@@ -164,6 +176,7 @@ def predict(
     from ghn.apply.calibrate import batchnorm_layers
     from ghn.apply.export import export_prediction, output_path
     from ghn.apply.materialize import check_target
+    from ghn.apply.rules import rule_set
     from ghn.base.predicted import predicted_params
     from ghn.console import bytes_bar
     from ghn.graph.cache import trace_once
@@ -172,6 +185,8 @@ def predict(
     kwargs = json_object(model_kwargs, "--model-kwargs")
     check_target(device, None)
     output_path(spec, out, overwrite)
+    _check_json(json_file)
+    following = rule_set(rules, without)
     with working("loading the hypernetwork"):
         net = GHN.from_pretrained(checkpoint).to(device)
     torch.manual_seed(seed)  # what is kept is the model's own random initialization
@@ -192,14 +207,18 @@ def predict(
             dtype=getattr(torch, dtype),
             overwrite=overwrite,
             keep_deliberate=keep_deliberate,
+            rules=following,
             progress=progress,
         )
-    print(report)
+    print(f"{report}\n\n{report.explain()}\n" if explain else report)
     if layers := batchnorm_layers(model):
         print(
             f"{len(layers)} BatchNorm layers have uncalibrated running statistics (mean 0, variance 1): train, or run "
             "ghn.calibrate_(model, batches), before evaluating"
         )
+    if json_file is not None:
+        write_whole(json_file, json.dumps(report.to_dict(), indent=1) + "\n", "choose another place")
+        print(f"wrote {json_file}")
     print(f"wrote {path}\nload it with: {_how_to_load(spec, model, path, kwargs)}")
 
 
@@ -216,6 +235,11 @@ def env() -> None:
     checkpoints = ", ".join(folder.name for folder in shipped_folders()) or "none"
     for name, value in {**versions(), **machine(), "shipped checkpoints": checkpoints}.items():
         print(f"{name}: {value}")
+
+
+def _check_json(path: Path | None) -> None:
+    if path is not None and not path.absolute().parent.is_dir():
+        raise OutputError(f"there is no folder {path.parent}; make it with: mkdir -p {path.parent}")
 
 
 def _load(spec: str, kwargs: dict[str, Any], inputs: str | None, device: str) -> tuple["nn.Module", Any]:

@@ -127,6 +127,40 @@ def test_predict_writes_what_init_gives(ghn, checkpoint, tmp_path):
     assert f"timm.create_model('test_resnet', checkpoint_path={str(out)!r})" in text
 
 
+def test_predict_explains_itself_and_follows_rules(ghn, checkpoint, tmp_path):
+    own, out, report = tmp_path / "own.py", tmp_path / "out.safetensors", tmp_path / "report.json"
+    own.write_text(
+        "from ghn.base import Init, Rule\n"
+        "class FlatHeads(Rule):\n"
+        "    roles = frozenset({'linear'})\n"
+        "    def applies(self, p): return p.feeds_outputs\n"
+        "    def init(self, p): return Init(distribution='constant')\n"
+    )
+    arguments = (
+        "predict",
+        "timm:test_vit",
+        "--checkpoint",
+        checkpoint,
+        "--out",
+        out,
+        "--explain",
+        "--json",
+        report,
+    )
+    code, printed, _ = ghn(
+        *arguments, "--rules", f"{own}:FlatHeads", "--without", "patch_positions", "residual_damping"
+    )
+    assert code == 0
+    rows = {row[0]: row[1:] for row in map(str.split, printed.splitlines()) if len(row) > 2}
+    assert rows["head.weight"] == ["1000×64", "flat_heads", "0", "0"]
+    assert rows["blocks.0.norm1.weight"] == ["64", "unit_multiplier", "1", "0"]
+    entries = {entry["name"]: entry for entry in json.loads(report.read_text())["parameters"]}
+    assert (
+        entries["head.weight"]["rule"] == "flat_heads" and entries["pos_embed"]["rule"] == "token_positions"
+    )
+    assert not load_file(out)["head.weight"].any()
+
+
 def test_predict_is_reproducible_even_for_what_is_kept(ghn, checkpoint, own_model, tmp_path):
     states = []
     for name in ("one.safetensors", "two.safetensors"):

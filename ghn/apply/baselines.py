@@ -6,6 +6,7 @@ equal in all of them.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,10 @@ from torch import Tensor, nn
 
 from ghn.apply.load import load_hypernetwork
 from ghn.apply.mimetic import mimetic_attentions_, sinusoids
+from ghn.apply.rules import split_arm
+from ghn.base import RuleSet, default_rules
 from ghn.base.blocks import keyed_generator
+from ghn.errors import ConfigError, did_you_mean
 from ghn.graph.ops import MIXING_ROLES
 from ghn.graph.trace import trace
 
@@ -78,14 +82,26 @@ def mimetic_(model: nn.Module, seed: int, inputs: Any = None, checkpoint: str | 
     return f"{written} of {found} attention layers and {tables} position tables written"
 
 
-def ghn_(model: nn.Module, seed: int, inputs: Any = None, checkpoint: str | None = None) -> str:
+def ghn_(
+    model: nn.Module,
+    seed: int,
+    inputs: Any = None,
+    checkpoint: str | None = None,
+    rules: RuleSet | None = None,
+) -> str:
     """Predict the parameters with a trained hypernetwork."""
-    return _summary(load_hypernetwork(checkpoint).init_(model, inputs, seed))
+    return _summary(load_hypernetwork(checkpoint).init_(model, inputs, seed, rules=rules))
 
 
-def base_(model: nn.Module, seed: int, inputs: Any = None, checkpoint: str | None = None) -> str:
+def base_(
+    model: nn.Module,
+    seed: int,
+    inputs: Any = None,
+    checkpoint: str | None = None,
+    rules: RuleSet | None = None,
+) -> str:
     """Predict the parameters with the same hypernetwork as if it had never been trained: its base alone."""
-    return _summary(load_hypernetwork(checkpoint).init_(model, inputs, seed, learned=False))
+    return _summary(load_hypernetwork(checkpoint).init_(model, inputs, seed, learned=False, rules=rules))
 
 
 ARMS: dict[str, Arm] = {
@@ -101,6 +117,29 @@ _CPU = torch.device("cpu")
 """Where random numbers are drawn: the same on every machine."""
 
 NEEDS_CHECKPOINT = ("ghn", "base")
+
+
+def arm_of(name: str) -> Arm:
+    """The arm of a name from ``ARMS``, or of ``ghn-without-RULE+RULE`` or ``base-without-RULE``.
+
+    Raises:
+        ConfigError: If there is no such arm or rule; suggests another.
+    """
+    kind, without = split_arm(name)
+    if kind not in ARMS or (without and kind not in NEEDS_CHECKPOINT):
+        known = ", ".join(NEEDS_CHECKPOINT if without else ARMS)
+        raise ConfigError(
+            f"unknown initialization {kind!r}; expected some of {known}.{did_you_mean(kind, ARMS)}"
+        )
+    if not without:
+        return ARMS[kind]
+    predicted = {"ghn": ghn_, "base": base_}[kind]
+    return partial(predicted, rules=default_rules().without(*without))
+
+
+def needs_checkpoint(name: str) -> bool:
+    """Whether an arm predicts by a hypernetwork."""
+    return split_arm(name)[0] in NEEDS_CHECKPOINT
 
 
 def _orthogonalize_(parameter: Tensor, generator: torch.Generator) -> bool:

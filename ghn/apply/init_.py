@@ -14,7 +14,7 @@ from ghn.apply.deliberate import deliberate
 from ghn.apply.local_part import LocalPart, Scratch
 from ghn.apply.materialize import check_target, materialized, move_
 from ghn.apply.report import Report, why_kept
-from ghn.base import RuleSet, default_rules
+from ghn.base import Decision, RuleSet, default_rules
 from ghn.base.blocks import Grid
 from ghn.base.predicted import predicted_params
 from ghn.decoder.decoder import MEMORY, Order, Piece, Remembered
@@ -92,9 +92,13 @@ def init_(
 @torch.no_grad()
 @own_settings()
 def report_of(net: GHN, plan: "Plan", order: Order, learned: bool = True) -> Report:
-    """Fate of every parameter of a model, and how much of what was predicted is learned."""
+    """Fate of every parameter of a model, by which rule it starts, and how much of what was predicted is learned."""
     shares, origin = net.decoder.learned_shares(order) if learned else ({}, "the base was asked for")
-    return Report.of(plan.graph, plan.predicted, shares, origin)
+    decisions = {
+        recipe.spec.name: Decision(recipe.init, recipe.rule, recipe.modifiers)
+        for recipe in net.decoder.prepare(order)
+    }
+    return Report.of(plan.graph, plan.predicted, shares, origin, decisions)
 
 
 MIN_MEMORY = 2**22

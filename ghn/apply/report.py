@@ -1,10 +1,14 @@
 """What happened to every parameter of an initialized model."""
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+from torch import Tensor
+
+from ghn.base import Decision
 from ghn.base.predicted import has_rule
 from ghn.graph.graph import ComputationGraph, ParamSpec
 
@@ -24,6 +28,14 @@ class ParameterReport:
     """Name it is tied to, or why it was kept; empty when predicted."""
     learned: float = 0.0
     """Share of its variance that is learned, in [0, 1]; the rest is the base, made by rules."""
+    rule: str = ""
+    """Name of the rule that says how it starts, if it is predicted; see ``ghn.base``."""
+    modifiers: tuple[str, ...] = ()
+    """Names of the modifiers that changed that, in order."""
+    mean: float | None = None
+    """Where its base lies; None if that isn't one number, or it isn't predicted."""
+    std: float | None = None
+    """Standard deviation of a random base; 0 of a constant, None if it isn't predicted."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +55,11 @@ class Report:
         predicted: frozenset[str],
         learned: Mapping[str, float] | None = None,
         origin: str = "",
+        decisions: Mapping[str, Decision] | None = None,
     ) -> "Report":
-        """Report on a graph of which the named parameters were predicted, each with its learned share."""
-        return cls(tuple(_entries(graph, predicted, learned or {})), graph.notes, origin)
+        """Report on a graph of which the named parameters were predicted, each with its learned share and its rule."""
+        entries = _entries(graph, predicted, learned or {}, decisions or {})
+        return cls(tuple(entries), graph.notes, origin)
 
     @property
     def learned(self) -> float:
@@ -59,15 +73,51 @@ class Report:
         """Number of parameter names with a fate."""
         return Counter(entry.fate for entry in self.parameters)[fate]
 
+    def by_rule(self) -> dict[str, list[ParameterReport]]:
+        """The predicted parameters of each rule, by its name; the rule with most numbers first."""
+        groups: dict[str, list[ParameterReport]] = defaultdict(list)
+        for entry in self.parameters:
+            if entry.fate == "predicted":
+                groups[entry.rule].append(entry)
+        return dict(sorted(groups.items(), key=lambda item: -_numbers(item[1])))
+
+    def explain(self) -> str:
+        """A table of every parameter: name, shape, rule with its modifiers, mean and standard deviation of the base."""
+        rows: list[tuple[str, ...]] = [("parameter", "shape", "rule", "mean", "std")]
+        for entry in self.parameters:
+            rule = " × ".join((entry.rule, *entry.modifiers)) or entry.fate
+            numbers = ("" if number is None else f"{number:.4g}" for number in (entry.mean, entry.std))
+            rows.append((entry.name, "×".join(map(str, entry.shape)), rule, *numbers))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that ``json.dumps`` takes."""
+        return asdict(self)
+
     def __str__(self) -> str:
         lines = [", ".join(f"{self.count(fate)} {fate}" for fate in FATES)]
         lines += [f"  {self.learned:.0%} learned" + (f": {self.origin}" if self.origin else "")]
+        lines += [
+            f"  rule {rule}: {_counted(len(entries), 'tensor')}, {_counted(_numbers(entries), 'number')}"
+            for rule, entries in self.by_rule().items()
+            if rule
+        ]
         lines += [
             f"  kept {entry.name} {entry.shape}: {entry.reason}"
             for entry in self.parameters
             if entry.fate == "kept"
         ]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+
+
+def _numbers(entries: Iterable[ParameterReport]) -> int:
+    return sum(math.prod(entry.shape) for entry in entries)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def why_kept(spec: ParamSpec) -> str:
@@ -84,12 +134,20 @@ def why_kept(spec: ParamSpec) -> str:
 
 
 def _entries(
-    graph: ComputationGraph, predicted: frozenset[str], learned: Mapping[str, float]
+    graph: ComputationGraph,
+    predicted: frozenset[str],
+    learned: Mapping[str, float],
+    decisions: Mapping[str, Decision],
 ) -> Iterator[ParameterReport]:
     for spec in graph.params:
         done = spec.name in predicted
         reason, fate = ("", "predicted") if done else (why_kept(spec), "kept")
         share = learned.get(spec.name, 0.0) if done else 0.0
-        yield ParameterReport(spec.name, spec.shape, spec.role, fate, reason, share)
+        entry = ParameterReport(spec.name, spec.shape, spec.role, fate, reason, share)
+        if done and (decision := decisions.get(spec.name)):
+            mean, std = decision.init.mean, decision.init.std if decision.init.random else 0.0
+            number = None if isinstance(mean, Tensor) else mean
+            entry = replace(entry, rule=decision.rule, modifiers=decision.modifiers, mean=number, std=std)
+        yield entry
         for alias in spec.names[1:]:
             yield ParameterReport(alias, spec.shape, spec.role, "tied", f"shares the tensor of {spec.name!r}")

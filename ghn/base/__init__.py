@@ -7,7 +7,7 @@ or for all (``register``).
 from ghn.base.context import ModelTraits, ParamContext, contexts
 from ghn.base.init import Init
 from ghn.base.rule import Decision, Modifier, Rule, RuleSet
-from ghn.base.schemes import decisions, default_rules, register, scheme, unregister
+from ghn.base.schemes import decisions, default_rules, register, registered, scheme, unregister
 
 __all__ = [
     "Decision",
@@ -21,6 +21,7 @@ __all__ = [
     "decisions",
     "default_rules",
     "register",
+    "registered",
     "scheme",
     "unregister",
 ]

@@ -1,7 +1,6 @@
 """What a rule says of one parameter: how its values start."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -91,11 +90,6 @@ class Init:
         if self.random and (isinstance(self.mean, Tensor) or self.mean):
             return f"mean {self.mean!r} of random values, whose mean is 0; distribution='constant' has any"
         return ""
-
-    def summary(self) -> Mapping[str, object]:
-        """Mean, standard deviation and distribution as plain values, for reports."""
-        mean = None if isinstance(self.mean, Tensor) else self.mean
-        return {"mean": mean, "std": self.std, "distribution": self.distribution}
 
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:

@@ -1,5 +1,8 @@
 """The rules that predictions follow unless told otherwise, and a user's own among them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from ghn.base.context import ModelTraits
 from ghn.base.predicted import predicted_params
 from ghn.base.rule import Decision, Rule, RuleSet
@@ -48,6 +51,23 @@ def unregister(name: str) -> None:
     """
     global _default
     _default = _default.without(name)
+
+
+@contextmanager
+def registered(*rules: Rule) -> Iterator[None]:
+    """Follow rules of one's own, too, within a ``with`` block; the first of them comes first.
+
+    Raises:
+        ConfigError: As ``register``.
+    """
+    global _default
+    before = _default
+    try:
+        for rule in reversed(rules):
+            register(rule)
+        yield
+    finally:
+        _default = before
 
 
 def scheme(rules: RuleSet, fan: str) -> RuleSet:

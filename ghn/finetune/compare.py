@@ -8,8 +8,10 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from ghn.apply.baselines import NEEDS_CHECKPOINT
+from ghn.apply.baselines import needs_checkpoint
 from ghn.apply.load import load_hypernetwork
+from ghn.apply.rules import own_rules
+from ghn.base import registered
 from ghn.checkpoints import DEFAULT_CHECKPOINT
 from ghn.environment import commit, machine, versions
 from ghn.errors import ConfigError
@@ -50,11 +52,12 @@ def compare(config: CompareConfig) -> Results:
     budget = Budget.of(config, task, steps, batch_size)
     parameters = task.check()
     checkpoint = ""
-    if set(config.inits) & set(NEEDS_CHECKPOINT):
+    if any(map(needs_checkpoint, config.inits)):
         checkpoint = load_hypernetwork(config.checkpoint).fingerprint()
     store = Store.open(config, task.dataset, checkpoint) if accelerator.is_main_process else None
     done = _finished(store)
-    runs = _run_all(task, config, budget, accelerator, store, done)
+    with registered(*own_rules(config.rules)):
+        runs = _run_all(task, config, budget, accelerator, store, done)
     results = Results(
         task=task.name,
         metric_name=task.metric_name,
@@ -116,7 +119,7 @@ def _settings(config: CompareConfig, task: Task, budget: Budget, accelerator: Ac
         "dataset": task.dataset,
         "device": str(accelerator.device),
     }
-    if set(config.inits) & set(NEEDS_CHECKPOINT):
+    if any(map(needs_checkpoint, config.inits)):
         values["checkpoint"] = config.checkpoint or DEFAULT_CHECKPOINT
     return {name: value for name, value in values.items() if value is not None}
 

@@ -32,7 +32,9 @@ class CompareConfig:
     dataset: str | None = None
     """``digits``, ``python-stdlib``, a hub id or a folder; None fits the model."""
     inits: tuple[str, ...] = ("ghn", "random")
-    """Arms to compare, names from ``ghn.apply.baselines.ARMS``."""
+    """Arms to compare, names that ``ghn.apply.baselines.arm_of`` takes."""
+    rules: tuple[str, ...] = ()
+    """Rules of your own that the arms ``ghn`` and ``base`` follow before all others, as ``package.module:Name``."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each seeds construction, initialization, data order, augmentation and dropout of one run per arm and rate."""
     steps: int | None = None
@@ -71,13 +73,14 @@ class CompareConfig:
     """Continue what an interrupted comparison left in ``output_dir``."""
 
     def __post_init__(self) -> None:
-        from ghn.apply.baselines import ARMS  # imports torch, which the command line's --help does without
+        # They import torch, which the command line's --help does without.
+        from ghn.apply.baselines import arm_of
+        from ghn.apply.rules import own_rules
+        from ghn.base import registered
 
-        for name in self.inits:
-            if name not in ARMS:
-                raise ConfigError(
-                    f"unknown initialization {name!r}; expected some of {', '.join(ARMS)}.{did_you_mean(name, ARMS)}"
-                )
+        with registered(*own_rules(self.rules)):
+            for name in self.inits:
+                arm_of(name)
         for option, choices in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
             value = getattr(self, option)
             if value not in choices:

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from ghn.apply.baselines import ARMS
+from ghn.apply.baselines import arm_of
 from ghn.apply.calibrate import calibrate_
 from ghn.base.blocks import keyed_generator
 from ghn.data.order import evaluation_batches, training_batches
@@ -84,7 +84,7 @@ def train_run(
     reset_peak(device)
     model = task.build(seed)
     started = time.perf_counter()
-    note = ARMS[init](model, seed, task.example(), config.checkpoint)
+    note = arm_of(init)(model, seed, task.example(), config.checkpoint)
     init_seconds = time.perf_counter() - started
     torch.manual_seed(seed + accelerator.process_index)  # for dropout: whatever the arm has drawn
     model.to(device)

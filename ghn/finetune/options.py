@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from ghn.console import json_object, run_app
+from ghn.errors import ConfigError
 from ghn.finetune.config import OPTIMIZERS, PRECISIONS, CompareConfig
 
-LISTS = ("--inits", "--transfer-inits", "--seeds", "--lr")
+LISTS = ("--inits", "--transfer-inits", "--seeds", "--lr", "--without", "--rules")
 """Options that take several values, as ``--seeds 0 1 2`` or ``--seeds 0 --seeds 1 --seeds 2``."""
 
 _DEFAULTS: dict[str, Any] = {entry.name: entry.default for entry in fields(CompareConfig)}
@@ -43,6 +44,19 @@ def compare_command(
             metavar="ARM …", help="Arms: ghn, base (the hypernetwork untrained), random, orthogonal, mimetic."
         ),
     ] = _INITS,
+    without: Annotated[
+        list[str],
+        typer.Option(
+            metavar="RULE …",
+            help="Adds an arm for each of ghn and base that leaves these initialization rules out.",
+        ),
+    ] = [],  # noqa: B006 (typer's own way to say it)
+    rules: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FILE.py:RULE …", help="Your own rules, which ghn and base follow before others."
+        ),
+    ] = [],  # noqa: B006
     seeds: Annotated[list[int], typer.Option(metavar="N …", help="One run of each arm per seed.")] = _SEEDS,
     lr: Annotated[
         list[float],
@@ -117,6 +131,7 @@ def compare_command(
     Without options: a small vision model on handwritten digits, predicted weights against random ones, a few minutes.
     """
     given = {**locals(), "model_kwargs": json_object(model_kwargs, "--model-kwargs")}
+    given["inits"] = [*inits, *_ablations(inits, given.pop("without"))]
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
     config = CompareConfig(**values)
 
@@ -124,6 +139,19 @@ def compare_command(
     from ghn.finetune.report import show
 
     show(compare(config))
+
+
+def _ablations(inits: Sequence[str], without: Sequence[str]) -> list[str]:
+    """Arms like those of a comparison, without some rules."""
+    if not without:
+        return []
+    from ghn.apply.baselines import NEEDS_CHECKPOINT
+    from ghn.apply.rules import ablated
+
+    arms = [ablated(arm, without) for arm in inits if arm in NEEDS_CHECKPOINT]
+    if not arms:
+        raise ConfigError("--without is for the arms ghn and base; name one of them in --inits")
+    return arms
 
 
 def spread_lists(arguments: Sequence[str]) -> list[str]:

@@ -1,5 +1,7 @@
 """Every parameter name is in the report exactly once, with its fate."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -51,6 +53,28 @@ def test_fates_and_their_reasons(tiny_ghn):
     text = str(report)
     assert text.startswith("1 predicted, 1 tied, 1 kept")
     assert "kept unused.weight (8, 8)" in text
+
+
+def test_every_parameter_has_its_rule(tiny_ghn):
+    report = tiny_ghn.init_(load_model("timm:test_vit"), learned=False)
+    entries = {entry.name: entry for entry in report.parameters}
+    head, end = entries["head.weight"], entries["blocks.0.norm1.bias"]
+    assert (head.rule, head.modifiers, head.mean, head.std) == ("patch_classifier", (), 0.0, 0.125)
+    assert (end.rule, end.mean, end.std) == ("zero_shift", 0.0, 0.0)
+    groups = report.by_rule()
+    assert sum(map(len, groups.values())) == report.count("predicted")
+    assert next(iter(groups)) == "fan_in"
+    assert "\n  rule patch_classifier: 1 tensor, 64,000 numbers" in str(report)
+
+
+def test_reports_explain_themselves_as_a_table_and_as_json(tiny_ghn):
+    report = tiny_ghn.init_(Partly(), torch.ones(2, 8))
+    lines = [line.split() for line in report.explain().splitlines()]
+    assert lines[0] == ["parameter", "shape", "rule", "mean", "std"]
+    assert lines[1][:3] == ["used.weight", "8×8", "classifier"] and float(lines[1][-1]) > 0
+    assert lines[2:] == [["tied.weight", "8×8", "tied"], ["unused.weight", "8×8", "kept"]]
+    stored = json.loads(json.dumps(report.to_dict()))
+    assert [entry["rule"] for entry in stored["parameters"]] == ["classifier", "", ""]
 
 
 class Odd(nn.Module):

@@ -192,9 +192,32 @@ def test_command_line_end_to_end(tmp_path, capsys, arguments):
     }
 
 
+def test_arms_without_rules_are_compared_and_named(tiny_ghn, tmp_path, capsys):
+    tiny_ghn.save_pretrained(tmp_path / "net")
+    out = tmp_path / "out"
+    arguments = (
+        "--inits base random --without wide_classifier stem_bias --seeds 0 --lr 1e-3 --steps 2 --batch-size 8"
+    )
+    main(
+        [
+            *arguments.split(),
+            *("--dataset", "digits", "--model", "timm:test_vit", "--eval-samples", "16", "--device", "cpu"),
+            *("--checkpoint", str(tmp_path / "net"), "--output-dir", str(out)),
+        ]
+    )
+    results = json.loads((out / "results.json").read_text())
+    names = ["base", "random", "base-without-wide_classifier+stem_bias"]
+    assert [run["init"] for run in results["runs"]] == names and [*results["summary"]] == names
+    assert results["config"]["inits"] == names and results["config"]["rules"] == []
+    assert names[-1] in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--inits", "base", "--without", "stembias"], "Did you mean 'stem_bias'"),
+        (["--inits", "random", "--without", "stem_bias"], "--without is for the arms ghn and base"),
+        (["--rules", "./nowhere.py:Rule"], "There is no file './nowhere.py'"),
         (["--model-kwargs", "{depth: 6}"], "is not JSON"),
         (["--steps", "many"], "--steps"),
         (["--stepz", "3"], "--steps"),

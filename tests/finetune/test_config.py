@@ -10,6 +10,8 @@ from ghn.finetune.config import CompareConfig
     ("values", "message"),
     [
         ({"inits": ("randon",)}, "unknown initialization 'randon'.*Did you mean 'random'"),
+        ({"inits": ("base-without-fanin",)}, "no rule 'fanin'.*Did you mean 'fan_in'"),
+        ({"rules": ("builtins:dict",)}, "'builtins:dict' makes dict; expected a subclass of ghn.base.Rule"),
         ({"optimizer": "adam"}, "unknown --optimizer 'adam'.*Did you mean 'adamw'"),
         ({"precision": "fp8"}, "unknown --precision 'fp8'"),
         ({"steps": 10, "epochs": 1.0}, "give one of them"),

@@ -1,16 +1,19 @@
 """Pages of the documentation that are made from other files, so that they can't go stale.
 
-``python scripts/docs_pages.py`` writes the index of the lab log, which is committed. ``mkdocs`` calls ``on_files`` for
-what is made at every build and committed nowhere, and ``on_page_markdown`` for links from pages to other files of the
-repository.
+``python scripts/docs_pages.py`` writes the index of the lab log and the page of base rules, which are committed.
+``mkdocs`` calls ``on_files`` for what is made at every build and committed nowhere, and ``on_page_markdown`` for links
+from pages to other files of the repository.
 """
 
+import ast
 import inspect
 import os
 import re
 import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +44,12 @@ A new entry is a file in this folder that begins with `date`, `number` (its plac
 _RULES_INTRODUCTION = """# Base rules with evidence
 
 The first rule that applies to a parameter says how it starts; then every modifier that applies changes that. Each rests
-on experiments in the lab log. `net.init_(model, rules=default_rules().without(NAME))` leaves one out
-(`from ghn.base import default_rules`).
+on experiments in the lab log. `ghn predict SPEC --explain` says which ones made each parameter of a model;
+`ghn compare --without NAME` measures what one is worth; `net.init_(model, rules=default_rules().without(NAME))`
+leaves it out (`from ghn.base import default_rules`). A [rule of your own](extending.md) is a class.
+
+Size is σ, the standard deviation of random values, or μ, the value of a constant. This page is made from the docstrings
+of `ghn/base/rules` by `python scripts/docs_pages.py`.
 """
 
 
@@ -126,11 +133,40 @@ def base_rules() -> str:
     for title, entries_of in (("Rules", rules.rules), ("Modifiers", rules.modifiers)):
         lines += [f"## {title}", ""]
         for entry in entries_of:
-            text = re.sub(r"`docs/(log/[\w-]+\.md)`", r"[\1](\1)", inspect.getdoc(type(entry)) or "")
-            constants = ", ".join(f"`{name} = {value!r}`" for name, value in vars(entry).items())
-            lines += [f"### {entry.name}", "", text, ""]
-            lines += [f"Constants: {constants}", ""] if constants else []
+            told = _field_docstrings(type(entry))
+            constants = [f"- `{name} = {value:.4g}`: {told[name]}" for name, value in vars(entry).items()]
+            lines += [f"### {entry.name}", "", _as_markdown(inspect.getdoc(type(entry)) or ""), ""]
+            lines += ["Constants:", "", *constants, ""] if constants else []
     return "\n".join(lines)
+
+
+def _as_markdown(docstring: str) -> str:
+    """A rule's docstring with equations, references and citations of the lab log as Markdown has them."""
+    text = re.sub(r"`docs/(log/[\w-]+\.md)`", r"[\1](\1)", docstring).replace("``", "`")
+    text = re.sub(r"\.\. math:: ((?:.+\n?)+)", _equation, text)
+    text = re.sub(
+        r"References:\n((?:    .+\n?)+)", lambda found: f"References: {' '.join(found[1].split())}", text
+    )
+    return re.sub(r"(?<![(<])https://[^\s,;)]+[^\s,;).]", r"<\g<0>>", text)
+
+
+def _equation(found: re.Match[str]) -> str:
+    return "\n".join(["```math", *(line.strip() for line in found[1].splitlines()), "```", ""])
+
+
+def _field_docstrings(component: type) -> dict[str, str]:
+    """What stands under each field of a dataclass, on one line."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(component))).body
+    assert isinstance(node, ast.ClassDef)
+    told = {}
+    for field, below in pairwise(node.body):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(below, ast.Expr)
+        ):
+            told[field.target.id] = " ".join(str(ast.literal_eval(below.value)).split()).replace("``", "`")
+    return told
 
 
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
@@ -138,7 +174,6 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     from mkdocs.structure.files import File
 
     files.append(File.generated(config, "cli.md", content=command_line()))
-    files.append(File.generated(config, "base-rules.md", content=base_rules()))
     texts = [path.read_text() for path in DOCS.glob("*.md")]
     for name in sorted({name for text in texts for name in REPOSITORY.findall(text)}):
         files.append(File.generated(config, f"repository/{name}", abs_src_path=str(ROOT / name)))
@@ -154,6 +189,7 @@ def on_page_markdown(markdown: str, page: "Page", **_: Any) -> str:
 def main() -> None:
     """Write the pages that are committed."""
     (LOG / "README.md").write_text(log_index())
+    (DOCS / "base-rules.md").write_text(base_rules())
 
 
 if __name__ == "__main__":

@@ -23,6 +23,13 @@ def test_the_index_of_the_lab_log_is_up_to_date(pages: ModuleType) -> None:
     assert (pages.LOG / "README.md").read_text() == pages.log_index(), "run: python scripts/docs_pages.py"
 
 
+def test_the_page_of_base_rules_is_up_to_date(pages: ModuleType) -> None:
+    page = (pages.DOCS / "base-rules.md").read_text()
+    assert page == pages.base_rules(), "run: python scripts/docs_pages.py"
+    assert page.count("```math") == page.count("```") / 2 > 20
+    assert ".. math" not in page and ":math:" not in page and "``" not in page.replace("```", "")
+
+
 def test_entries_of_the_lab_log_are_listed_newest_first(pages: ModuleType) -> None:
     found = pages.entries()
     assert len(found) >= 96

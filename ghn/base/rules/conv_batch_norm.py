@@ -17,10 +17,10 @@ class ConvBatchNorm(Rule):
     .. math:: \sigma = \min\left(\sqrt{2 / \mathrm{fan_{out}}},\;
         \eta \,/\, (\mathrm{fan_{in}}^{-1/2} + \mathrm{fan_{out}}^{-1/2})\right)
 
-    A normalized kernel's size changes nothing but how fast it learns. Adam moves every entry by the rate
-    :math:`\eta`, so at most by a matrix of spectral norm :math:`\eta \sqrt{\mathrm{fan_{in}} \mathrm{fan_{out}}}`; a
-    kernel of that size can turn in one step. Narrow and depthwise kernels of the size of He et al. are the slowest of
-    their network. In stems, and where something else reads the result, size matters: there it is that of He et al.
+    A normalized kernel's size changes nothing but how fast it learns. Adam moves every entry by the rate η, so at most
+    by a matrix of spectral norm η √(fan_in · fan_out); a kernel of that size can turn in one step. Narrow and depthwise
+    kernels of the size of He et al. are the slowest of their network. In stems, and where something else reads the
+    result, size matters: there it is that of He et al.
 
     Evidence (`docs/log/small-kernels.md`; `benchmarks/results/held-out-cpu`), accuracy in %:
 

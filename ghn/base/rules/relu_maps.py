@@ -15,7 +15,7 @@ class ReluMaps(Rule):
 
     .. math:: \sigma = 1 / \sqrt{\mathrm{fan_{in}}}
 
-    Zoos start language models with a half of that, and end higher (in bits, where lower is better).
+    Zoos start such maps with half of that, and their language models end with more bits per byte.
 
     Evidence (`docs/log/sizes-factorial.md`), bits per byte of models of 4 × 96:
 

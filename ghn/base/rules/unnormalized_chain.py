@@ -39,7 +39,7 @@ class UnnormalizedChain(Rule):
     .. math:: \sigma = g_L / \sqrt{\mathrm{fan_{in}}}, \qquad
         g_L = \min\left(\sqrt 2,\; \max\left(\sqrt{1/3},\; g_\phi\, k^{1 / L}\right)\right)
 
-    with :math:`g_\phi` the gain that keeps the size through the activation and :math:`k` the share that is kept.
+    with g_φ the gain that keeps the size through the activation and k the share that is kept.
     Between two wrongs: with torch's default deep networks fade, and with the gain of He et al. shallow ones start as
     large random functions, which training has to undo. A map that is repeated in a loop would grow with every turn: it
     has the gain of He et al. before rectifiers, and none of this before others.

@@ -7,6 +7,7 @@ from pages to other files of the repository.
 
 import ast
 import inspect
+import io
 import os
 import re
 import subprocess
@@ -38,7 +39,7 @@ entry mean entries before and after it in time.
 
 A new entry is a file in this folder that begins with `date`, `number` (its place among those of the day), `question`,
 `verdict` and, where there are any, `results`; at most 25 lines: setup, result, decision. Then run
-`python scripts/docs_pages.py`, which writes this table.
+`python scripts/docs_pages.py`, which writes this table. Results are in `benchmarks/results`.
 """
 
 _RULES_INTRODUCTION = """# Base rules with evidence
@@ -99,7 +100,7 @@ def log_index(folder: Path = LOG) -> str:
     """The page that lists all entries of the lab log."""
     lines = [_LOG_INTRODUCTION, "| date | question | verdict | results |", "|---|---|---|---|"]
     for entry in entries(folder):
-        results = f"`{entry.results}`" if entry.results else "–"
+        results = f"`{entry.results.removeprefix('benchmarks/results/')}`" if entry.results else "–"
         lines.append(f"| {entry.date} | [{entry.question}]({entry.name}.md) | {entry.verdict} | {results} |")
     return "\n".join(lines) + "\n"
 
@@ -181,9 +182,21 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
 
 
 def on_page_markdown(markdown: str, page: "Page", **_: Any) -> str:
-    """Lead links to other files of the repository to their copies."""
-    top = "/" not in page.file.src_uri
-    return REPOSITORY.sub(r"](repository/\1)", markdown) if top else markdown
+    """Lead links to other files of the repository to their copies, and draw equations."""
+    if "/" not in page.file.src_uri:
+        markdown = REPOSITORY.sub(r"](repository/\1)", markdown)
+    return re.sub(r"^```math\n(.*?)^```$", _drawn, markdown, flags=re.MULTILINE | re.DOTALL)
+
+
+def _drawn(found: re.Match[str]) -> str:
+    """An equation as SVG in the colour of the text around it; what matplotlib can't read is written otherwise first."""
+    from matplotlib.mathtext import math_to_image
+
+    tex = re.sub(r"\\sqrt (\w)", r"\\sqrt{\1}", " ".join(found[1].split())).replace(r"\bmod", r"\;\mathrm{mod}\;")
+    file = io.BytesIO()
+    math_to_image(f"${tex}$", file, format="svg", dpi=72)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", file.getvalue().decode(), flags=re.DOTALL)
+    return f"<div>{svg[svg.index('<svg') :].replace('<svg', '<svg fill="currentColor"', 1)}</div>".replace("\n", " ")
 
 
 def main() -> None:

@@ -3,9 +3,12 @@
 import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
+from typer.main import get_command
+
+from ghn.cli import app
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,3 +57,17 @@ def test_citations_of_the_lab_log_lead_to_an_entry(pages: ModuleType) -> None:
     cited = {name for text in texts for name in re.findall(r"docs/log/([\w-]+)\.md", text)}
     assert cited
     assert cited <= {entry.name for entry in pages.entries()} | {"README"}
+
+
+def test_equations_are_drawn_on_the_site(pages: ModuleType) -> None:
+    markdown = (pages.DOCS / "base-rules.md").read_text()
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="base-rules.md"))
+    site = pages.on_page_markdown(markdown, page)
+    assert site.count("<svg") == markdown.count("```math")
+    assert "```math" not in site
+
+
+def test_the_page_of_commands_shows_every_command(pages: ModuleType) -> None:
+    page = pages.command_line()
+    assert re.findall(r"^## ghn (\w+)$", page, re.MULTILINE) == list(get_command(app).commands)
+    assert page.count("--help") >= len(get_command(app).commands)

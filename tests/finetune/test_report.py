@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from ghn.base import default_rules
 from ghn.finetune.compare import compare
 from ghn.finetune.config import CompareConfig
 from ghn.finetune.report import rows, table
@@ -108,9 +109,14 @@ def test_the_page_leads_to_the_raw_files_and_needs_nothing_else(default_run):
     assert "width=device-width" in page.metas["viewport"]
 
 
-def test_the_page_says_how_much_of_the_start_is_learned(default_run):
+def test_the_page_says_how_much_of_the_start_is_learned_and_by_which_rules_it_is_made(default_run):
     text = (Path(default_run.output_dir) / "report.html").read_text()
-    assert re.search(r"<p>ghn: 80 predicted, 0 tied, 0 kept; \d+\.\d% of the start is learned", text)
+    (note,) = re.findall(
+        r"<p>ghn: 80 predicted, 0 tied, 0 kept; \d+\.\d% of the start is learned; (.*)</p>", text
+    )
+    counts = dict(re.findall(r"(\w+) \((\d+)\)", note.removeprefix("tensors by rule: ")))
+    assert {"fan_in", "patch_positions"} <= set(counts) <= set(default_rules().names)
+    assert sum(map(int, counts.values())) == 80
 
 
 def test_the_table_fits_80_columns(default_run):

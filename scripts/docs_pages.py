@@ -192,11 +192,14 @@ def _drawn(found: re.Match[str]) -> str:
     """An equation as SVG in the colour of the text around it; what matplotlib can't read is written otherwise first."""
     from matplotlib.mathtext import math_to_image
 
-    tex = re.sub(r"\\sqrt (\w)", r"\\sqrt{\1}", " ".join(found[1].split())).replace(r"\bmod", r"\;\mathrm{mod}\;")
+    tex = re.sub(r"\\sqrt (\w)", r"\\sqrt{\1}", " ".join(found[1].split())).replace(
+        r"\bmod", r"\;\mathrm{mod}\;"
+    )
     file = io.BytesIO()
     math_to_image(f"${tex}$", file, format="svg", dpi=72)
     svg = re.sub(r"<metadata>.*?</metadata>", "", file.getvalue().decode(), flags=re.DOTALL)
-    return f"<div>{svg[svg.index('<svg') :].replace('<svg', '<svg fill="currentColor"', 1)}</div>".replace("\n", " ")
+    element = svg[svg.index("<svg") :].replace("<svg", '<svg fill="currentColor"', 1)
+    return f"<div>{element}</div>".replace("\n", " ")
 
 
 def main() -> None:

@@ -206,5 +206,5 @@ def _plain(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {entry}" for name, entry in value.items()) or "–"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
+        return ", ".join(map(str, value)) or "–"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

@@ -21,7 +21,7 @@ from ghn.finetune.loop import Budget, make_accelerator, train_run
 from ghn.finetune.progress import step_bar
 from ghn.finetune.results import Run, best_runs
 from ghn.finetune.store import Store, finished_runs
-from ghn.finetune.task import Task
+from ghn.finetune.task import ModelTask
 
 RECORD = "case.json"
 """Written when all arms of a case are complete: the rate of each."""
@@ -155,7 +155,7 @@ class Runs:
     def __init__(
         self,
         plan: CompareConfig,
-        task: Task,
+        task: ModelTask,
         accelerator: Accelerator,
         label: str,
         same: "Runs | None" = None,
@@ -202,7 +202,7 @@ def best_rate(runs: Runs, seed: int, grid: list[float]) -> float:
             return best
 
 
-def _start(arm: str, task: Task, plan: CompareConfig) -> str:
+def _start(arm: str, task: ModelTask, plan: CompareConfig) -> str:
     """Digest of the weights that an arm starts from: 'mimetic' starts from random's where there is no attention."""
     model = task.build(0)
     ARMS[arm](model, 0, task.example(), plan.checkpoint)

@@ -5,7 +5,7 @@ from ghn.data.load import load_data
 from ghn.errors import ConfigError
 from ghn.finetune.config import CompareConfig
 from ghn.finetune.image_task import ImageTask
-from ghn.finetune.task import Task
+from ghn.finetune.task import ModelTask
 from ghn.finetune.text_task import LENGTH, TextTask
 from ghn.models import load_model
 
@@ -21,7 +21,7 @@ SEQUENCES_PER_STEP = 16
 STEPS = 100
 
 
-def make_task(config: CompareConfig) -> Task:
+def make_task(config: CompareConfig) -> ModelTask:
     """Open the data set and fit the model to it.
 
     Raises:
@@ -48,7 +48,7 @@ def make_task(config: CompareConfig) -> Task:
     )
 
 
-def batches_of(config: CompareConfig, task: Task) -> tuple[int, int]:
+def batches_of(config: CompareConfig, task: ModelTask) -> tuple[int, int]:
     """Steps of a run, and examples per step."""
     wanted = config.batch_size or (IMAGES_PER_STEP if isinstance(task, ImageTask) else SEQUENCES_PER_STEP)
     size = min(wanted, len(task.train))

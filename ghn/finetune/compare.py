@@ -22,7 +22,7 @@ from ghn.finetune.progress import step_bar
 from ghn.finetune.report import write_report
 from ghn.finetune.results import Results, Run
 from ghn.finetune.store import Key, Store
-from ghn.finetune.task import Task
+from ghn.finetune.task import ModelTask
 
 
 def compare(config: CompareConfig) -> Results:
@@ -79,7 +79,7 @@ def compare(config: CompareConfig) -> Results:
 
 
 def _run_all(
-    task: Task,
+    task: ModelTask,
     config: CompareConfig,
     budget: Budget,
     accelerator: Accelerator,
@@ -109,7 +109,9 @@ def _finished(store: Store | None) -> dict[Key, Run]:
     return found[0] or {}
 
 
-def _settings(config: CompareConfig, task: Task, budget: Budget, accelerator: Accelerator) -> dict[str, Any]:
+def _settings(
+    config: CompareConfig, task: ModelTask, budget: Budget, accelerator: Accelerator
+) -> dict[str, Any]:
     values = {
         **config.identity(),
         **task.chosen,

@@ -1,4 +1,4 @@
-"""Image classification with any vision model."""
+"""Image classification with any vision model: which images it takes, and whether its outputs fit."""
 
 from typing import Any
 
@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from ghn.data.images import RawImages
 from ghn.errors import ConfigError, DataError, ModelError
-from ghn.finetune.task import Inputs, Task, first_that_builds
+from ghn.finetune.task import ModelTask, first_that_builds
 from ghn.models import example_inputs
+from ghn.tasks import ImageClassification, Inputs
 
 SMALLEST = 32
 """Pixels to which smaller images are enlarged: below, most convolutional networks run out of image."""
@@ -28,7 +29,7 @@ _SIZE_ARGUMENTS = {
 """How each zoo calls the image size, in the models that have a say in it."""
 
 
-class ImageTask(Task):
+class ImageTask(ModelTask, ImageClassification):
     """Top-1 accuracy of a vision model on labelled images.
 
     Args:
@@ -43,8 +44,6 @@ class ImageTask(Task):
         DataError: If it takes neither grey nor colour images.
     """
 
-    name = "image-classification"
-    metric_name = "accuracy"
     eval_samples = 2000
 
     def __init__(
@@ -68,34 +67,16 @@ class ImageTask(Task):
             )
         self.size = size or own_size
         self.chosen = {"image_size": self.size}
-        self._data = data.fit(self.size, channels)
-        self.train, self.evaluation = self._data.train, self._data.evaluation
+        ImageClassification.__init__(self, data.fit(self.size, channels))
 
     def build(self, seed: int) -> nn.Module:
-        """See ``Task.build``; convolutions run faster with channels last."""
+        """See ``ModelTask.build``; convolutions run faster with channels last."""
         model: nn.Module = super().build(seed).to(memory_format=torch.channels_last)
         return model
 
-    def example(self) -> Inputs:
-        """Two training images."""
-        return self.inputs(self.train.__getitems__([0, len(self.train) // 2]), torch.device("cpu"))[0]
-
-    def inputs(
-        self, batch: tuple[Tensor, ...], device: torch.device, augment: torch.Generator | None = None
-    ) -> tuple[Inputs, Tensor]:
-        """Normalized images, shape ``(batch, channels, size, size)``, and labels ``(batch,)``; see ``Task.inputs``."""
-        images, labels = batch
-        if augment is not None:
-            images = shift_and_mirror(images, augment, self._data.flips)
-        images = images.to(device, non_blocking=True).float()
-        mean, std = (values.to(device)[:, None, None] for values in (self._data.mean, self._data.std))
-        images = images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
-        labels = labels.to(device, non_blocking=True)
-        return ({self._keyword: images} if self._keyword else (images,)), labels
-
-    def metric(self, loss: float, accuracy: float) -> float:
-        """The accuracy."""
-        return accuracy
+    def named(self, images: Tensor) -> Inputs:
+        """See ``ImageClassification.named``."""
+        return {self._keyword: images} if self._keyword else (images,)
 
     def _cannot_run(self, reason: str) -> str:
         return (
@@ -104,33 +85,13 @@ class ImageTask(Task):
         )
 
     def _check_logits(self, model: nn.Module, logits: Tensor) -> None:
-        classes = self._data.classes
+        classes = self.classes
         if logits.ndim != 2 or logits.shape[1] != classes:
             raise DataError(
                 f"{self.model} gives outputs of shape {tuple(logits.shape)} for 2 images, but {self.dataset!r} has "
                 f"{classes} classes; expected (2, {classes}): set the number of classes with --model-kwargs, for "
                 f'example {{"num_classes": {classes}}}'
             )
-
-
-def shift_and_mirror(images: Tensor, generator: torch.Generator, flips: bool) -> Tensor:
-    """Shift each image by up to an eighth of its size, repeating its edge, and mirror every other one if asked.
-
-    Args:
-        images: Shape ``(batch, channels, height, width)``, on the CPU.
-        generator: Random numbers; images don't influence how many are drawn.
-        flips: Whether to mirror left and right.
-    """
-    count, _, height, width = images.shape
-    reach = torch.tensor([height // 8, width // 8])
-    shift = (torch.rand(count, 2, generator=generator) * (2 * reach + 1)).long() - reach
-    rows = (torch.arange(height) + shift[:, :1]).clamp(0, height - 1)
-    columns = (torch.arange(width) + shift[:, 1:]).clamp(0, width - 1)
-    if flips:
-        mirrored = torch.rand(count, 1, generator=generator) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    picked = images[torch.arange(count)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-    return picked.permute(0, 3, 1, 2)
 
 
 def _what_it_takes(model: nn.Module) -> tuple[str | None, int, int]:

@@ -18,7 +18,8 @@ from ghn.errors import ConfigError
 from ghn.finetune.config import CompareConfig
 from ghn.finetune.memory import peak_bytes, reset_peak
 from ghn.finetune.results import Point, Run
-from ghn.finetune.task import Task, call, losses
+from ghn.finetune.task import ModelTask
+from ghn.tasks import call
 from ghn.training import make_optimizer, new_accelerator, schedule
 
 CALIBRATION_BATCHES = 4
@@ -41,7 +42,7 @@ class Budget:
     eval_samples: int
 
     @classmethod
-    def of(cls, config: CompareConfig, task: Task, steps: int, batch_size: int) -> "Budget":
+    def of(cls, config: CompareConfig, task: ModelTask, steps: int, batch_size: int) -> "Budget":
         """Fill in what the configuration leaves open."""
         return cls(
             steps=steps,
@@ -52,7 +53,7 @@ class Budget:
 
 
 def train_run(
-    task: Task,
+    task: ModelTask,
     config: CompareConfig,
     budget: Budget,
     accelerator: Accelerator,
@@ -105,7 +106,7 @@ def train_run(
             group["lr"] = lr * schedule(step, budget.steps, config.warmup)
         augment = keyed_generator(torch.device("cpu"), "augment", seed, step) if config.augment else None
         inputs, targets = task.inputs(next(batches), device, augment)
-        loss, _ = losses(call(model, inputs), targets)
+        loss, _ = task.loss(call(model, inputs), targets)
         accelerator.backward(loss)
         if config.clip:
             accelerator.clip_grad_norm_(model.parameters(), config.clip)
@@ -142,7 +143,7 @@ def train_run(
 
 @torch.no_grad()
 def evaluate(
-    task: Task, model: nn.Module, budget: Budget, accelerator: Accelerator, workers: int, step: int
+    task: ModelTask, model: nn.Module, budget: Budget, accelerator: Accelerator, workers: int, step: int
 ) -> Point:
     """Mean loss and metric over the evaluation examples, in eval mode; all processes take part."""
     # Unwrapped: a distributed wrapper would wait for processes that have fewer batches than others.
@@ -156,7 +157,7 @@ def evaluate(
     size = max(1, budget.batch_size // accelerator.num_processes)
     for batch in evaluation_batches(task.evaluation, size, budget.eval_samples, share, workers):
         inputs, targets = task.inputs(batch, accelerator.device)
-        loss, right = losses(call(model, inputs), targets)
+        loss, right = task.loss(call(model, inputs), targets)
         count = targets.numel()
         totals += torch.stack([loss * count, right, torch.full_like(loss, count)])
     model.train()
@@ -202,7 +203,9 @@ def make_accelerator(config: CompareConfig) -> Accelerator:
         ) from error
 
 
-def _calibrate(task: Task, model: nn.Module, budget: Budget, accelerator: Accelerator, seed: int) -> None:
+def _calibrate(
+    task: ModelTask, model: nn.Module, budget: Budget, accelerator: Accelerator, seed: int
+) -> None:
     batches = training_batches(task.train, budget.batch_size, seed, CALIBRATION_BATCHES)
     with accelerator.autocast():
         calibrate_(model, (task.inputs(batch, accelerator.device)[0] for batch in batches))

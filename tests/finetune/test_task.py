@@ -5,7 +5,7 @@ import torch
 
 from ghn.errors import ConfigError, DataError, ModelError
 from ghn.finetune.choose import batches_of, make_task
-from ghn.finetune.image_task import shift_and_mirror
+from ghn.tasks.image_classification import shift_and_mirror
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,93 @@
+"""Data with a loss and a metric: all that training a network takes beside the network."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ghn.data.order import Split
+from ghn.errors import DataError
+
+Batch = tuple[Tensor, ...]
+"""Examples as a split gives them."""
+
+Inputs = dict[str, Any] | tuple[Tensor, ...]
+"""Keyword or positional arguments of a network."""
+
+
+class Task(ABC):
+    """A data set, how networks read it, and what they are judged by.
+
+    A task of your own inherits from this class, sets ``kind``, ``train``, ``evaluation`` and ``arguments``, and defines
+    ``inputs``; where its targets are no classes it defines ``loss`` and ``metric`` too.
+    """
+
+    name: ClassVar[str]
+    """As in ``results.json``."""
+    metric_name: ClassVar[str] = "accuracy"
+    """For tables and axes."""
+    kind: ClassVar[str] = "images"
+    """'images' or 'text': which of the target spaces it is for, and which settings of meta-training."""
+    train: Split
+    evaluation: Split
+    arguments: Mapping[str, Any]
+    """What the data says about the arguments of a network, such as the number of classes."""
+
+    @abstractmethod
+    def inputs(
+        self, batch: Batch, device: torch.device, augment: torch.Generator | None = None
+    ) -> tuple[Inputs, Tensor]:
+        """Bring a batch to a device.
+
+        Args:
+            batch: From a split.
+            device: Where the network is.
+            augment: Random numbers to augment with; None leaves the examples as they are.
+
+        Returns:
+            What to call the network with, and the class of each prediction.
+        """
+
+    def example(self) -> Inputs:
+        """Two training examples on the CPU, as a network takes them: to trace it."""
+        return self.inputs(self.train.__getitems__([0, len(self.train) // 2]), torch.device("cpu"))[0]
+
+    def loss(self, output: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean loss in nats, and the number of predictions that are right; scalars on the device."""
+        return losses(output, targets)
+
+    def metric(self, loss: float, accuracy: float) -> float:
+        """The figure to compare, larger is better, from the mean loss in nats and the share of right predictions."""
+        return accuracy
+
+
+def call(network: nn.Module, inputs: Inputs) -> Any:
+    """Call a network with keyword or positional arguments."""
+    return network(**inputs) if isinstance(inputs, Mapping) else network(*inputs)
+
+
+def logits_of(output: Any) -> Tensor:
+    """Predictions in what a network returns; of several heads (auxiliary, distillation) those of the first.
+
+    Raises:
+        DataError: If there is no tensor in it.
+    """
+    found = getattr(output, "logits", output)
+    if isinstance(found, (tuple, list)) and found:
+        found = found[0]
+    if not isinstance(found, Tensor):
+        raise DataError(
+            f"the model returns {type(output).__name__}; expected a tensor of logits, or .logits: choose an image "
+            "classifier or a causal language model"
+        )
+    return found
+
+
+def losses(output: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy in nats, and the number of predictions that are right; scalars on the device."""
+    logits = logits_of(output).float().flatten(0, -2)
+    targets = targets.flatten()
+    return F.cross_entropy(logits, targets), (logits.detach().argmax(-1) == targets).sum()

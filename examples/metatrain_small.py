@@ -17,10 +17,10 @@ RUN = Path("metatrained")
 
 def main() -> None:
     """Train by the command line, as one would; then use the checkpoint."""
-    command = [sys.executable, "-m", "ghn", "train", str(RUN), "--text", "python-stdlib", "--images", ""]
-    subprocess.run([*command, "--steps", "20", "--sequence-length", "32", "--device", "cpu"], check=True)
-    losses = [json.loads(line) for line in (RUN / "log.jsonl").read_text().splitlines()]
-    print(f"{len(losses)} updates are in {RUN / 'log.jsonl'}")
+    command = [sys.executable, "-m", "ghn", "train", str(RUN), "--text", "python-stdlib"]
+    subprocess.run([*command, "--updates", "20", "--networks", "8", "--sequence-length", "32"], check=True)
+    rows = [json.loads(line) for line in (RUN / "log.jsonl").read_text().splitlines()]
+    print(f"{rows[-1]['seen']} target-sequences; bits per byte before training: {rows[-1]['validation']}")
 
     net = ghn.GHN.from_pretrained(RUN / "checkpoint")
     model = ghn.load_model("hf:gpt2", vocab_size=384, n_positions=64, n_layer=2, n_embd=64, n_head=2)

@@ -15,7 +15,7 @@ from ghn.console import json_object, run_app, working
 from ghn.errors import ConfigError, ModelError, OutputError, did_you_mean
 from ghn.files import write_whole
 from ghn.finetune.options import compare_command, spread_lists
-from ghn.metatrain.options import train_command
+from ghn.metatrain.options import merge_command, train_command
 
 if TYPE_CHECKING:
     from torch import nn
@@ -223,6 +223,7 @@ def predict(
 
 
 app.command("train")(train_command)
+app.command("merge")(merge_command)
 app.command("compare")(compare_command)
 
 

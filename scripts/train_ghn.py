@@ -1,10 +1,10 @@
-"""Meta-train a hypernetwork on text or images; run again with the same arguments to go on after an interruption.
+"""Meta-train a hypernetwork on images or text; run again with the same arguments to go on after an interruption.
 
-    python scripts/train_ghn.py runs/mine --text DIR
-    accelerate launch --multi_gpu scripts/train_ghn.py runs/mine --text DIR --scale full --precision bf16 \\
-        --steps 20000 --targets-per-step 16 --max-seconds 3000
+    python scripts/train_ghn.py runs/images --images uoft-cs/cifar10 --updates 40000 --max-seconds 9000
+    torchrun --standalone --nproc-per-node=2 scripts/train_ghn.py runs/text --text DIR --targets 4
+    ghn merge runs/images runs/text --out runs/both
 
-checkpoints/ghn-small/README.md says how the shipped checkpoint was made and what it reached.
+docs/log says what came of trainings so far.
 """
 
 import sys

@@ -43,7 +43,7 @@ GHN_COMMANDS = [command for command in COMMANDS if command.startswith("ghn ")]
 FURTHER_COMMANDS = [
     line for path in PAGES[1:] for line in commands(path.read_text()) if line.startswith("ghn ")
 ]
-LONG = ("compare", "train")
+LONG = ("compare", "merge", "train")
 """Commands whose own tests run them shorter."""
 
 

@@ -28,7 +28,7 @@ IMPORTED = (
     "ghn.apply.export",
     "ghn.finetune.compare",
     "ghn.finetune.report",
-    "ghn.metatrain.loop",
+    "ghn.metatrain.run",
     "ghn.models.timm_zoo",
     "ghn.models.hf_zoo",
     "matplotlib.backends.backend_agg",
@@ -38,18 +38,18 @@ IMPORTED = (
 )
 """What the commands import when they need it."""
 
-TINY_GHN = {
-    "encoder": {"hidden": 16, "layers": 1, "heads": 2},
-    "decoder": {"hidden": 16, "rank": 4, "scope": "edges"},
-}
 TRAINING = {
-    "ghn": TINY_GHN,
+    "images": "digits",
     "image_size": 8,
+    "image_batch": 8,
     "networks": 4,
-    "steps": 8,
-    "targets_per_step": 1,
-    "inner_batch_size": 8,
+    "full_every": 0,
+    "validation_networks": 1,
+    "updates": 8,
+    "targets": 1,
+    "rank": 2,
     "save_every": 1,
+    "validate_every": 8,
 }
 FIGURES = ("seconds", "bytes", "started", "finished", "provenance")
 """Parts of results that differ from run to run."""
@@ -198,7 +198,7 @@ def kill_often(command: Command, moments: int, changes: int, folder: Path, seed:
 
 def commands() -> list[Command]:
     """Training, comparing, and predicting a file and a folder."""
-    train = ["--images", "digits", "--text", "", "--device", "cpu", "--settings", json.dumps(TRAINING)]
+    train = ["--settings", json.dumps(TRAINING)]
     compare = (
         "--model timm:test_vit --dataset digits --image-size 32 --inits ghn --inits random --seeds 0 --lr 1e-3 "
         "--steps 2 --batch-size 8 --eval-samples 16 --device cpu"

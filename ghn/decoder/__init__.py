@@ -3,20 +3,18 @@
 from ghn.decoder.config import DecoderConfig
 from ghn.decoder.decoder import MEMORY, Decoder, Order
 from ghn.decoder.recipe import Recipe, recipes
-from ghn.decoder.remembered import Draws, Remembered, draw_all
+from ghn.decoder.remembered import Remembered
 from ghn.decoder.slot_decoder import SlotDecoder
 
 __all__ = [
     "MEMORY",
     "Decoder",
     "DecoderConfig",
-    "Draws",
     "Order",
     "Recipe",
     "Remembered",
     "SlotDecoder",
     "build_decoder",
-    "draw_all",
     "recipes",
 ]
 

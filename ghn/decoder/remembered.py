@@ -1,7 +1,6 @@
 """What a prediction can take from earlier ones instead of making it anew."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -12,7 +11,6 @@ from torch import Tensor
 from ghn.base.blocks import Block
 from ghn.base.sampling import Draw
 from ghn.decoder.recipe import Recipe
-from ghn.settings import own_settings
 
 if TYPE_CHECKING:
     from ghn.decoder.slots import Cuts
@@ -23,8 +21,6 @@ REMEMBERED = 2**26
 Key = TypeVar("Key")
 Kept = TypeVar("Kept")
 Factors = list[tuple[Tensor, Tensor]]
-Draws = dict[tuple[int, int, int], Draw]
-"""Random numbers by seed, number of the parameter and first row of the block."""
 
 
 @dataclass
@@ -36,16 +32,11 @@ class Remembered:
     """What slots have for the parameters, where a decoder has slots."""
     factors: dict[tuple[int, ...], Factors] = field(default_factory=dict)
     """Of parameters that go through the generators together, by their numbers: rows and columns of each."""
-    draws: Draws = field(default_factory=dict)
-    """Of the latest seed."""
+    draws: dict[tuple[int, int, int], Draw] = field(default_factory=dict)
+    """Random numbers of the latest seed, by it, number of the parameter and first row of the block."""
     seed: int | None = None
     room: int = REMEMBERED
     """Bytes that may still be kept."""
-
-    @property
-    def learned(self) -> dict[str, int]:
-        """Numbers of the parameters with a learned part, by name."""
-        return {recipe.spec.name: recipe.number for recipe in self.recipes if recipe.learned}
 
     def begin(self, seed: int) -> None:
         """Forget the random numbers of another seed."""
@@ -82,23 +73,6 @@ class Remembered:
             self.room -= nbytes
             kept[key] = made
         return made
-
-
-def draw_all(recipes: Sequence[Recipe], seed: int) -> Draws:
-    """All random numbers that a prediction with a seed takes, on the CPU: its bases, before their scales.
-
-    By one thread, as the last bits depend on how many there are, and processes beside this one have to find the same.
-    """
-    threads = torch.get_num_threads()
-    with own_settings(), ExitStack() as stack:
-        stack.callback(torch.set_num_threads, threads)
-        torch.set_num_threads(1)
-        return {
-            (seed, recipe.number, block.start): recipe.draw(seed, block)
-            for recipe in recipes
-            if recipe.init.random
-            for block in recipe.blocks
-        }
 
 
 def _draw(recipe: Recipe, seed: int, block: Block, device: torch.device) -> Draw:

@@ -68,6 +68,13 @@ class SlotSize:
         """Rows of the column table."""
         return self.column_blocks * self.column_units * self.kernel**2
 
+    @property
+    def numel(self) -> int:
+        """Numbers that are learned at all steps."""
+        if self.rank == DENSE:
+            return self.steps * self.rows * self.columns
+        return self.steps * (self.rank * (self.rows + self.columns) if self.rank else self.rows)
+
 
 def slot_key(family: str, address: Address) -> str:
     """Name of a kind of place; queries, keys and values that one normalization serves share its vectors."""
@@ -296,210 +303,9 @@ COHERENT = math.sqrt(1 - FRESH**2)
 """What is left for the slot's part."""
 
 
-@dataclass(frozen=True)
-class Made:
-    """What making one cut has left for the backward pass."""
-
-    part: Part
-    cut: Cut
-    left: Tensor | None = None
-    right: Tensor | None = None
-    left_gram: Tensor | None = None
-    right_gram: Tensor | None = None
-    inverse_norm: float = 0.0
-    share: float = 0.0
-    size: float = 0.0
-    """Of the slot's part within the parameter: spread times coherent share."""
-
-
-class Noise:
-    """A stock of normal numbers of which slices are taken: targets of meta-training need no independent ones."""
-
-    def __init__(self, generator: torch.Generator, size: int = 2**22) -> None:
-        self._stock = torch.randn(size, generator=generator)
-        self.generator = generator
-        """Draws where slices begin."""
-
-    def add_(self, values: Tensor, size: float) -> None:
-        """Add noise of a standard deviation to a contiguous tensor."""
-        flat = values.view(-1)
-        start = int(torch.randint(len(self._stock), (), generator=self.generator))
-        done = 0
-        while done < len(flat):
-            count = min(len(flat) - done, len(self._stock) - start)
-            flat[done : done + count].add_(self._stock[start : start + count], alpha=size)
-            done, start = done + count, 0
-
-
-@torch.no_grad()
-def make(bank: SlotBank, parts: Sequence[Part], noise: Noise | None) -> tuple[dict[str, Tensor], list[Made]]:
-    """Make all parameters of a network that have cuts, for meta-training: no gradient is recorded.
-
-    Args:
-        bank: The tables.
-        parts: As ``SlotBank.parts`` gives them.
-        noise: Fresh numbers, instead of a base; None for none.
-
-    Returns:
-        Tensors by name, and what ``accumulate`` needs.
-    """
-    shares = torch.sigmoid(bank.share).tolist()
-    gains = bank.gain.exp().tolist()
-    values: dict[str, Tensor] = {}
-    saved: list[Made] = []
-    for part in parts:
-        if not part.cuts:
-            continue
-        made = []
-        for cut in part.cuts:
-            if cut.dense:
-                matrix = whole_matrix(bank.rows[cut.slot].detach(), cut)
-                inverse = 1 / math.sqrt(max(float(matrix.square().mean()), 1e-30))
-                coherent = COHERENT * cut.dilution
-                size = part.recipe.init.std * coherent * gains[cut.slot]
-                made.append(matrix * (size * inverse))
-                saved.append(Made(part, cut, matrix, inverse_norm=inverse, size=size))
-                if noise is not None:
-                    noise.add_(made[-1], part.recipe.init.std * FRESH)
-                continue
-            if cut.master is None:
-                offsets = _taken(bank.rows[cut.slot], cut.rows, cut.height)
-                saved.append(Made(part, cut))
-                made.append(_moved(part, offsets, cut.where))
-                continue
-            left = _taken(bank.rows[cut.slot], cut.rows, cut.height)
-            right = _taken(bank.columns[cut.slot], cut.columns, cut.width)
-            if cut.shares is not None:
-                right = right * cut.shares[:, None]
-            left_gram, right_gram = left.mT @ left, right.mT @ right
-            mean_square = float((left_gram * right_gram).sum()) / (cut.height * cut.width)
-            inverse = 1 / math.sqrt(max(mean_square, 1e-30))
-            share, coherent = shares[cut.slot], COHERENT * cut.dilution
-            size = part.recipe.init.std * coherent * gains[cut.slot]
-            matrix = torch.addmm(
-                cut.master, left, right.mT, beta=size * math.sqrt(1 - share**2), alpha=size * share * inverse
-            )
-            if noise is not None:
-                noise.add_(matrix, part.recipe.init.std * FRESH)
-            saved.append(Made(part, cut, left, right, left_gram, right_gram, inverse, share, size))
-            made.append(matrix)
-        whole = _together(part, made)
-        if part.recipe.init.random and part.cuts[0].width > 1:  # a line is in order as it is
-            whole = part.recipe.layout.restore(whole)
-        values[part.recipe.spec.name] = whole.reshape(part.recipe.spec.shape)
-    return values, saved
-
-
-@torch.no_grad()
-def accumulate(bank: SlotBank, saved: Sequence[Made], gradients: Mapping[str, Tensor], weight: float) -> None:
-    """Add the gradient of a loss, by its gradients of the parameters made, to that of the tables.
-
-    Args:
-        bank: The tables; those without a gradient yet get one.
-        saved: From ``make``.
-        gradients: Of the parameters, by name; some may be missing.
-        weight: Factor on all of them.
-    """
-    if bank.share.grad is None:
-        bank.share.grad = torch.zeros_like(bank.share)
-    matrices: dict[str, Tensor] = {}
-    for made in saved:
-        cut, recipe = made.cut, made.part.recipe
-        if recipe.spec.name not in gradients:
-            continue
-        if cut.master is None and not cut.dense:
-            gradient = gradients[recipe.spec.name].reshape(-1)
-            gradient = gradient if cut.where is None else gradient[cut.where]
-            centre = made.part.centre
-            factor = weight * centre if not isinstance(centre, Tensor) and centre else weight
-            _scatter(bank.rows[cut.slot], cut.rows, gradient * factor)
-            continue
-        if recipe.spec.name not in matrices:
-            matrices[recipe.spec.name] = (
-                as_matrix(recipe, gradients[recipe.spec.name])
-                if cut.width > 1
-                else gradients[recipe.spec.name].reshape(-1, 1)
-            )
-        gradient = matrices[recipe.spec.name]
-        gradient = gradient if cut.where is None else gradient[cut.where]
-        assert made.left is not None
-        if cut.dense:
-            along = float((gradient * made.left).sum()) * made.inverse_norm**2 / (cut.height * cut.width)
-            gradient = (gradient - along * made.left).mul_(weight * made.size * made.inverse_norm)
-            _scatter_dense(bank.rows[cut.slot], cut, gradient)
-            continue
-        assert made.right is not None and cut.master is not None
-        assert made.left_gram is not None and made.right_gram is not None
-        by_left, by_right = gradient @ made.right, gradient.mT @ made.left
-        along = float((by_left * made.left).sum())
-        correction = along * made.inverse_norm**2 / (cut.height * cut.width)
-        scale = weight * made.size * made.share * made.inverse_norm
-        _scatter(
-            bank.rows[cut.slot], cut.rows, (by_left - correction * (made.left @ made.right_gram)).mul_(scale)
-        )
-        right = (by_right - correction * (made.right @ made.left_gram)).mul_(scale)
-        if cut.shares is not None:
-            right = right * cut.shares[:, None]
-        _scatter(bank.columns[cut.slot], cut.columns, right)
-        kept = math.sqrt(1 - made.share**2)
-        across = float((gradient * cut.master).sum())
-        slope = made.inverse_norm * along - made.share / kept * across
-        bank.share.grad[cut.slot] += weight * made.size * slope * made.share * (1 - made.share)
-
-
-def _taken(table: Tensor, rows: Tensor | None, count: int) -> Tensor:
-    return table.detach()[:count] if rows is None else table.detach()[rows]
-
-
 def whole_matrix(table: Tensor, cut: Cut) -> Tensor:
     """What a cut takes of a matrix that is learned itself, shape ``(height, width)``."""
     device = table.device
     block = table[: cut.height] if cut.rows is None else table[cut.rows.to(device)]
     block = block[:, : cut.width] if cut.columns is None else block[:, cut.columns.to(device)]
     return block if cut.shares is None else block * cut.shares.to(device)
-
-
-def _scatter_dense(table: nn.Parameter, cut: Cut, gradient: Tensor) -> None:
-    if table.grad is None:
-        table.grad = torch.zeros_like(table)
-    if cut.shares is not None:
-        gradient = gradient * cut.shares
-    if cut.columns is not None:
-        whole = gradient.new_zeros(cut.height, table.shape[1])
-        gradient = whole.index_add_(1, cut.columns, gradient)
-    if cut.rows is None:
-        table.grad[: cut.height, : gradient.shape[1]] += gradient
-    else:
-        table.grad[:, : gradient.shape[1]].index_add_(0, cut.rows, gradient)
-
-
-def _scatter(table: nn.Parameter, rows: Tensor | None, gradient: Tensor) -> None:
-    if table.grad is None:
-        table.grad = torch.zeros_like(table)
-    if rows is None:
-        table.grad[: len(gradient)] += gradient
-    else:
-        table.grad.index_add_(0, rows, gradient)
-
-
-def _moved(part: Part, offsets: Tensor, where: Tensor | None) -> Tensor:
-    """A vector: its centre, moved in proportion where that is a number other than zero."""
-    centre = part.centre
-    if isinstance(centre, Tensor):
-        return (centre if where is None else centre[where]) + offsets
-    return centre * (1 + offsets) if centre else offsets
-
-
-def _together(part: Part, made: list[Tensor]) -> Tensor:
-    """The segments of a parameter, rows in order."""
-    if len(made) == 1 and part.cuts[0].where is None:
-        return made[0]
-    where = torch.cat([cut.where for cut in part.cuts if cut.where is not None])
-    whole = made[0].new_empty(len(where), *made[0].shape[1:])
-    return whole.index_copy_(0, where, torch.cat(made))
-
-
-def as_matrix(recipe: Recipe, values: Tensor) -> Tensor:
-    """A parameter in the shape of its layout: the inverse of ``Layout.restore``."""
-    layout = recipe.layout
-    return values.permute(layout.permutation).reshape(layout.rows, layout.columns)

@@ -5,7 +5,7 @@ from ghn.spaces.cnn import sample_cnn
 from ghn.spaces.gpt2 import sample_gpt2
 from ghn.spaces.held_out import held_out
 from ghn.spaces.mlp import sample_mlp
-from ghn.spaces.space import LARGEST, SMALLEST_IMAGE, Space
+from ghn.spaces.space import LARGEST, SMALLEST_IMAGE, ImageSpace, TargetSpace, TextSpace
 from ghn.spaces.vit import sample_vit
 
 __all__ = [
@@ -13,7 +13,9 @@ __all__ = [
     "SCALES",
     "SMALLEST_IMAGE",
     "Architecture",
-    "Space",
+    "ImageSpace",
+    "TargetSpace",
+    "TextSpace",
     "held_out",
     "sample_cnn",
     "sample_gpt2",

@@ -1,7 +1,8 @@
-"""All the networks that a hypernetwork meets in training, as a numbered list that is never written out."""
+"""Spaces of architectures that a hypernetwork is trained on: sampled, and never written out."""
 
 import random
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from ghn.errors import ConfigError, did_you_mean
 from ghn.spaces.architecture import SCALES, Architecture
@@ -31,38 +32,59 @@ LARGEST: dict[str, tuple[int, int]] = {
 """Greatest depth and width of each family that is trained on, at any scale; held-out networks of these go beyond."""
 
 
+@runtime_checkable
+class TargetSpace(Protocol):
+    """What meta-training samples networks from; a space of your own needs this one method."""
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """A network that depends on the random numbers alone."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Space:
-    """A seeded space of architectures for one kind of data."""
+class ImageSpace:
+    """Vision networks: half of them are convolutional, three in eight are transformers, the others mixers."""
 
     scale: str = "small"
     """One of ``SCALES``."""
     image_size: int = 32
     """Of square images, in pixels; ``SMALLEST_IMAGE`` at least."""
-    sequence_length: int = 128
-    """Tokens of a text."""
-    vocabulary: int = 384
-    """Token ids of the text's tokenizer."""
 
     def __post_init__(self) -> None:
-        if self.scale not in SCALES:
-            raise ConfigError(
-                f"unknown scale {self.scale!r}; expected one of {', '.join(SCALES)}.{did_you_mean(self.scale, SCALES)}"
-            )
+        _check_scale(self.scale)
         if self.image_size < SMALLEST_IMAGE:
             raise ConfigError(
                 f"image_size is {self.image_size}; networks halve images three times, so expected {SMALLEST_IMAGE} or "
                 "more"
             )
 
-    def draw(self, task: str, number: int, seed: int = 0) -> Architecture:
-        """Network ``number`` of a task ('images' or 'text') under a seed; always the same.
-
-        Half of the vision networks are convolutional, three in eight are transformers.
-        """
-        rng = random.Random(f"{task}/{seed}/{number}")
-        if task == "text":
-            return sample_gpt2(rng, self.vocabulary, self.sequence_length, self.scale)
+    def sample(self, rng: random.Random) -> Architecture:
+        """See ``TargetSpace.sample``."""
         kind = rng.random()
         sample = sample_cnn if kind < 0.5 else sample_vit if kind < 0.875 else sample_mlp
         return sample(rng, self.image_size, self.scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSpace:
+    """Causal language models: GPT-2's and Llama's."""
+
+    scale: str = "small"
+    """One of ``SCALES``."""
+    sequence_length: int = 128
+    """Tokens of a text."""
+    vocabulary: int = 384
+    """Token ids of the text's tokenizer."""
+
+    def __post_init__(self) -> None:
+        _check_scale(self.scale)
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """See ``TargetSpace.sample``."""
+        return sample_gpt2(rng, self.vocabulary, self.sequence_length, self.scale)
+
+
+def _check_scale(scale: str) -> None:
+    if scale not in SCALES:
+        raise ConfigError(
+            f"unknown scale {scale!r}; expected one of {', '.join(SCALES)}.{did_you_mean(scale, SCALES)}"
+        )

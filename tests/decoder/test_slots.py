@@ -13,9 +13,10 @@ import ghn
 from ghn.decoder.config import DENSE, DecoderConfig
 from ghn.decoder.recipe import Recipe, recipes
 from ghn.decoder.slot_decoder import SlotDecoder
-from ghn.decoder.slots import COHERENT, FRESH, Noise, SlotBank, accumulate, make, slot_sizes
+from ghn.decoder.slots import COHERENT, FRESH, SlotBank, slot_sizes
 from ghn.graph.graph import ComputationGraph
 from ghn.hypernetwork import GHN, GHNConfig
+from ghn.metatrain.cutting import Gradients, Noise, cut_out
 
 IMAGES = torch.zeros(2, 3, 16, 16)
 
@@ -53,7 +54,7 @@ def hypernetwork(bank: SlotBank) -> GHN:
 
 def cut(bank: SlotBank, model: nn.Module) -> dict[str, Tensor]:
     graph, made_of = described(model)
-    return make(bank, bank.parts(graph, made_of, "resnet"), None)[0]
+    return cut_out(bank, bank.parts(graph, made_of, "resnet"), None)[0]
 
 
 def test_a_narrower_network_is_cut_out_of_a_wider_one(bank: SlotBank) -> None:
@@ -75,7 +76,7 @@ def test_shallower_networks_take_the_first_blocks(bank: SlotBank) -> None:
 def test_values_have_the_size_of_their_rule(bank: SlotBank) -> None:
     graph, made_of = described(network(8))
     parts = bank.parts(graph, made_of, "resnet")
-    made, _ = make(bank, parts, None)
+    made, _ = cut_out(bank, parts, None)
     for part in parts:
         if part.recipe.init.random and part.recipe.spec.numel > 500:
             size = made[part.recipe.spec.name].square().mean().sqrt().item()
@@ -142,11 +143,11 @@ def test_gradients_are_those_of_the_loss(bank: SlotBank) -> None:
     def loss(weights: dict[str, Tensor]) -> Tensor:
         return functional_call(model, weights, inputs).square().mean()
 
-    made, saved = make(bank, parts, None)
+    made, saved = cut_out(bank, parts, None)
     leaves = {name: values.double().requires_grad_() for name, values in made.items()}
     loss(leaves).backward()
     gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
-    accumulate(bank, saved, gradients, 1.0)
+    Gradients(bank).add(saved, gradients, 1.0)
     generator = torch.Generator().manual_seed(2)
     touched = [table for table in bank.parameters() if table.grad is not None]
     directions = [torch.randn(table.shape, generator=generator).double() for table in touched]
@@ -156,7 +157,7 @@ def test_gradients_are_those_of_the_loss(bank: SlotBank) -> None:
         with torch.no_grad():
             for table, way in zip(touched, directions, strict=True):
                 table += by * way
-            value = float(loss({name: v.double() for name, v in make(bank, parts, None)[0].items()}))
+            value = float(loss({name: v.double() for name, v in cut_out(bank, parts, None)[0].items()}))
             for table, way in zip(touched, directions, strict=True):
                 table -= by * way
         return value

@@ -1,74 +1,64 @@
-"""Settings are checked before anything is loaded."""
+"""Settings: one flat set of names, checked, and every one of them an option of the command line."""
+
+import json
 
 import pytest
-import torch
+import typer
 
+from ghn import cli
+from ghn.console import run_app
 from ghn.errors import ConfigError
 from ghn.metatrain.config import MetaTrainConfig
-from ghn.metatrain.tasks import load_tasks
+
+
+def test_settings_come_back_from_json() -> None:
+    config = MetaTrainConfig.from_dict(
+        {"images": "digits", "left_out": ["vit", "resnet"], "objective_settings": {"steps": 3}, "seed": 5}
+    )
+    assert config.sampling.left_out == ("vit", "resnet")
+    assert MetaTrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"images": "", "text": ""}, "nothing to learn from"),
-        (
-            {"text": "", "ghn": {"decoder": {"scope": "tokens"}}},
-            "images teach nothing; give text=…, or scope",
-        ),
-        ({"ghn": {"decoder": 3}}, "decoder must be a mapping"),
-        ({"objective": "regresion"}, "Did you mean 'regression'"),
-        ({"scale": "ful"}, "Did you mean 'full'"),
-        ({"steps": 0}, "steps is 0; expected 1 or more"),
-        ({"inner_steps": [9, 3]}, "inner_steps is 9, 3"),
-        ({"targets_per_step": 3, "bases": 2}, "2 bases"),
-        ({"repeats": 2, "objective": "step0"}, "needs objective='regression'"),
-        ({"ema": 1.0}, r"ema in \[0, 1\)"),
-        ({"seed": 2**40}, r"less than 2\*\*31"),
-        ({"lr": float("nan")}, "positive learning rates"),
-        ({"tokenizers": []}, "needs a tokenizer"),
-        ({"text": "", "tokenizers": ["gpt2"]}, "no text to read"),
-        ({"stepps": 3}, "Did you mean 'steps'"),
-        ({"clip_norm": -1.0}, "clip_norm is -1.0; expected more than 0"),
-        ({"warmup_steps": -5}, "warmup_steps is -5; expected 0 or more"),
-        ({"trust_pace": -0.3}, "trust_pace is -0.3; expected 0 or more"),
-        ({"trust_penalty": float("nan")}, "trust_penalty is nan; expected 0 or more"),
-        ({"steps": "300"}, "steps is '300'; expected int"),
-        ({"steps": True}, "steps is True; expected int"),
-        ({"image_size": 16.5}, "image_size is 16.5; expected int"),
-        ({"tokenizers": "bytes"}, r"expected tuple, such as \('bytes',\)"),
-        ({"inner_steps": 5}, "expected tuple"),
-        ({"inner_steps": [1, 2, 3]}, "expected two numbers"),
-        ({"ghn": 5}, "ghn is 5; expected GHNConfig"),
-        ({"ghn": {"decoder": {"rank": "x"}}}, "decoder.rank is 'x'; expected int"),
-        ({"ghn": {"decoder": {"rnk": 3}}}, "Did you mean 'rank'"),
+        ({}, "nothing to learn from: give images"),
+        ({"images": "digits", "image_sise": 8}, "no setting 'image_sise'. Did you mean 'image_size'"),
+        ({"images": "digits", "updates": 0}, "updates is 0; expected 1 or more"),
+        ({"images": "digits", "updates": "4"}, "updates is '4'; expected int"),
+        ({"images": "digits", "image_lr": 0.0}, "image_lr is 0.0; expected more than 0"),
+        ({"images": "digits", "grey": 1.5}, "grey is 1.5; expected a share"),
+        ({"images": "digits", "image_share": -0.5}, "image_share is -0.5"),
+        ({"images": "digits", "rank": -1}, "rank is -1"),
+        ({"images": "digits", "ema": 1.0}, "ema 1.0"),
+        ({"images": "digits", "full_every": -1}, "full_every is -1"),
+        ({"images": "digits", "networks": 0}, "networks is 0"),
+        ({"images": "digits", "save_every": 0}, "save_every is 0"),
+        ({"images": "digits", "text": "python-stdlib", "space": "a:B"}, "one of images, text and task"),
     ],
 )
-def test_mistakes_are_named(settings: dict, message: str) -> None:
+def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         MetaTrainConfig.from_dict(settings)
 
 
-def test_plain_values_give_the_settings_back() -> None:
-    config = MetaTrainConfig(inner_steps=(3, 5), tokenizers=("bytes", "folder"), bases=2)
-    assert MetaTrainConfig.from_dict(config.to_dict()) == config
+def test_every_setting_is_an_option_with_help() -> None:
+    command = typer.main.get_command(cli.app).commands["train"]
+    options = {parameter.name: parameter for parameter in command.params}
+    names = MetaTrainConfig.from_dict({"images": "digits"}).to_dict().keys()
+    assert names <= options.keys()
+    assert all("[default: " in options[name].help for name in names)
+    assert "in pixels" in options["image_size"].help
 
 
-@pytest.mark.parametrize(
-    ("settings", "scope", "kinds"),
-    [
-        ({}, "tokens", {"text"}),
-        ({"ghn": {"decoder": {"rank": 8}}}, "tokens", {"text"}),
-        ({"text": ""}, "edges", {"images"}),
-        ({"text": "", "ghn": {"decoder": {"rank": 8}}}, "edges", {"images"}),
-        ({"ghn": {"decoder": {"scope": "edges"}}}, "edges", {"images", "text"}),
-        ({"images": ""}, "tokens", {"text"}),
-        ({"ghn": None}, "tokens", {"text"}),
-    ],
-)
-def test_images_are_learned_from_where_there_is_no_text_or_it_is_asked_for(
-    settings: dict, scope: str, kinds: set[str]
-) -> None:
-    config = MetaTrainConfig.from_dict({"text_tokens": 10_000, **settings})
-    assert config.ghn.decoder.scope == scope
-    assert load_tasks(config, torch.device("cpu")).keys() == kinds
+def test_options_win_over_settings(tmp_path, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr("ghn.metatrain.run.metatrain", lambda config, *_: seen.append(config))
+    settings = json.dumps({"images": "digits", "updates": 7, "seed": 3})
+    options = ["--updates", "9", "--left-out", "vit", "--left-out", "plain"]
+    options += ["--objective", "after_k", "--objective-settings", '{"steps": 2}']
+    run_app(cli.app, ["train", str(tmp_path), "--settings", settings, *options])
+    (config,) = seen
+    assert (config.optimizer.updates, config.seed, config.data.images) == (9, 3, "digits")
+    assert config.sampling.left_out == ("vit", "plain")
+    assert config.objective_settings == {"steps": 2}

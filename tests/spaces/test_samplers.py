@@ -14,14 +14,16 @@ from ghn.spaces import (
     SCALES,
     SMALLEST_IMAGE,
     Architecture,
-    Space,
+    ImageSpace,
+    TargetSpace,
+    TextSpace,
     sample_cnn,
     sample_gpt2,
     sample_mlp,
     sample_vit,
 )
 
-TASKS = ("images", "text")
+SPACES = (ImageSpace, TextSpace)
 
 
 def draw(kind: str, seed: int, scale: str = "small") -> Architecture:
@@ -32,25 +34,30 @@ def draw(kind: str, seed: int, scale: str = "small") -> Architecture:
     return sample(rng, 16, scale)
 
 
-def first_of_each_family(space: Space) -> list[Architecture]:
+def numbered(space: TargetSpace, number: int, seed: int = 0) -> Architecture:
+    """One of the many networks of a space."""
+    return space.sample(random.Random(f"{seed}/{number}"))
+
+
+def first_of_each_family(*spaces: TargetSpace) -> list[Architecture]:
     found: dict[str, Architecture] = {}
-    for task in TASKS:
+    for space in spaces:
         for number in range(300):
-            architecture = space.draw(task, number)
+            architecture = numbered(space, number)
             found.setdefault(architecture.family, architecture)
     return list(found.values())
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_family_traces_completely(scale: str) -> None:
-    space = Space(scale=scale, image_size=16 if scale == "small" else 32, sequence_length=8, vocabulary=50)
-    drawn = first_of_each_family(space)
+    images = ImageSpace(scale=scale, image_size=16 if scale == "small" else 32)
+    drawn = first_of_each_family(images, TextSpace(scale=scale, sequence_length=8, vocabulary=50))
     assert {architecture.family for architecture in drawn} == LARGEST.keys()
     for architecture in drawn:
         text = architecture.task == "text"
         model = architecture.build(**({} if text else {"num_classes": 10}))
         tokens = {"input_ids": torch.zeros(2, 4, dtype=torch.long), "use_cache": False}
-        graph = trace(model, tokens if text else torch.randn(2, 3, space.image_size, space.image_size))
+        graph = trace(model, tokens if text else torch.randn(2, 3, images.image_size, images.image_size))
         assert graph.coverage() == 1.0, architecture.key
         unknown = [spec.name for spec in graph.params if spec.role in ("unknown", "matrix")]
         assert not unknown, architecture.key
@@ -59,17 +66,17 @@ def test_every_family_traces_completely(scale: str) -> None:
 @pytest.mark.parametrize("image_size", [SMALLEST_IMAGE, 16, 28, 30])
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_drawn_network_has_room_for_its_strides(scale: str, image_size: int) -> None:
-    space = Space(scale=scale, image_size=image_size)
+    space = ImageSpace(scale=scale, image_size=image_size)
     images = torch.zeros(2, 3, image_size, image_size, device="meta")
     for number in range(100):
-        architecture = space.draw("images", number)
+        architecture = numbered(space, number)
         model = architecture.build(num_classes=10, device="meta").to("meta")
         assert model(images).shape == (2, 10), architecture.key
 
 
 def test_images_that_can_not_be_halved_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"image_size is 7; .* expected 8 or more"):
-        Space(image_size=7)
+        ImageSpace(image_size=7)
 
 
 @pytest.mark.parametrize("kind", ["cnn", "vit", "mlp", "gpt2"])
@@ -86,21 +93,21 @@ def test_every_sampler_has_thousands_of_distinct_networks(kind: str, scale: str)
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_thousands_of_distinct_networks_for_each_kind_of_data(scale: str) -> None:
-    space = Space(scale=scale)
-    for task in TASKS:
-        drawn = [space.draw(task, number) for number in range(6000)]
+    for kind, task in zip(SPACES, ("images", "text"), strict=True):
+        space = kind(scale=scale)
+        drawn = [numbered(space, number) for number in range(6000)]
         assert len({architecture.key for architecture in drawn}) > 2000
         assert all(architecture.task == task for architecture in drawn)
-        assert space.draw(task, 17) == drawn[17]
-        assert space.draw(task, 17, seed=1) != drawn[17]
+        assert numbered(space, 17) == drawn[17]
+        assert numbered(space, 17, seed=1) != drawn[17]
 
 
 def _sizes(scale: str) -> dict[str, list[tuple[int, int]]]:
     """Depths and widths of many networks, by family."""
     found: dict[str, list[tuple[int, int]]] = {}
-    for task in TASKS:
+    for kind in SPACES:
         for number in range(3000):
-            drawn = Space(scale=scale).draw(task, number)
+            drawn = numbered(kind(scale=scale), number)
             found.setdefault(drawn.family, []).append((drawn.depth, drawn.width))
     return found
 
@@ -123,7 +130,7 @@ def test_full_scale_covers_the_published_ranges_and_nothing_exceeds_the_stated_s
 
 
 def test_vision_networks_vary_in_kind_norm_and_activation() -> None:
-    drawn = [Space().draw("images", number) for number in range(2000)]
+    drawn = [numbered(ImageSpace(), number) for number in range(2000)]
     families = Counter(architecture.family for architecture in drawn)
     assert all(families[family] > 20 for family in LARGEST if family not in ("gpt2", "llama"))
     for argument, least in (("norm_layer", 4), ("act_layer", 5), ("patch_size", 2), ("global_pool", 2)):
@@ -133,4 +140,4 @@ def test_vision_networks_vary_in_kind_norm_and_activation() -> None:
 
 def test_unknown_scale_is_refused() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'small'"):
-        Space(scale="smal")
+        ImageSpace(scale="smal")

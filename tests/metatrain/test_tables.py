@@ -1,0 +1,76 @@
+"""Tables in files: read back, merged, and refused where they don't fit."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ghn.cli import app
+from ghn.console import run_app
+from ghn.errors import CheckpointError
+from ghn.hypernetwork import GHN
+from ghn.metatrain.config import MetaTrainConfig
+from ghn.metatrain.run import CHECKPOINT, metatrain
+from ghn.metatrain.tables import TABLES, load_tables, merge
+
+WITHOUT_SLOTS = Path(__file__).parents[2] / "checkpoints" / "ghn-small"
+
+
+@pytest.fixture(scope="module")
+def texts(tiny: Callable[..., MetaTrainConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("texts")
+    small = {"text_tokens": 2**15, "sequence_length": 16, "networks": 4, "updates": 2, "text_batch": 2}
+    metatrain(tiny(images="", text="python-stdlib", space="", **small), folder)
+    return folder
+
+
+def test_texts_and_images_make_one_checkpoint(
+    finished: tuple[Path, GHN], texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = finished
+    run_app(app, ["merge", str(folder), str(texts / CHECKPOINT), "--out", str(tmp_path / "both")])
+    assert "gpt2" in capsys.readouterr().out
+    images, whole = load_tables(folder), load_tables(tmp_path / "both")
+    assert set(whole.families) == {*images.families, "gpt2"}
+    number = whole.names.index(load_tables(texts).names[0])
+    assert whole.rows[number].shape == load_tables(texts).rows[0].shape
+
+
+def test_the_last_of_equal_slots_is_taken(finished: tuple[Path, GHN]) -> None:
+    folder, _ = finished
+    one, other = load_tables(folder), load_tables(folder)
+    with torch.no_grad():
+        other.rows[0].add_(1)
+        other.gain.add_(2)
+    whole = merge([one, other])
+    assert whole.rows[0].equal(other.rows[0]) and whole.gain.equal(other.gain)
+
+
+def test_what_holds_no_tables_is_refused(finished: tuple[Path, GHN], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="without slots"):
+        load_tables(WITHOUT_SLOTS)
+    with pytest.raises(CheckpointError, match="doesn't exist"):
+        load_tables(tmp_path / "nowhere")
+    folder, _ = finished
+    sizes = load_tables(folder).to_slots()
+    tensors = load_file(folder / TABLES)
+    key = next(key for key in sizes if sizes[key][-1] == 0)
+    larger = {**sizes, key: (sizes[key][0] + 1, *sizes[key][1:])}
+    for metadata in ({}, {"sizes": "[1]"}, {"sizes": json.dumps(larger)}, {"sizes": '{"a/b": [1]}'}):
+        save_file(tensors, tmp_path / "other.safetensors", metadata)
+        with pytest.raises(CheckpointError, match=r"holds no tables that fit together: \S"):
+            load_tables(tmp_path / "other.safetensors")
+    (tmp_path / "half.safetensors").write_bytes((folder / TABLES).read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="fit together"):
+        load_tables(tmp_path / "half.safetensors")
+
+
+def test_tables_saved_before_there_were_gains_load(finished: tuple[Path, GHN], tmp_path: Path) -> None:
+    folder, _ = finished
+    bank, tensors = load_tables(folder), load_file(folder / TABLES)
+    del tensors["gain"]
+    save_file(tensors, tmp_path / TABLES, {"sizes": json.dumps(bank.to_slots())})
+    assert load_tables(tmp_path).gain.equal(torch.zeros(len(bank.names)))

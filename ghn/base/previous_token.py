@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ghn.base.context import CHARACTERS
+from ghn.base.context import CHARACTERS, ModelTraits
 from ghn.base.neighbours import Neighbours
 from ghn.base.predicted import predicted_params
 from ghn.base.sampling import sinusoid_frequencies
@@ -50,6 +50,11 @@ def find_previous_token_attentions(graph: ComputationGraph) -> list[PreviousToke
         if candidate and candidate.needed <= predicted and claims.add(candidate):
             usable.append(candidate)
     return usable
+
+
+def previous_token_attentions(traits: ModelTraits) -> list[PreviousTokenAttention]:
+    """What ``find_previous_token_attentions`` finds in a model, which is looked through once."""
+    return traits.once(find_previous_token_attentions, find_previous_token_attentions)
 
 
 def fast_sinusoids(table: ParamSpec, attention: Attention) -> Tensor:

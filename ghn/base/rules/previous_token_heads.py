@@ -11,10 +11,9 @@ from torch.nn.functional import pad
 
 from ghn.base.context import ModelTraits, ParamContext
 from ghn.base.init import Init, Pattern
-from ghn.base.previous_token import PreviousTokenAttention, fast_sinusoids, find_previous_token_attentions
+from ghn.base.previous_token import PreviousTokenAttention, fast_sinusoids, previous_token_attentions
 from ghn.base.rule import Modifier
 from ghn.base.sampling import sinusoid_frequencies
-from ghn.graph.graph import ComputationGraph
 from ghn.graph.layout import Layout
 from ghn.graph.structure import Attention, HeadChannels, Rotary
 
@@ -72,15 +71,15 @@ class PreviousTokenHeads(Modifier):
         return replace(init, pattern=pattern)
 
     def _shapes(self, traits: ModelTraits) -> dict[str, "_Shape"]:
-        return traits.once((self, "shapes"), self._make_shapes)
+        return traits.once((self, "shapes"), lambda _: self._make_shapes(traits))
 
     def _biases(self, traits: ModelTraits) -> dict[str, Tensor]:
-        return traits.once((self, "biases"), self._make_biases)
+        return traits.once((self, "biases"), lambda _: self._make_biases(traits))
 
-    def _make_shapes(self, graph: ComputationGraph) -> dict[str, "_Shape"]:
+    def _make_shapes(self, traits: ModelTraits) -> dict[str, "_Shape"]:
         """What the weights of queries and keys have beside random numbers, by name."""
         shapes: dict[str, _Shape] = {}
-        for entry in find_previous_token_attentions(graph):
+        for entry in previous_token_attentions(traits):
             if entry.biases:
                 continue
             for channels, values in self._queries_and_keys(entry):
@@ -91,10 +90,10 @@ class PreviousTokenHeads(Modifier):
         kept: dict[tuple[object, ...], _Shape] = {}  # blocks of one shape share theirs
         return {name: kept.setdefault(shape.key, shape) for name, shape in shapes.items()}
 
-    def _make_biases(self, graph: ComputationGraph) -> dict[str, Tensor]:
+    def _make_biases(self, traits: ModelTraits) -> dict[str, Tensor]:
         """What the biases of queries and keys start at where heads look back by them, by name; shapes ``(rows,)``."""
         vectors: dict[str, Tensor] = {}
-        for entry in find_previous_token_attentions(graph):
+        for entry in previous_token_attentions(traits):
             if entry.biases is None:
                 continue
             sides = self._queries_and_keys(entry)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ghn.base.context import ParamContext
+from ghn.base.context import ModelTraits, ParamContext
 from ghn.base.init import Init
-from ghn.base.previous_token import find_previous_token_attentions
+from ghn.base.previous_token import previous_token_attentions
 from ghn.base.rule import Modifier
 
 
@@ -25,9 +25,13 @@ class PreviousTokenOutput(Modifier):
 
     def applies(self, p: ParamContext, init: Init) -> bool:
         """Whether it is the output matrix of such an attention."""
-        found = p.traits.once(find_previous_token_attentions, find_previous_token_attentions)
-        return any(entry.attention.projection == p.spec for entry in found)
+        return p.spec.name in p.traits.once(self, lambda _: self._projections(p.traits))
 
     def modify(self, p: ParamContext, init: Init) -> Init:
         """Smaller by the factor."""
         return init.scaled(self.factor)
+
+    @staticmethod
+    def _projections(traits: ModelTraits) -> set[str]:
+        projections = (entry.attention.projection for entry in previous_token_attentions(traits))
+        return {projection.name for projection in projections if projection}

@@ -17,7 +17,8 @@ def train_command(
     start: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="Run or checkpoint whose tables to begin with, instead of the base."
+            metavar="PATH",
+            help="Run or checkpoint to begin with; what it has no slots for begins as the base.",
         ),
     ] = None,
     max_seconds: Annotated[

@@ -63,7 +63,7 @@ def metatrain(
         folder: Gets the state, the settings, ``log.jsonl``, ``progress.png``, traced graphs, and, whenever the run
             validates or stops, the averaged tables and a checkpoint of them.
         max_seconds: Save and return after about this long.
-        start: What to begin with: an earlier run's folder or tables, or a checkpoint; the base if None.
+        start: What to begin with: an earlier run's folder or tables, or a checkpoint; the rest begins as the base.
         progress: Told how far it is, in the first process.
         trackers: Names that accelerate knows, such as 'tensorboard' or 'wandb'; each package must be installed.
 

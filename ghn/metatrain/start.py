@@ -15,7 +15,7 @@ from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph
 from ghn.metatrain.cutting import as_matrix
 from ghn.metatrain.sampler import Sampler
-from ghn.metatrain.tables import load_tables
+from ghn.metatrain.tables import load_tables, merge
 
 COPIES = 5
 """Of each number that training holds: the tables, their average, a gradient, and two moments."""
@@ -30,22 +30,19 @@ def first_tables(samplers: Mapping[str, Sampler], rank: int, start: Path | None)
     Args:
         samplers: The networks that they have to fit.
         rank: Of the factors; 0 for whole matrices, which begin as the base.
-        start: Tables of an earlier run, or a checkpoint.
+        start: Tables of an earlier run, or a checkpoint: places that these have slots for begin with theirs.
 
     Raises:
         ConfigError: If they don't fit into memory.
         CheckpointError: If ``start`` holds none.
     """
-    if start is not None:
-        bank = load_tables(start)
-        check_memory(bank.to_slots())
-        return bank
+    earlier = [] if start is None else [load_tables(start)]
     sizes = slot_sizes(_networks(samplers), rank or DENSE)
-    check_memory(sizes)
+    check_memory({**sizes, **{key: size for bank in earlier for key, size in bank.to_slots().items()}})
     bank = SlotBank(sizes)
     if not rank:
         begin_with_base(bank, _networks(samplers))
-    return bank
+    return merge([bank, *earlier]) if earlier else bank
 
 
 def _networks(samplers: Mapping[str, Sampler]) -> Networks:

@@ -39,6 +39,16 @@ def test_texts_and_images_make_one_checkpoint(
     assert whole.rows[number].shape == load_tables(texts).rows[0].shape
 
 
+def test_a_run_keeps_what_it_begins_with_and_adds_its_own(
+    finished: tuple[Path, GHN], texts: Path, tiny: Callable[..., MetaTrainConfig], tmp_path: Path
+) -> None:
+    folder, _ = finished
+    bank = metatrain(tiny(updates=1), tmp_path, start=texts).decoder.bank
+    assert set(bank.families) == {*load_tables(folder).families, "gpt2"}
+    number, earlier = bank.names.index(load_tables(texts).names[0]), load_tables(texts)
+    assert bank.rows[number].equal(earlier.rows[0])
+
+
 def test_the_last_of_equal_slots_is_taken(finished: tuple[Path, GHN]) -> None:
     folder, _ = finished
     one, other = load_tables(folder), load_tables(folder)

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,17 +26,17 @@ from ghn.hypernetwork import GHN, GHNConfig
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def options(tmp_path: Path) -> dict:
+def options_in(folder: Path) -> dict:
+    """A small evaluation in a folder, with an untrained hypernetwork beside it."""
     torch.manual_seed(0)
-    GHN(GHNConfig(encoder=EncoderConfig(hidden=16, layers=1, heads=2))).save_pretrained(tmp_path / "net")
+    GHN(GHNConfig(encoder=EncoderConfig(hidden=16, layers=1, heads=2))).save_pretrained(folder / "net")
     return {
-        "output": tmp_path / "out",
+        "output": folder / "out",
         "images": "digits",
         "text": "",
         "transfer_images": "",
         "transfer_text": "",
-        "checkpoint": str(tmp_path / "net"),
+        "checkpoint": str(folder / "net"),
         "seeds": [0, 1],
         "lr": [1e-3, 1e-2],
         "steps": 10,
@@ -43,6 +44,26 @@ def options(tmp_path: Path) -> dict:
         "models": "mobilenetv3-11x48",
         "device": "cpu",
     }
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> dict:
+    return options_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory) -> Path:
+    """An evaluation of two arms that need no checkpoint, run once for all tests that go on from one."""
+    given = {**options_in(tmp_path_factory.mktemp("once")), "checkpoint": "never/read"}
+    evaluate_command(**given, inits=["random", "orthogonal"])
+    return given["output"]
+
+
+@pytest.fixture
+def finished(once: Path, options: dict) -> dict:
+    """Options of an evaluation whose folder is a copy of that one."""
+    shutil.copytree(once, options["output"])
+    return options
 
 
 def test_arms_are_added_to_a_folder_without_doing_runs_again(options: dict, monkeypatch) -> None:
@@ -136,8 +157,8 @@ def test_rates_are_tried_until_a_better_one_is_inside(options: dict, monkeypatch
     assert [float(row["lr"]) for row in rows] == [1e-1]
 
 
-def test_a_run_whose_file_is_gone_is_done_again(options: dict) -> None:
-    evaluate_command(**options, inits=["random", "orthogonal"])
+def test_a_run_whose_file_is_gone_is_done_again(finished: dict) -> None:
+    options = finished
     table = (options["output"] / "models.csv").read_text()
     (run,) = options["output"].rglob("orthogonal-seed1-*.json")
     run.unlink()
@@ -152,10 +173,9 @@ def test_a_run_whose_file_is_gone_is_done_again(options: dict) -> None:
 @pytest.mark.parametrize(
     "changes", [{"images": "cifar10"}, {"steps": 20}, {"seeds": [5, 6]}, {"lr": [3e-4]}], ids=str
 )
-def test_other_settings_are_refused_in_a_folder_that_is_complete(options: dict, changes: dict) -> None:
-    evaluate_command(**options, inits=["random"])
+def test_other_settings_are_refused_in_a_folder_that_is_complete(finished: dict, changes: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(changes))):
-        evaluate_command(**{**options, **changes}, inits=["random"])
+        evaluate_command(**{**finished, **changes}, inits=["random"])
 
 
 def test_tables_keep_data_sets_that_a_later_call_leaves_out(options: dict, tmp_path: Path) -> None:
@@ -183,8 +203,8 @@ def test_damaged_settings_are_named(options: dict) -> None:
         evaluate_command(**options, inits=["random"])
 
 
-def test_another_checkpoint_is_refused(options: dict, tmp_path: Path) -> None:
-    evaluate_command(**{**options, "checkpoint": "never/read"}, inits=["random"])
+def test_another_checkpoint_is_refused(finished: dict, tmp_path: Path) -> None:
+    options = finished
     evaluate_command(**options, inits=["random", "ghn"])
     torch.manual_seed(1)
     GHN(GHNConfig(encoder=EncoderConfig(hidden=16, layers=1, heads=2))).save_pretrained(tmp_path / "net2")

@@ -185,6 +185,8 @@ def on_page_markdown(markdown: str, page: "Page", **_: Any) -> str:
     """Lead links to other files of the repository to their copies, and draw equations."""
     if "/" not in page.file.src_uri:
         markdown = REPOSITORY.sub(r"](repository/\1)", markdown)
+    if re.fullmatch(r"repository/[^/]+", page.file.src_uri):  # from the root of the repository to its docs
+        markdown = markdown.replace("](docs/", "](../")
     return re.sub(r"^```math\n(.*?)^```$", _drawn, markdown, flags=re.MULTILINE | re.DOTALL)
 
 

@@ -71,3 +71,14 @@ def test_the_page_of_commands_shows_every_command(pages: ModuleType) -> None:
     page = pages.command_line()
     assert re.findall(r"^## ghn (\w+)$", page, re.MULTILINE) == list(get_command(app).commands)
     assert page.count("--help") >= len(get_command(app).commands)
+
+
+def test_links_between_docs_and_the_rest_of_the_repository_lead_somewhere_on_the_site(
+    pages: ModuleType,
+) -> None:
+    def led(text: str, name: str) -> str:
+        return pages.on_page_markdown(text, SimpleNamespace(file=SimpleNamespace(src_uri=name)))
+
+    assert led("[a](../CONTRIBUTING.md)", "extending.md") == "[a](repository/CONTRIBUTING.md)"
+    assert led("[a](../extending.md)", "how-it-works/base.md") == "[a](../extending.md)"
+    assert led("[a](docs/extending.md)", "repository/CONTRIBUTING.md") == "[a](../extending.md)"

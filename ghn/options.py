@@ -55,10 +55,9 @@ def with_options(*kinds: type[Any], without: Collection[str] = ()) -> Callable[[
 def _option(entry: Field[Any], text: str) -> inspect.Parameter:
     default = default_of(entry)
     kind, metavar = _TYPES[type(default)]
-    if isinstance(default, dict):
-        shown = json.dumps(default)
-    else:
-        shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    shown = json.dumps(default) if isinstance(default, dict) else str(default)
+    if isinstance(default, tuple):
+        shown, text = " ".join(map(str, default)), f"{text.removesuffix('.')}; repeat for several."
     text = f"{text}  [default: {shown or 'none'}]"
     option: Any = Annotated[kind, typer.Option(metavar=metavar, help=text, show_default=False)]
     return inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)

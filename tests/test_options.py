@@ -38,6 +38,6 @@ def test_fields_become_options_with_help_and_default(capsys: pytest.CaptureFixtu
         if parameter.name in ("width", "names")
     )[::-1]
     assert width == "Channels of a layer, in all.  [default: 4]"
-    assert names == "Of the layers.  [default: a b]"
+    assert names == "Of the layers; repeat for several.  [default: a b]"
     with pytest.raises(SystemExit):
         run_app(app, ["x", "--hidden", "1"])

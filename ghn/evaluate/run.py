@@ -71,7 +71,7 @@ def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
     known_outcome = outcome_of(config, case, folder)
     if known_outcome and set(arms) <= known_outcome.tuned.keys():
         return
-    plans = {arm: comparison(config, case, arm, str(_place(folder, case) / arm)) for arm in arms}
+    plans = {arm: comparison(config, case, arm, str(case_folder(folder, case) / arm)) for arm in arms}
     accelerator = make_accelerator(plans["random"])
     if accelerator.num_processes > 1:
         raise ConfigError(
@@ -81,14 +81,14 @@ def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
     parameters, rates = task.check(), {}
     known: dict[str, Runs] = {}
     for arm, plan in plans.items():
-        start = _start(arm, task, plan)
+        start = starting_weights(arm, task, plan)
         runs = Runs(plan, task, accelerator, case.name, known.get(start))
         known.setdefault(start, runs)
         rates[arm] = best_rate(runs, config.seeds[0], sorted(config.lr))
         runs.get([(seed, rates[arm]) for seed in config.seeds])
     rates = _read_record(folder, case).get("rates", {}) | rates  # another process may have added other arms
     record = {"parameters": parameters, "metric": task.metric_name, "rates": rates}
-    write_whole(_place(folder, case) / RECORD, json.dumps(record), "finished runs are kept")
+    write_whole(case_folder(folder, case) / RECORD, json.dumps(record), "finished runs are kept")
 
 
 def outcome_of(config: EvaluateConfig, case: Case, folder: Path) -> Outcome | None:
@@ -103,7 +103,7 @@ def outcome_of(config: EvaluateConfig, case: Case, folder: Path) -> Outcome | No
     tuned: dict[str, list[Run]] = {}
     tuning: dict[str, list[Run]] = {}
     for arm, rate in record["rates"].items():
-        runs = finished_runs(_place(folder, case) / arm).values()
+        runs = finished_runs(case_folder(folder, case) / arm).values()
         ordered = sorted(runs, key=lambda run: (run.seed, run.lr))
         best = [run for run in ordered if run.lr == rate and run.seed in config.seeds]
         if len(best) == len(config.seeds):
@@ -124,12 +124,13 @@ def _arms(config: EvaluateConfig, case: Case) -> tuple[str, ...]:
     return config.transfer_arms if case.transfer else config.arms
 
 
-def _place(folder: Path, case: Case) -> Path:
+def case_folder(folder: Path, case: Case) -> Path:
+    """Where the arms of a case are kept."""
     return folder / "runs" / case.name / ("transfer" if case.transfer else "main")
 
 
 def _read_record(folder: Path, case: Case) -> dict[str, Any]:
-    path = _place(folder, case) / RECORD
+    path = case_folder(folder, case) / RECORD
     if not path.exists():
         return {}
     try:
@@ -202,7 +203,7 @@ def best_rate(runs: Runs, seed: int, grid: list[float]) -> float:
             return best
 
 
-def _start(arm: str, task: ModelTask, plan: CompareConfig) -> str:
+def starting_weights(arm: str, task: ModelTask, plan: CompareConfig) -> str:
     """Digest of the weights that an arm starts from: 'mimetic' starts from random's where there is no attention."""
     model = task.build(0)
     ARMS[arm](model, 0, task.example(), plan.checkpoint)

@@ -21,6 +21,7 @@ from ghn.evaluate.config import EvaluateConfig, cases, comparison
 from ghn.evaluate.options import evaluate_command, main
 from ghn.evaluate.run import outcome_of
 from ghn.finetune.results import Point, Run
+from ghn.finetune.store import finished_runs
 from ghn.hypernetwork import GHN, GHNConfig
 
 ROOT = Path(__file__).parents[2]
@@ -280,3 +281,29 @@ def test_models_get_the_vocabulary_of_the_tokenizer(tmp_path: Path) -> None:
     assert case.architecture.build(device="meta").config.vocab_size == 3
     assert comparison(config, case, "random", "x").tokenizer == str(tmp_path)
     assert config.to_dict()["tokenizer"] == tmp_path.name
+
+
+def test_curves_of_a_finished_evaluation_become_runs_again(finished: dict, tmp_path: Path) -> None:
+    script = [sys.executable, ROOT / "scripts" / "reuse_results.py", finished["output"]]
+    models = ["--images", "digits", "--models", finished["models"]]
+    told = subprocess.run([*script, tmp_path / "again", *models], check=True, capture_output=True, text=True)
+    assert told.stdout == "mobilenetv3-11x48, digits: 3 runs of orthogonal, 3 runs of random\n"
+    before, after = (
+        finished_runs(folder / "runs" / "mobilenetv3-11x48" / "main" / "random")
+        for folder in (finished["output"], tmp_path / "again")
+    )
+    assert before.keys() == after.keys()
+    for key, run in before.items():
+        assert [point.metric for point in run.curve] == pytest.approx([p.metric for p in after[key].curve])
+    # What starts elsewhere today is no run of today's.
+    curves = finished["output"] / "curves.csv"
+    rows = list(csv.DictReader(curves.open()))
+    for row in rows:
+        row["loss"] = str(float(row["loss"]) * (1.1 if row["arm"] == "random" else 1))
+    with curves.open("w") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    told = subprocess.run([*script, tmp_path / "other", *models], check=True, capture_output=True, text=True)
+    assert "random not reused: its loss before training is" in told.stdout
+    assert "3 runs of orthogonal" in told.stdout and "runs of random" not in told.stdout

@@ -1,0 +1,120 @@
+"""Turn the curves of a finished evaluation back into runs, so that evaluate_init.py trains new arms alone.
+
+python scripts/reuse_results.py benchmarks/results/held-out-cpu runs/held-out --images uoft-cs/cifar10 --checkpoint DIR
+python scripts/evaluate_init.py runs/held-out --images uoft-cs/cifar10 --checkpoint DIR --inits random base ghn
+
+Arms that need no hypernetwork are reused, and ``base`` (or the default checkpoint's ``ghn`` for want of it) where it
+starts from the same weights. A run is reused only if the loss before training comes out as it was.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections import defaultdict
+from dataclasses import fields, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works without installation
+
+from ghn.apply.baselines import NEEDS_CHECKPOINT
+from ghn.console import one_line_errors
+from ghn.errors import ConfigError
+from ghn.evaluate.config import Case, EvaluateConfig, cases, comparison, short_name
+from ghn.evaluate.run import case_folder, starting_weights
+from ghn.finetune.choose import batches_of, make_task
+from ghn.finetune.loop import Budget, make_accelerator, train_run
+from ghn.finetune.results import Point, Run
+from ghn.finetune.store import Store
+
+AGREES = 2e-3
+"""Largest relative difference of a loss before training, between processors."""
+
+Key = tuple[str, str, str, int, float]
+"""Model, data set, arm, seed and rate."""
+
+
+def read_curves(path: Path) -> dict[Key, list[Point]]:
+    """The curves of ``curves.csv``."""
+    curves: dict[Key, list[Point]] = defaultdict(list)
+    with path.open() as file:
+        for row in csv.DictReader(file):
+            key = row["model"], row["dataset"], row["arm"], int(row["seed"]), float(row["lr"])
+            curves[key].append(Point(int(row["step"]), float(row["loss"]), float(row["metric"])))
+    return curves
+
+
+def reuse(
+    config: EvaluateConfig, case: Case, curves: dict[Key, list[Point]], folder: Path, source: str
+) -> str:
+    """Write the runs of one case; returns what was done, in words."""
+    steps = config.transfer_steps if case.transfer else config.steps
+    known = {key[2] for key in curves if key[:2] == (case.name, case.data)}
+    done = []
+    reusable = sorted(known - {*NEEDS_CHECKPOINT}) + ["base"] * bool(known & {*NEEDS_CHECKPOINT})
+    for arm in reusable:
+        plan = comparison(config, case, arm, str(case_folder(folder, case) / arm))
+        task = make_task(plan)
+        origin = arm if arm in known else "ghn"
+        if arm == "base":
+            before = comparison(replace(config, checkpoint=None), case, origin, "")
+            if starting_weights(origin, task, before) != starting_weights(arm, task, plan):
+                continue
+        own = {key: curve for key, curve in curves.items() if key[:3] == (case.name, case.data, origin)}
+        own = {key: curve for key, curve in own.items() if curve[-1].step == steps}
+        if not own:
+            continue
+        *_, seed, rate = min(own)
+        budget = replace(Budget.of(plan, task, *batches_of(plan, task)), steps=1, eval_every=1)
+        again = train_run(task, plan, budget, make_accelerator(plan), arm, seed, rate).curve[0].loss
+        first = own[min(own)][0].loss
+        if abs(again - first) > AGREES * first:
+            done.append(f"{arm} not reused: its loss before training is {again:.4f}, was {first:.4f}")
+            continue
+        Path(plan.output_dir or "").parent.mkdir(parents=True, exist_ok=True)
+        store = Store.open(plan, task.dataset)
+        for (*_, seed, rate), curve in own.items():
+            run = Run(
+                init=arm,
+                seed=seed,
+                lr=rate,
+                init_seconds=0.0,
+                train_seconds=0.0,
+                peak_bytes=0,
+                curve=tuple(curve),
+                note=f"from {source}",
+            )
+            store.save(run)
+        done.append(f"{len(own)} runs of {arm}")
+    return f"{case.name}, {case.data}: {', '.join(done) or 'nothing'}"
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the command line, and reuse."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", type=Path, help="folder with curves.csv and results.json")
+    parser.add_argument("output", type=Path, help="folder for evaluate_init.py")
+    parser.add_argument("--images", help="where the results' image data are now")
+    parser.add_argument("--text", help="where the results' text is now")
+    parser.add_argument("--checkpoint", metavar="DIR", help="what evaluate_init.py will be given")
+    parser.add_argument("--models", default="*", help="shell pattern of names")
+    given = parser.parse_args(arguments)
+    with one_line_errors():
+        settings = json.loads((given.results / "results.json").read_text())["config"]
+        names = {field.name for field in fields(EvaluateConfig)}
+        config = EvaluateConfig.preset("cpu", **{name: settings[name] for name in names & set(settings)})
+        for name in ("images", "text"):
+            place = getattr(given, name)
+            if place and short_name(place) != settings[name]:
+                raise ConfigError(f"--{name} is {place}; the results are of {settings[name]}")
+            config = replace(config, **{name: place or ""})
+        config = replace(config, checkpoint=given.checkpoint)
+        curves = read_curves(given.results / "curves.csv")
+        for case in cases(config, given.models):
+            print(reuse(config, case, curves, given.output, given.results.name), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -61,7 +61,7 @@ def main(
         return
     seen = state.seen - seen
     speed = seen / seconds
-    shares = {phase: clock.seconds[phase] / seconds for phase in PHASES if phase != "validate"}
+    shares = {phase: clock.seconds[phase] / seconds for phase in PHASES if phase not in ("validate", "save")}
     table = Table("phase", "share", title=f"{speed:,.0f} target-images a second")
     for phase, share in shares.items():
         table.add_row(phase, f"{share:.1%}")

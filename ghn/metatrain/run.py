@@ -93,14 +93,8 @@ def metatrain(
         raise OutputError(f"{folder} can't be made: {error}; choose another output folder") from error
     given = ingredients(config, folder, processes)
     data = {kind: digest(task) for kind, task in given.tasks.items()}
-    state = load_state(folder, config, data)
-    if state is None:
-        progress.note("tracing networks")
-        for sampler in given.samplers.values():
-            sampler.trace(processes)
-        state = TrainState.of(first_tables(given.samplers, config.rank, start), config.optimizer)
-        progress.note(f"{len(state.bank.names)} slots, {_millions(state):.2f} M numbers")
-    elif state.done >= config.optimizer.updates:
+    state = load_state(folder, config, data) or _begin(given, start, progress)
+    if state.done >= config.optimizer.updates:
         progress.note(
             f"the budget of {config.optimizer.updates} updates is spent ({state.seen / 1e6:.2f} M target-images); to "
             f"go on, begin another run with this one's tables: --start {folder}"
@@ -115,39 +109,46 @@ def metatrain(
         settings = {name: str(value) for name, value in config.to_dict().items()}
         # wandb goes on with the run that WANDB_RUN_ID names.
         accelerator.init_trackers("ghn", settings, {"wandb": {"resume": "allow"}})
-    clock, rows = Clock(), list[dict[str, Any]]()
+    rows: list[dict[str, Any]] = []
+
+    def tell(row: dict[str, Any]) -> None:
+        rows.append(row)
+        progress.row(row)
+        accelerator.log(_figures(row), state.done)  # after a kill, what wasn't saved is done and logged again
+
+    clock = Clock()
     while state.done < config.optimizer.updates:
-        rows.append(update(state, given, clock))
-        progress.row(rows[-1])
-        accelerator.log(
-            _figures(rows[-1]), state.done
-        )  # after a kill, what wasn't saved is done and logged again
-        ended = state.done == config.optimizer.updates
+        tell(update(state, given, clock))
         late = any(processes.gather([time.monotonic() - begun > max_seconds]))
-        due = ended or state.done % config.validate_every == 0
+        due = state.done == config.optimizer.updates or state.done % config.validate_every == 0
         if due:
             metrics = validate(state.average, given.tasks, given.samplers, processes)
             clock.lap("validate")
-            rows.append(
-                {
-                    "update": state.done,
-                    "seen": state.seen,
-                    "validation": metrics,
-                    "seconds": dict(clock.seconds),
-                }
-            )
-            progress.row(rows[-1])
-            accelerator.log(_figures(rows[-1]), state.done)
-        if processes.first and (due or late or state.done % config.save_every == 0):
-            append(folder / LOG, rows, _REMEDY)
-            save_state(folder, state, config, data)
+            seconds = dict(clock.seconds)
+            tell({"update": state.done, "seen": state.seen, "validation": metrics, "seconds": seconds})
+        if due or late or state.done % config.save_every == 0:
+            if processes.first:
+                append(folder / LOG, rows, _REMEDY)
+                save_state(folder, state, config, data)
+                if due or late:
+                    _leave(state, folder)
             rows.clear()
-            if due or late:
-                _leave(state, folder)
+            clock.lap("save")
         if late:
             break
     accelerator.end_training()
     return hypernetwork(state.average)
+
+
+def _begin(given: Ingredients, start: Path | None, progress: Progress) -> TrainState:
+    """The state before the first update."""
+    progress.note("tracing networks")
+    for sampler in given.samplers.values():
+        sampler.trace(given.processes)
+    bank = first_tables(given.samplers, given.config.rank, start)
+    numbers = sum(table.numel() for table in bank.parameters())
+    progress.note(f"{len(bank.names)} slots, {numbers / 1e6:.2f} M numbers")
+    return TrainState.of(bank, given.config.optimizer)
 
 
 def _leave(state: TrainState, folder: Path) -> None:
@@ -206,10 +207,6 @@ def _accelerator(folder: Path, trackers: Sequence[str]) -> Accelerator:
             f"no package for tracker {sorted(missing)[0]!r}; install it, or leave the tracker out"
         )
     return accelerator
-
-
-def _millions(state: TrainState) -> float:
-    return sum(table.numel() for table in state.bank.parameters()) / 1e6
 
 
 def _figures(row: Mapping[str, Any]) -> dict[str, float]:

@@ -86,8 +86,8 @@ def merge(banks: Sequence[SlotBank]) -> SlotBank:
     with torch.no_grad():
         for bank in banks:
             for number, name in enumerate(bank.names):
-                to = numbers[name]
-                if whole.rows[to].shape == bank.rows[number].shape:
+                to, key = numbers[name], name.rpartition("/")[0]
+                if whole.sizes[key] == bank.sizes[key]:
                     whole.rows[to].copy_(bank.rows[number])
                     whole.columns[to].copy_(bank.columns[number])
                     whole.share[to] = bank.share[number]

@@ -18,9 +18,9 @@ from ghn.metatrain.state import TrainState
 from ghn.metatrain.user_code import blamed
 from ghn.tasks import Task
 
-PHASES = ("draw", "predict", "target", "backward", "optimizer", "validate")
+PHASES = ("draw", "predict", "target", "backward", "optimizer", "validate", "save")
 """Of a run: choose networks; cut them out; try them; bring their gradients to the tables; sum these over the
-processes, and step; validate."""
+processes, and step; validate; save."""
 
 
 @dataclass(frozen=True)

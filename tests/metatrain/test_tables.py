@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from ghn.cli import app
 from ghn.console import run_app
+from ghn.decoder.slots import SlotBank
 from ghn.errors import CheckpointError
 from ghn.hypernetwork import GHN
 from ghn.metatrain.config import MetaTrainConfig
@@ -57,6 +58,14 @@ def test_the_last_of_equal_slots_is_taken(finished: tuple[Path, GHN]) -> None:
         other.gain.add_(2)
     whole = merge([one, other])
     assert whole.rows[0].equal(other.rows[0]) and whole.gain.equal(other.gain)
+
+
+@pytest.mark.parametrize("size", [(1, 4, 1, 8, 1, 1, 2), (1, 8, 1, 4, 1, 1, 2), (1, 4, 1, 4, 1, 2, 2)])
+def test_equal_slots_of_other_sizes_are_taken_whole(size: tuple[int, ...]) -> None:
+    one, other = SlotBank({"a/1/linear": (1, 4, 1, 4, 1, 1, 2)}), SlotBank({"a/1/linear": size})
+    whole = merge([one, other])
+    for name, value in other.state_dict().items():
+        assert whole.state_dict()[name].equal(value)
 
 
 def test_what_holds_no_tables_is_refused(finished: tuple[Path, GHN], tmp_path: Path) -> None:

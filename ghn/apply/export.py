@@ -154,8 +154,8 @@ def export_prediction(
                 else:
                     files[name].write(name, value)
                     done += forms[name].nbytes
-            made_of = Remembered(plan.remembered.recipes, plan.remembered.cuts, room=0)
-            order = Order(plan.graph, plan.embeddings, seed, made_of, plan.rules)
+            remembered = Remembered(plan.remembered.plans, plan.remembered.cuts, room=0)
+            order = Order(plan.graph, plan.embeddings, seed, remembered, plan.rules)
             for piece in net.decoder.stream(order, memory=memory):
                 values = piece.make(None)
                 # None: a model may leave parameters out of its files.

@@ -95,8 +95,8 @@ def report_of(net: GHN, plan: "Plan", order: Order, learned: bool = True) -> Rep
     """Fate of every parameter of a model, by which rule it starts, and how much of what was predicted is learned."""
     shares, origin = net.decoder.learned_shares(order) if learned else ({}, "the base was asked for")
     decisions = {
-        recipe.spec.name: Decision(recipe.init, recipe.rule, recipe.modifiers)
-        for recipe in net.decoder.prepare(order)
+        param.spec.name: Decision(param.init, param.rule, param.modifiers)
+        for param in net.decoder.prepare(order)
     }
     return Report.of(plan.graph, plan.predicted, shares, origin, decisions)
 

@@ -2,7 +2,7 @@
 
 from ghn.decoder.config import DecoderConfig
 from ghn.decoder.decoder import MEMORY, Decoder, Order
-from ghn.decoder.recipe import Recipe, recipes
+from ghn.decoder.plan import ParamPlan, plan_parameters
 from ghn.decoder.remembered import Remembered
 from ghn.decoder.slot_decoder import SlotDecoder
 
@@ -11,11 +11,11 @@ __all__ = [
     "Decoder",
     "DecoderConfig",
     "Order",
-    "Recipe",
+    "ParamPlan",
     "Remembered",
     "SlotDecoder",
     "build_decoder",
-    "recipes",
+    "plan_parameters",
 ]
 
 

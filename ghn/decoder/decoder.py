@@ -17,7 +17,7 @@ from ghn.decoder.config import DecoderConfig
 from ghn.decoder.learned import Product
 from ghn.decoder.low_rank import FactorGenerator, Side, generation_bytes, init_head_, product_norm, whiten
 from ghn.decoder.mip import shares
-from ghn.decoder.recipe import Recipe, recipes
+from ghn.decoder.plan import ParamPlan, plan_parameters
 from ghn.decoder.remembered import Factors, Remembered
 from ghn.decoder.statistics import StatisticsHead
 from ghn.errors import ConfigError
@@ -64,7 +64,7 @@ class BoundParam:
     """A parameter of an order, and the scalars by which what it is made of enters."""
 
     order: int
-    recipe: Recipe
+    plan: ParamPlan
     row: int
     """Of the embeddings of all orders."""
     gain: Tensor
@@ -125,15 +125,15 @@ class Decoder(nn.Module):
         """
         return (piece for _, piece in self._stream([order], learned, memory, wanted))
 
-    def prepare(self, order: Order) -> list[Recipe]:
+    def prepare(self, order: Order) -> list[ParamPlan]:
         """What every predicted parameter of an order is made of, unless it is remembered.
 
         Raises:
             PredictionError: If no rule applies to a parameter, or one fails or says what can't be.
         """
-        if not order.remembered.recipes:
-            order.remembered.recipes = recipes(order.graph, self.config, order.rules)
-        return order.remembered.recipes
+        if not order.remembered.plans:
+            order.remembered.plans = plan_parameters(order.graph, self.config, order.rules)
+        return order.remembered.plans
 
     def learned_shares(self, order: Order) -> tuple[dict[str, float], str]:
         """Share of each parameter's variance that is learned, by name, and where from; 0 of those that are not there.
@@ -141,9 +141,7 @@ class Decoder(nn.Module):
         Of a vector it says how far it may move.
         """
         trust = (self.statistics(order.embeddings).trust ** 2).tolist()
-        return {
-            recipe.spec.name: trust[recipe.number] for recipe in self.prepare(order) if recipe.learned
-        }, ""
+        return {plan.spec.name: trust[plan.number] for plan in self.prepare(order) if plan.learned}, ""
 
     def _stream(
         self,
@@ -164,7 +162,7 @@ class Decoder(nn.Module):
         for chunk in _chunks(parts, self.config, memory // 4):
             factors = self._chunk_factors(orders, chunk, sides, memory)
             for group in by_geometry(chunk):
-                if not group[0].recipe.init.random:
+                if not group[0].plan.init.random:
                     yield from zip((part.order for part in group), small_pieces(group, factors), strict=True)
                     continue
                 for part in group:
@@ -177,27 +175,27 @@ class Decoder(nn.Module):
         statistics = self.statistics(embeddings) if learned else self.statistics.defaults(embeddings)
         found, first = [], 0
         for number, order in enumerate(orders):
-            found += [(number, recipe, first + recipe.number) for recipe in order.remembered.recipes]
+            found += [(number, plan, first + plan.number) for plan in order.remembered.plans]
             first += len(order.embeddings)
         rows = [row for _, _, row in found]
         spread, random, shown = torch.zeros(3, *statistics.trust.shape, device=statistics.trust.device)
-        spread[rows] = spread.new_tensor([recipe.init.std for _, recipe, _ in found])
-        random[rows] = random.new_tensor([float(recipe.init.random) for _, recipe, _ in found])
-        shown[rows] = shown.new_tensor([float(learned and recipe.learned) for _, recipe, _ in found])
+        spread[rows] = spread.new_tensor([plan.init.std for _, plan, _ in found])
+        random[rows] = random.new_tensor([float(plan.init.random) for _, plan, _ in found])
+        shown[rows] = shown.new_tensor([float(learned and plan.learned) for _, plan, _ in found])
         trust = statistics.trust * shown
         if self.config.base == "none":
             trust, random = torch.where(random > 0, 1.0, trust), torch.zeros_like(random)
         base, product = shares(trust, random)
         sizes = statistics.gain * spread
-        gains = _each(statistics.gain, [row for _, recipe, row in found if not recipe.init.random])
-        bases = _each(base * sizes, [row for _, recipe, row in found if recipe.init.random])
-        products = _each(product * sizes, [row for _, recipe, row in found if learned and recipe.learned])
+        gains = _each(statistics.gain, [row for _, plan, row in found if not plan.init.random])
+        bases = _each(base * sizes, [row for _, plan, row in found if plan.init.random])
+        products = _each(product * sizes, [row for _, plan, row in found if learned and plan.learned])
         unused = embeddings.new_zeros(())
         return [
             BoundParam(
-                number, recipe, row, gains.get(row, unused), bases.get(row, unused), products.get(row, unused)
+                number, plan, row, gains.get(row, unused), bases.get(row, unused), products.get(row, unused)
             )
-            for number, recipe, row in found
+            for number, plan, row in found
         ]
 
     def _chunk_factors(
@@ -208,12 +206,12 @@ class Decoder(nn.Module):
         memory: int,
     ) -> dict[int, tuple[Tensor, Tensor]]:
         """Factors by row of the embeddings, of the parameters that have a learned part."""
-        learned = [part for part in chunk if part.recipe.learned]
+        learned = [part for part in chunk if part.plan.learned]
         if sides is None or not learned:
             return {}
         make = partial(self._factors, sides, learned)
         if len(orders) == 1:
-            numbers, remembered = tuple(part.recipe.number for part in learned), orders[0].remembered
+            numbers, remembered = tuple(part.plan.number for part in learned), orders[0].remembered
             factors = remembered.recall(remembered.factors, numbers, make, _factors_bytes, memory)
         else:
             factors = make()
@@ -221,7 +219,7 @@ class Decoder(nn.Module):
 
     def _factors(self, sides: tuple[Tensor, Tensor], parts: Sequence[BoundParam]) -> Factors:
         """Factors of shapes ``(rows, rank)`` and ``(columns, rank)`` of each parameter."""
-        rows, layouts = [part.row for part in parts], [part.recipe.layout for part in parts]
+        rows, layouts = [part.row for part in parts], [part.plan.layout for part in parts]
         left = Side.of(self.rows, sides[0][rows], [(layout.row_sizes, 0) for layout in layouts])
         right = Side.of(
             self.columns, sides[1][rows], [(layout.column_sizes, layout.spatial) for layout in layouts]
@@ -262,7 +260,7 @@ class Addend(Protocol):
 def _product(part: BoundParam, factors: tuple[Tensor, Tensor] | None) -> Addend | None:
     if factors is None:
         return None
-    return Product(factors[0] * part.product, factors[1], part.recipe.layout, part.recipe.arrangement)
+    return Product(factors[0] * part.product, factors[1], part.plan.layout, part.plan.arrangement)
 
 
 def stream_pieces(
@@ -273,27 +271,27 @@ def stream_pieces(
     wanted: Callable[[ParamSpec, Grid], Range] | None,
 ) -> Iterator[Piece]:
     """The pieces of a parameter with a base, to which what is learned is added."""
-    recipe, remembered, device = part.recipe, order.remembered, part.base.device
-    grid = recipe.arrangement.grid
+    plan, remembered, device = part.plan, order.remembered, part.base.device
+    grid = plan.arrangement.grid
     products: list[Addend] = []
-    if recipe.init.pattern is not None:
-        left, right = (side.to(device) for side in recipe.init.pattern.factors(order.seed))
-        products.append(Product(left * part.base, right, recipe.layout, recipe.arrangement))
+    if plan.init.pattern is not None:
+        left, right = (side.to(device) for side in plan.init.pattern.factors(order.seed))
+        products.append(Product(left * part.base, right, plan.layout, plan.arrangement))
     if learned is not None:
         products.append(learned)
-    begin, end = (0, grid.height) if wanted is None else wanted(recipe.spec, grid)
-    for block in recipe.blocks:
+    begin, end = (0, grid.height) if wanted is None else wanted(plan.spec, grid)
+    for block in plan.blocks:
         if block.start >= end or block.start + block.height <= begin:
             continue
-        drawn = remembered.drawn(recipe, order.seed, block, device, memory)
+        drawn = remembered.drawn(plan, order.seed, block, device, memory)
         first = max(0, begin - block.start) // drawn.band
         last = min(drawn.bands, -(-(end - block.start) // drawn.band))
         step = max(1, memory // 16 // (4 * drawn.band * block.columns))
         for band in range(first, last, step):
-            yield _piece(recipe, drawn, (band, min(band + step, last)), part.base, products)
+            yield _piece(plan, drawn, (band, min(band + step, last)), part.base, products)
 
 
-def _piece(recipe: Recipe, drawn: Draw, bands: Range, base: Tensor, products: Sequence[Addend]) -> Piece:
+def _piece(plan: ParamPlan, drawn: Draw, bands: Range, base: Tensor, products: Sequence[Addend]) -> Piece:
     block, (first, last) = drawn.block, bands
     start, stop = first * drawn.band, min(last * drawn.band, block.height)
 
@@ -301,13 +299,13 @@ def _piece(recipe: Recipe, drawn: Draw, bands: Range, base: Tensor, products: Se
         values = drawn.make(first, last, base, out)
         for product in products:
             values = product.add(values, block, drawn.band, first)
-        row = recipe.init.padding_row
+        row = plan.init.padding_row
         padding = -1 if row is None else row - block.start - start
         if 0 <= padding < stop - start:
             values = values.index_fill(0, torch.tensor([padding], device=values.device), 0.0)
         return values if out is None or values.data_ptr() == out.data_ptr() else out.copy_(values)
 
-    return Piece(recipe.spec, block.start + start, stop - start, block.columns, make)
+    return Piece(plan.spec, block.start + start, stop - start, block.columns, make)
 
 
 def _each(values: Tensor, rows: list[int]) -> dict[int, Tensor]:
@@ -329,7 +327,7 @@ def small_pieces(
     """Whole parameters of one geometry without a base (biases, norms), which one product makes all of."""
     # In as few operations as can be: on a GPU each takes as long as the numbers of a small network.
     gains = torch.stack([part.gain for part in group])
-    means = [part.recipe.init.mean for part in group]
+    means = [part.plan.init.mean for part in group]
     numbers = gains.new_tensor([0.0 if isinstance(mean, Tensor) else mean for mean in means])
     made = gains * numbers
     if learned := group[0].row in factors:
@@ -337,13 +335,13 @@ def small_pieces(
         sizes = torch.stack([part.product for part in group])
         made = made[:, None, None] + (left * sizes[:, None, None]) @ right.mT
     for part, mean, entries in zip(group, means, made.unbind(), strict=True):
-        recipe = part.recipe
-        grid = recipe.arrangement.grid
-        values = recipe.layout.restore(entries) if learned else entries.expand(recipe.spec.shape)
+        plan = part.plan
+        grid = plan.arrangement.grid
+        values = plan.layout.restore(entries) if learned else entries.expand(plan.spec.shape)
         if isinstance(mean, Tensor):
             values = values + part.gain * mean.to(part.gain.device)
         values = values.reshape(grid.height, grid.columns)
-        yield Piece(recipe.spec, 0, grid.height, grid.columns, partial(_give, values))
+        yield Piece(plan.spec, 0, grid.height, grid.columns, partial(_give, values))
 
 
 def _whole(pieces: list[Tensor]) -> Tensor:
@@ -358,7 +356,7 @@ def by_geometry(parts: Iterable[BoundParam]) -> Iterable[list[BoundParam]]:
     """Parameters of equal geometry together."""
     groups: dict[object, list[BoundParam]] = {}
     for part in parts:
-        groups.setdefault(part.recipe.geometry, []).append(part)
+        groups.setdefault(part.plan.geometry, []).append(part)
     return groups.values()
 
 
@@ -367,7 +365,7 @@ def _chunks(parts: Sequence[BoundParam], config: DecoderConfig, memory: int) -> 
     chunk: list[BoundParam] = []
     taken = 0
     for part in itertools.chain.from_iterable(by_geometry(parts)):
-        layout = part.recipe.layout
+        layout = part.plan.layout
         cost = sum(
             generation_bytes(side, config.hidden, config.rank) for side in (layout.rows, layout.columns)
         )

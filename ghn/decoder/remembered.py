@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ghn.base.blocks import Block
 from ghn.base.sampling import Draw
-from ghn.decoder.recipe import Recipe
+from ghn.decoder.plan import ParamPlan
 
 if TYPE_CHECKING:
     from ghn.decoder.slots import Cuts
@@ -27,7 +27,7 @@ Factors = list[tuple[Tensor, Tensor]]
 class Remembered:
     """What one prediction leaves for the next with the same graph, embeddings and weights; empty at first."""
 
-    recipes: list[Recipe] = field(default_factory=list)
+    plans: list[ParamPlan] = field(default_factory=list)
     cuts: "Cuts | None" = None
     """What slots have for the parameters, where a decoder has slots."""
     factors: dict[tuple[int, ...], Factors] = field(default_factory=dict)
@@ -45,10 +45,10 @@ class Remembered:
             self.draws.clear()
             self.seed = seed
 
-    def drawn(self, recipe: Recipe, seed: int, block: Block, device: torch.device, memory: int) -> Draw:
+    def drawn(self, plan: ParamPlan, seed: int, block: Block, device: torch.device, memory: int) -> Draw:
         """The random numbers of one block of a base, on a device; kept as ``recall`` does."""
-        key = seed, recipe.number, block.start  # with the seed, as another thread may be at another one
-        make = partial(_draw, recipe, seed, block, device)
+        key = seed, plan.number, block.start  # with the seed, as another thread may be at another one
+        make = partial(_draw, plan, seed, block, device)
         # From the device if an earlier prediction has left them, else from the CPU.
         return self.recall(self.draws, key, make, lambda drawn: drawn.nbytes, memory).to(device)
 
@@ -75,5 +75,5 @@ class Remembered:
         return made
 
 
-def _draw(recipe: Recipe, seed: int, block: Block, device: torch.device) -> Draw:
-    return recipe.draw(seed, block).to(device)
+def _draw(plan: ParamPlan, seed: int, block: Block, device: torch.device) -> Draw:
+    return plan.draw(seed, block).to(device)

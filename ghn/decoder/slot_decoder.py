@@ -22,7 +22,7 @@ from ghn.decoder.decoder import (
     stream_pieces,
 )
 from ghn.decoder.mip import shares
-from ghn.decoder.recipe import Recipe, recipes
+from ghn.decoder.plan import ParamPlan, plan_parameters
 from ghn.decoder.slots import COHERENT, Cut, Cuts, Part, SlotBank, whole_matrix
 from ghn.decoder.statistics import StatisticsHead
 from ghn.graph.graph import ComputationGraph, ParamSpec
@@ -68,16 +68,16 @@ class SlotDecoder(nn.Module):
         cuts = parts if learned else {}
         order.remembered.begin(order.seed)
         for group in by_geometry(self._bound(order, cuts)):
-            if not group[0].recipe.init.random:
+            if not group[0].plan.init.random:
                 factors = {
-                    bound.row: self._vector(cuts[bound.recipe.spec.name])
+                    bound.row: self._vector(cuts[bound.plan.spec.name])
                     for bound in group
-                    if bound.recipe.spec.name in cuts
+                    if bound.plan.spec.name in cuts
                 }
                 yield from small_pieces(group, factors)
                 continue
             for bound in group:
-                part = cuts.get(bound.recipe.spec.name)
+                part = cuts.get(bound.plan.spec.name)
                 template = None if part is None else Template(self.bank, part, bound)
                 yield from stream_pieces(bound, template, order, memory, wanted)
 
@@ -93,55 +93,49 @@ class SlotDecoder(nn.Module):
                 found[f"bank.columns.{number}"] = FACTOR_BITS
         return found
 
-    def recipes(self, graph: ComputationGraph) -> list[Recipe]:
-        """What every predicted parameter is made of; a learned part have those that a slot is there for."""
-        return self._prepared(graph, None)[0]
-
-    def prepare(self, order: Order) -> list[Recipe]:
+    def prepare(self, order: Order) -> list[ParamPlan]:
         """See ``Decoder.prepare``."""
         self._begin(order)
-        return order.remembered.recipes
+        return order.remembered.plans
 
     def learned_shares(self, order: Order) -> tuple[dict[str, float], str]:
         """See ``Decoder.learned_shares``; of a vector that may move all is."""
         cuts = self._begin(order)
         shares = {}
         for bound in self._bound(order, cuts.parts):
-            if bound.recipe.learned:
+            if bound.plan.learned:
                 whole = (
-                    bound.product**2 + bound.base**2
-                    if bound.recipe.init.random
-                    else bound.product.new_ones(())
+                    bound.product**2 + bound.base**2 if bound.plan.init.random else bound.product.new_ones(())
                 )
-                shares[bound.recipe.spec.name] = (bound.product**2 / whole).item()
+                shares[bound.plan.spec.name] = (bound.product**2 / whole).item()
         return shares, cuts.origin
 
     def _begin(self, order: Order) -> Cuts:
         """Look up what there are slots for, unless it is remembered."""
         remembered = order.remembered
-        if remembered.cuts is None or not remembered.recipes:
-            remembered.recipes, remembered.cuts = self._prepared(order.graph, order.rules)
+        if remembered.cuts is None or not remembered.plans:
+            remembered.plans, remembered.cuts = self._prepared(order.graph, order.rules)
         return remembered.cuts
 
-    def _prepared(self, graph: ComputationGraph, rules: RuleSet | None) -> tuple[list[Recipe], Cuts]:
-        made_of = recipes(graph, replace(self.config, scope="all"), rules)
-        cuts = self.bank.cuts(graph, made_of)
-        return [replace(recipe, learned=recipe.spec.name in cuts.parts) for recipe in made_of], cuts
+    def _prepared(self, graph: ComputationGraph, rules: RuleSet | None) -> tuple[list[ParamPlan], Cuts]:
+        plans = plan_parameters(graph, replace(self.config, scope="all"), rules)
+        cuts = self.bank.cuts(graph, plans)
+        return [replace(plan, learned=plan.spec.name in cuts.parts) for plan in plans], cuts
 
     def _bound(self, order: Order, cuts: Mapping[str, Part]) -> list[BoundParam]:
         modulation = (2 * torch.sigmoid(self.statistics.net(order.embeddings)[:, 1])).clamp(max=1)
         found = []
-        for recipe in order.remembered.recipes:
-            spread, part = recipe.init.std, cuts.get(recipe.spec.name)
-            recipe = replace(recipe, learned=part is not None)
+        for plan in order.remembered.plans:
+            spread, part = plan.init.std, cuts.get(plan.spec.name)
+            plan = replace(plan, learned=part is not None)
             one = modulation.new_ones(())
-            if not recipe.init.random:
-                found.append(BoundParam(0, recipe, recipe.number, one, one, modulation[recipe.number]))
+            if not plan.init.random:
+                found.append(BoundParam(0, plan, plan.number, one, one, modulation[plan.number]))
                 continue
-            trust = modulation[recipe.number] if part else modulation.new_zeros(())
+            trust = modulation[plan.number] if part else modulation.new_zeros(())
             base, _ = shares(trust * COHERENT, one)
             product = trust * coherence(part) if part else trust
-            found.append(BoundParam(0, recipe, recipe.number, one, base * spread, product * spread))
+            found.append(BoundParam(0, plan, plan.number, one, base * spread, product * spread))
         return found
 
     def _vector(self, part: Part) -> tuple[Tensor, Tensor]:
@@ -189,7 +183,6 @@ class Template:
     """
 
     def __init__(self, bank: SlotBank, part: Part, bound: BoundParam) -> None:
-        self._recipe = part.recipe
         self._line = part.cuts[0].width == 1
         whole = coherence(part)
         tables, indices, start = [], [], 0
@@ -203,7 +196,7 @@ class Template:
         if part.cuts[0].where is not None:
             index = index[torch.argsort(torch.cat([cut.where for cut in part.cuts if cut.where is not None]))]
         table = torch.cat(tables)
-        arrangement, layout = part.recipe.arrangement, part.recipe.layout
+        arrangement, layout = part.plan.arrangement, part.plan.layout
         self._whole: Tensor | None = None
         self._side: _Side | None = None
         self._transposed = arrangement.transposed

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ghn.base.blocks import keyed_generator
 from ghn.decoder.config import DENSE
-from ghn.decoder.recipe import Recipe
+from ghn.decoder.plan import ParamPlan
 from ghn.decoder.units import Segment, segments
 from ghn.graph.addresses import Address
 from ghn.graph.graph import ComputationGraph
@@ -85,7 +85,7 @@ def slot_key(family: str, address: Address) -> str:
 
 
 def slot_sizes(
-    networks: Iterable[tuple[str, ComputationGraph, Sequence[Recipe]]], rank: int
+    networks: Iterable[tuple[str, ComputationGraph, Sequence[ParamPlan]]], rank: int
 ) -> dict[str, tuple[int, ...]]:
     """Sizes of all slots that some networks need, each with its family: what ``DecoderConfig.slots`` holds.
 
@@ -94,8 +94,8 @@ def slot_sizes(
         rank: Of kernels; matrices, whose tables are short, get twice as much. ``DENSE`` has no factors.
     """
     found: dict[str, list[int]] = {}
-    for family, graph, made_of in networks:
-        matrices = {recipe.spec.name: recipe.init.random for recipe in made_of}
+    for family, graph, plans in networks:
+        matrices = {plan.spec.name: plan.init.random for plan in plans}
         for segment in segments(graph):
             if segment.spec.name not in matrices:
                 continue
@@ -139,7 +139,7 @@ class Cut:
 class Part:
     """A parameter and its cuts; without any, nothing is known of it."""
 
-    recipe: Recipe
+    plan: ParamPlan
     cuts: tuple[Cut, ...]
     centre: Tensor | float = 0.0
     """Of a vector."""
@@ -204,15 +204,15 @@ class SlotBank(nn.Module):
         """Tables that were saved before there were gains have none."""
         state.setdefault(f"{prefix}gain", torch.zeros_like(bank.gain))
 
-    def cuts(self, graph: ComputationGraph, made_of: Sequence[Recipe]) -> Cuts:
-        """What there is for a network whose parameters are made of ``made_of``."""
+    def cuts(self, graph: ComputationGraph, plans: Sequence[ParamPlan]) -> Cuts:
+        """What there is for a network whose parameters are made of ``plans``."""
         family, coverage = self.family(graph)
         if not family:
             needed = f"{LEAST_COVERAGE:.0%} and what reads the input are needed"
             return Cuts(
                 {}, f"no family that was learned has its layers: the nearest {coverage:.0%}, {needed}"
             )
-        parts = {part.recipe.spec.name: part for part in self.parts(graph, made_of, family) if part.cuts}
+        parts = {part.plan.spec.name: part for part in self.parts(graph, plans, family) if part.cuts}
         return Cuts(parts, f"from {family}, which has {coverage:.0%} of its layers")
 
     def family(self, graph: ComputationGraph) -> tuple[str, float]:
@@ -234,25 +234,25 @@ class SlotBank(nn.Module):
         return (best if known >= LEAST_COVERAGE else "", known)
 
     @torch.inference_mode(False)
-    def parts(self, graph: ComputationGraph, made_of: Sequence[Recipe], family: str) -> list[Part]:
-        """What each parameter of a graph is cut from, in the order of ``made_of``."""
+    def parts(self, graph: ComputationGraph, plans: Sequence[ParamPlan], family: str) -> list[Part]:
+        """What each parameter of a graph is cut from, in the order of ``plans``."""
         by_name: dict[str, list[Segment]] = {}
         for segment in segments(graph):
             by_name.setdefault(segment.spec.name, []).append(segment)
-        return [self._part(recipe, by_name[recipe.spec.name], family) for recipe in made_of]
+        return [self._part(plan, by_name[plan.spec.name], family) for plan in plans]
 
-    def _part(self, recipe: Recipe, own: list[Segment], family: str) -> Part:
+    def _part(self, plan: ParamPlan, own: list[Segment], family: str) -> Part:
         keys = [slot_key(family, segment.address) for segment in own]
-        random = recipe.init.random
+        random = plan.init.random
         if any(key not in self.sizes or bool(self.sizes[key].rank) != random for key in keys):
-            return Part(recipe, ())
-        centre = recipe.init.mean
+            return Part(plan, ())
+        centre = plan.init.mean
         if isinstance(centre, Tensor):
-            if centre.numel() < recipe.spec.numel:  # decays, the same for all channels
-                return Part(recipe, ())
+            if centre.numel() < plan.spec.numel:  # decays, the same for all channels
+                return Part(plan, ())
             centre = centre.flatten()
         return Part(
-            recipe, tuple(self._cut(key, segment) for key, segment in zip(keys, own, strict=True)), centre
+            plan, tuple(self._cut(key, segment) for key, segment in zip(keys, own, strict=True)), centre
         )
 
     def _cut(self, key: str, segment: Segment) -> Cut:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ghn.decoder.recipe import Recipe
+from ghn.decoder.plan import ParamPlan
 from ghn.decoder.slots import COHERENT, FRESH, Cut, Part, SlotBank, whole_matrix
 
 
@@ -77,7 +77,7 @@ def cut_out(
                 taken.append(Taken(part, cut))
                 segments.append(_moved(part, _rows(rows, cut.rows, cut.height), cut.where))
                 continue
-            std, coherent = part.recipe.init.std, COHERENT * cut.dilution
+            std, coherent = part.plan.init.std, COHERENT * cut.dilution
             size = std * coherent * gains[cut.slot]
             if cut.dense:
                 block = whole_matrix(rows, cut)
@@ -100,9 +100,9 @@ def cut_out(
                 noise.add_(matrix, std * FRESH)
             segments.append(matrix)
         whole = _together(part, segments)
-        if part.recipe.init.random and part.cuts[0].width > 1:  # a line is in order as it is
-            whole = part.recipe.layout.restore(whole)
-        values[part.recipe.spec.name] = whole.reshape(part.recipe.spec.shape)
+        if part.plan.init.random and part.cuts[0].width > 1:  # a line is in order as it is
+            whole = part.plan.layout.restore(whole)
+        values[part.plan.spec.name] = whole.reshape(part.plan.spec.shape)
     return values, taken
 
 
@@ -142,8 +142,8 @@ class Gradients:
         bank = self._bank
         matrices: dict[str, Tensor] = {}
         for one in taken:
-            cut, recipe = one.cut, one.part.recipe
-            name = recipe.spec.name
+            cut, plan = one.cut, one.part.plan
+            name = plan.spec.name
             if name not in slopes:
                 continue
             if cut.master is None and not cut.dense:
@@ -154,7 +154,7 @@ class Gradients:
                 self._scatter(bank.rows[cut.slot], cut.rows, slope * factor)
                 continue
             if name not in matrices:
-                matrices[name] = as_matrix(recipe, cut, slopes[name])
+                matrices[name] = as_matrix(plan, cut, slopes[name])
             slope = matrices[name] if cut.where is None else matrices[name][cut.where]
             assert one.left is not None
             if cut.dense:
@@ -197,11 +197,11 @@ class Gradients:
             gradient[:, : slope.shape[1]].index_add_(0, cut.rows, slope)
 
 
-def as_matrix(recipe: Recipe, cut: Cut, values: Tensor) -> Tensor:
+def as_matrix(plan: ParamPlan, cut: Cut, values: Tensor) -> Tensor:
     """A parameter in the shape that its cuts have side by side; the inverse of ``Layout.restore``."""
     if cut.width == 1:
         return values.reshape(-1, 1)
-    layout = recipe.layout
+    layout = plan.layout
     return values.permute(layout.permutation).reshape(layout.rows, layout.columns)
 
 

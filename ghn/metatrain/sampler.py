@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.decoder.config import DecoderConfig
-from ghn.decoder.recipe import Recipe, recipes
+from ghn.decoder.plan import ParamPlan, plan_parameters
 from ghn.decoder.slots import Part, SlotBank
 from ghn.errors import ConfigError, did_you_mean
 from ghn.graph.graph import ComputationGraph
@@ -125,12 +125,12 @@ class Sampler:
         family = self.architecture(number).family
         return SHARED_WITH.get(family, family)
 
-    def training(self) -> Iterator[tuple[str, ComputationGraph, Sequence[Recipe]]]:
+    def training(self) -> Iterator[tuple[str, ComputationGraph, Sequence[ParamPlan]]]:
         """Family of slots, graph, and what its parameters are made of, of each network to train on."""
         for numbers in self.by_family.values():
             for number in numbers:
                 graph = self.graph(number)
-                yield self.family(number), graph, recipes(graph, DecoderConfig(scope="all"))
+                yield self.family(number), graph, plan_parameters(graph, DecoderConfig(scope="all"))
 
     def trace(self, processes: Processes) -> None:
         """Leave the graphs of all networks to train on in the run's folder; each process traces a share of them."""
@@ -160,7 +160,7 @@ class Sampler:
             family = bank.family(graph)[0]
         parts = [
             part
-            for part in bank.parts(graph, recipes(graph, DecoderConfig(scope="all")), family)
+            for part in bank.parts(graph, plan_parameters(graph, DecoderConfig(scope="all")), family)
             if part.cuts
         ]
         with torch.random.fork_rng(devices=[]):
@@ -168,7 +168,7 @@ class Sampler:
             network = self.architecture(number).build(**self._task.arguments)
         network.train().requires_grad_(False)
         network.to(memory_format=torch.channels_last)
-        cut_out = {part.recipe.spec.name for part in parts}
+        cut_out = {part.plan.spec.name for part in parts}
         for name, value in network.named_parameters():
             if name in cut_out:
                 value.data = torch.empty(0)

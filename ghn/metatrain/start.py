@@ -9,7 +9,7 @@ import torch
 
 from ghn.decoder.config import DENSE, DecoderConfig
 from ghn.decoder.decoder import Decoder, Order
-from ghn.decoder.recipe import Recipe
+from ghn.decoder.plan import ParamPlan
 from ghn.decoder.slots import SlotBank, SlotSize, slot_sizes
 from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph
@@ -20,7 +20,7 @@ from ghn.metatrain.tables import load_tables, merge
 COPIES = 5
 """Of each number that training holds: the tables, their average, a gradient, and two moments."""
 
-Networks = Iterable[tuple[str, ComputationGraph, Sequence[Recipe]]]
+Networks = Iterable[tuple[str, ComputationGraph, Sequence[ParamPlan]]]
 """Family of slots, graph, and what its parameters are made of."""
 
 
@@ -77,8 +77,8 @@ def begin_with_base(bank: SlotBank, networks: Networks) -> None:
     """
     areas = [0] * len(bank.names)
     own = Decoder(1, DecoderConfig())
-    for family, graph, made_of in networks:
-        parts = bank.parts(graph, made_of, family)
+    for family, graph, plans in networks:
+        parts = bank.parts(graph, plans, family)
         larger = [
             part
             for part in parts
@@ -89,8 +89,8 @@ def begin_with_base(bank: SlotBank, networks: Networks) -> None:
         nodes = sum(spec.node is not None for spec in graph.params)
         base = own([Order(graph, torch.zeros(nodes, 1), 0)], learned=False)[0]
         for part in larger:
-            values = base[part.recipe.spec.name] / part.recipe.init.std
-            matrix = as_matrix(part.recipe, part.cuts[0], values)
+            values = base[part.plan.spec.name] / part.plan.init.std
+            matrix = as_matrix(part.plan, part.cuts[0], values)
             for cut in part.cuts:
                 if cut.height * cut.width <= areas[cut.slot] or cut.shares is not None:
                     continue

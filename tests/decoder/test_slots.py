@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 import ghn
 from ghn.decoder.config import DENSE, DecoderConfig
-from ghn.decoder.recipe import Recipe, recipes
+from ghn.decoder.plan import ParamPlan, plan_parameters
 from ghn.decoder.slot_decoder import SlotDecoder
 from ghn.decoder.slots import COHERENT, FRESH, SlotBank, slot_sizes
 from ghn.graph.graph import ComputationGraph
@@ -28,9 +28,9 @@ def network(width: int, layers: tuple[int, ...] = (1, 1), **kwargs: object) -> n
     )
 
 
-def described(model: nn.Module) -> tuple[ComputationGraph, list[Recipe]]:
+def described(model: nn.Module) -> tuple[ComputationGraph, list[ParamPlan]]:
     graph = ghn.trace(model, IMAGES)
-    return graph, recipes(graph, DecoderConfig(scope="all"))
+    return graph, plan_parameters(graph, DecoderConfig(scope="all"))
 
 
 @pytest.fixture(scope="module", params=[4, DENSE], ids=["factors", "matrices"])
@@ -53,8 +53,8 @@ def hypernetwork(bank: SlotBank) -> GHN:
 
 
 def cut(bank: SlotBank, model: nn.Module) -> dict[str, Tensor]:
-    graph, made_of = described(model)
-    return cut_out(bank, bank.parts(graph, made_of, "resnet"), None)[0]
+    graph, plans = described(model)
+    return cut_out(bank, bank.parts(graph, plans, "resnet"), None)[0]
 
 
 def test_a_narrower_network_is_cut_out_of_a_wider_one(bank: SlotBank) -> None:
@@ -74,14 +74,14 @@ def test_shallower_networks_take_the_first_blocks(bank: SlotBank) -> None:
 
 
 def test_values_have_the_size_of_their_rule(bank: SlotBank) -> None:
-    graph, made_of = described(network(8))
-    parts = bank.parts(graph, made_of, "resnet")
+    graph, plans = described(network(8))
+    parts = bank.parts(graph, plans, "resnet")
     made, _ = cut_out(bank, parts, None)
     for part in parts:
-        if part.recipe.init.random and part.recipe.spec.numel > 500:
-            size = made[part.recipe.spec.name].square().mean().sqrt().item()
+        if part.plan.init.random and part.plan.spec.numel > 500:
+            size = made[part.plan.spec.name].square().mean().sqrt().item()
             gain = bank.gain[part.cuts[0].slot].exp().item()
-            assert size == pytest.approx(gain * COHERENT * part.recipe.init.std, rel=0.15)
+            assert size == pytest.approx(gain * COHERENT * part.plan.init.std, rel=0.15)
 
 
 @pytest.mark.parametrize("width", [5, 8, 16, 20])
@@ -89,12 +89,12 @@ def test_the_hypernetwork_makes_what_meta_training_made(bank: SlotBank, width: i
     model = network(width, (2, 3))
     net = hypernetwork(bank)
     made = cut(bank, model)
-    graph, made_of = described(model)
+    graph, plans = described(model)
     whole, base = net(graph, seed=1), net(graph, seed=1, learned=False)
-    parts = {part.recipe.spec.name: part for part in bank.parts(graph, made_of, "resnet")}
+    parts = {part.plan.spec.name: part for part in bank.parts(graph, plans, "resnet")}
     for name, values in made.items():
         fresh: float | Tensor = 0.0
-        if parts[name].recipe.init.random:
+        if parts[name].plan.init.random:
             fresh = base[name] * FRESH
         torch.testing.assert_close(whole[name], values + fresh, rtol=1e-4, atol=1e-5)
 
@@ -128,7 +128,7 @@ def test_seeds_differ_and_agree_in_what_is_learned(bank: SlotBank) -> None:
 def test_gradients_are_those_of_the_loss(bank: SlotBank) -> None:
     bank = SlotBank(bank.to_slots()).double()
     model = network(6, act_layer="gelu").double().train()
-    graph, made_of = described(model)
+    graph, plans = described(model)
     parts = [
         replace(
             part,
@@ -136,7 +136,7 @@ def test_gradients_are_those_of_the_loss(bank: SlotBank) -> None:
                 replace(cut, master=None if cut.master is None else cut.master.double()) for cut in part.cuts
             ),
         )
-        for part in bank.parts(graph, made_of, "resnet")
+        for part in bank.parts(graph, plans, "resnet")
     ]
     inputs = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1)).double()
 

@@ -22,7 +22,7 @@ LARGE_TABLE = 2**20
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ParamPlan:
     """What one parameter is made of."""
 
     number: int
@@ -62,7 +62,9 @@ class Recipe:
 
 @own_settings()
 @torch.inference_mode(False)  # they are kept, also for calls that record gradients
-def recipes(graph: ComputationGraph, config: DecoderConfig, rules: RuleSet | None = None) -> list[Recipe]:
+def plan_parameters(
+    graph: ComputationGraph, config: DecoderConfig, rules: RuleSet | None = None
+) -> list[ParamPlan]:
     """Of all parameters of a graph that are predicted, in the order of ``graph.params``.
 
     Args:
@@ -77,7 +79,7 @@ def recipes(graph: ComputationGraph, config: DecoderConfig, rules: RuleSet | Non
     if config.base == "none" and "previous_token_heads" in rules.names:
         rules = rules.without("previous_token_heads")  # it is beside a random matrix
     predicted = {spec.name for spec in predicted_params(graph)}
-    made = []
+    plans = []
     for number, context in enumerate(ModelTraits(graph).contexts.values()):
         spec = context.spec
         if spec.name not in predicted:
@@ -86,8 +88,8 @@ def recipes(graph: ComputationGraph, config: DecoderConfig, rules: RuleSet | Non
         init = decision.init
         if config.output in ("xavier", "kaiming") and init.random:
             init = replace(init, std=1.0)
-        made.append(
-            Recipe(
+        plans.append(
+            ParamPlan(
                 number=number,
                 spec=spec,
                 layout=layout,
@@ -99,7 +101,7 @@ def recipes(graph: ComputationGraph, config: DecoderConfig, rules: RuleSet | Non
                 modifiers=decision.modifiers,
             )
         )
-    return made
+    return plans
 
 
 def _kind(base: str, init: Init, spec: ParamSpec) -> str:

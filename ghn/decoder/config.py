@@ -35,9 +35,9 @@ class DecoderConfig:
     fan: str = "zoo"
     """Rule for the spread of mixing parameters: 'fan_in', 'fan_out' or 'zoo'."""
     output: str = "normalized"
-    """'normalized': factors are centred and orthonormalized, and their product has the size that the scale rule says.
+    """'normalized': factors are centred and orthonormalized, and their product has the size that the rule says.
     'hyperfan', 'xavier', 'kaiming': the raw product, with heads initialized by that rule; hyperfan's comes out at the
-    scale rule's size, the others' at whatever it is, as in earlier graph hypernetworks (only with ``base='none'``)."""
+    rule's size, the others' at whatever it is, as in earlier graph hypernetworks (only with ``base='none'``)."""
     scope: str = "edges"
     """What has a learned part beside its random one: 'edges' (matrices that the model's inputs or outputs touch, see
     ``ParamContext.is_input_or_output``, and vectors), 'tokens' (those in models that look tokens up, and in others
@@ -46,7 +46,7 @@ class DecoderConfig:
     """Largest share (as a standard deviation) of the learned part. With more, language models start lower and end
     higher: by 0.02 bits per byte with 0.2, by 0.06 with 0.7 (docs/log/how-much-trust.md)."""
     max_gain: float = 1.0
-    """Predicted sizes stay within this factor of the scale rule's. 1 keeps the rule's: a hypernetwork that may change
+    """Predicted sizes stay within this factor of the rule's. 1 keeps the rule's: a hypernetwork that may change
     them lowers the loss of short trainings by it, at the cost of long ones."""
 
     slots: Mapping[str, Sequence[int]] = field(default_factory=dict)

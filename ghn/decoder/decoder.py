@@ -75,7 +75,7 @@ class BoundParam:
 
 
 class Decoder(nn.Module):
-    """Decodes every parameter of a graph: scale rule x (random base + low-rank learned part)."""
+    """Decodes every parameter of a graph: rule x (random base + low-rank learned part)."""
 
     def __init__(self, embedding: int, config: DecoderConfig) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Decoder(nn.Module):
 
         Args:
             orders: The graphs.
-            learned: False leaves the learned part out: scale rules and random bases alone.
+            learned: False leaves the learned part out: rules and random bases alone.
 
         Returns:
             For each order float32 tensors by parameter name: of ``predicted_params``, in that order.
@@ -171,7 +171,7 @@ class Decoder(nn.Module):
                     yield from ((part.order, piece) for piece in pieces)
 
     def _parts(self, orders: Sequence[Order], embeddings: Tensor, learned: bool) -> list[BoundParam]:
-        """Bring what is predicted and what the scale rules say together, for the parameters of all orders."""
+        """Bring what is predicted and what the rules say together, for the parameters of all orders."""
         statistics = self.statistics(embeddings) if learned else self.statistics.defaults(embeddings)
         found, first = [], 0
         for number, order in enumerate(orders):

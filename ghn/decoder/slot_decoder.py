@@ -34,7 +34,7 @@ FACTOR_BITS = 8
 
 
 class SlotDecoder(nn.Module):
-    """Decodes every parameter of a graph: scale rule x (random base + what its slot has for it).
+    """Decodes every parameter of a graph: rule x (random base + what its slot has for it).
 
     The embeddings of the graph encoder say how far each parameter trusts its slot; untrained, they say nothing, and all
     do. The interface is ``Decoder``'s.

@@ -13,7 +13,7 @@ class Statistics:
     """Scalars predicted for each tensor, every field of shape ``(tensors,)``."""
 
     gain: Tensor
-    """Factor on the spread (and on the centre) given by the scale rule."""
+    """Factor on the standard deviation (of a constant, on the mean) that the rule says."""
     trust: Tensor
     """Standard-deviation share of the learned part, in (0, max_trust)."""
 

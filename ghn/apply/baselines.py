@@ -156,4 +156,5 @@ def _orthogonalize_(parameter: Tensor, generator: torch.Generator) -> bool:
 def _summary(report: "Report") -> str:
     rules = ", ".join(f"{rule} ({len(entries)})" for rule, entries in report.by_rule().items() if rule)
     first = str(report).splitlines()[0]
-    return f"{first}; {report.learned:.1%} of the start is learned; tensors by rule: {rules}"
+    why = f" ({report.origin})" if report.origin else ""
+    return f"{first}; {report.learned:.1%} of the start is learned{why}; tensors by rule: {rules}"

@@ -24,13 +24,16 @@ def quantize(tensors: Mapping[str, Tensor], bits: Mapping[str, int]) -> dict[str
 
     Args:
         tensors: By name.
-        bits: 8 or 4 by name of the matrices that are quantized; the other tensors stay. Pairs of neighbours in a row of
-            four bits are packed into a byte.
+        bits: 8 or 4 by name of the matrices that are quantized, 16 of what is stored in half precision; the others
+            stay. Pairs of neighbours in a row of four bits are packed into a byte.
     """
     made: dict[str, Tensor] = {}
     for name, values in tensors.items():
         if name not in bits:
             made[name] = values
+            continue
+        if bits[name] == 16:
+            made[name] = values.half()
             continue
         levels = LEVELS[bits[name]]
         step = (values.abs().amax(1) / levels).half()

@@ -32,6 +32,8 @@ WHOLE_BITS = 4
 
 FACTOR_BITS = 8
 
+VECTOR_BITS = 16
+
 
 class SlotDecoder(nn.Module):
     """Decodes every parameter of a graph: rule x (random base + what its slot has for it).
@@ -83,12 +85,12 @@ class SlotDecoder(nn.Module):
 
     @property
     def bits(self) -> dict[str, int]:
-        """Bits that checkpoints store a number of a matrix in, by its name in the state dictionary."""
+        """Bits that checkpoints store a number of a table in, by its name in the state dictionary."""
         found: dict[str, int] = {}
         for number, name in enumerate(self.bank.names):
             rank = self.bank.sizes[name.rpartition("/")[0]].rank
-            if rank:
-                found[f"bank.rows.{number}"] = WHOLE_BITS if rank == DENSE else FACTOR_BITS
+            bits = {DENSE: WHOLE_BITS, 0: VECTOR_BITS}.get(rank, FACTOR_BITS)
+            found[f"bank.rows.{number}"] = bits
             if rank > 0:
                 found[f"bank.columns.{number}"] = FACTOR_BITS
         return found

@@ -38,7 +38,11 @@ START_SHARE = 0.8
 """Of the low-rank part, beside the fixed matrix, before anything is learned."""
 
 LEAST_COVERAGE = 0.6
-"""Share of a network's matrices, by number, that a family must have slots for, or nothing learned is used."""
+"""Share of a network's parameters, by number, that a family must have slots for, or nothing learned is used."""
+
+LEAST_COMMON = 0.2
+"""Share of a family's kinds of places that a network must have. Sampled members have 0.29 and more; networks without
+residual branches have 0.15 and less of a ResNet's, and its slots harm them (docs/log/slots-sizes.md)."""
 
 _CACHED_MASTERS = 512
 
@@ -228,8 +232,12 @@ class SlotBank(nn.Module):
         found = []
         for family in self.families:
             own = {key.removeprefix(family) for key in self.sizes if key.startswith(f"{family}/")}
-            known = sum(key in own for key in keys) / len(keys) if entries <= own else 0.0
-            found.append((known, len(own.intersection(keys)) / len(own), family))
+            known, common = (
+                sum(key in own for key in keys) / len(keys),
+                len(own.intersection(keys)) / len(own),
+            )
+            near = entries <= own and common >= LEAST_COMMON
+            found.append((known if near else 0.0, common, family))
         known, _, best = max(found)
         return (best if known >= LEAST_COVERAGE else "", known)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ghn.decoder.config import DecoderConfig
 from ghn.decoder.slot_decoder import SlotDecoder
 from ghn.decoder.slots import SlotBank, SlotSize
+from ghn.encoder import EncoderConfig
 from ghn.errors import CheckpointError, ConfigError, one_line
 from ghn.files import replacing
 from ghn.hypernetwork import GHN, GHNConfig
@@ -31,6 +32,9 @@ _DAMAGE = (
     ConfigError,
 )
 """What reading a file raises that holds something else, or half."""
+
+
+ENCODER = EncoderConfig(hidden=32, layers=1)
 
 
 def save_tables(bank: SlotBank, path: Path) -> None:
@@ -96,10 +100,10 @@ def merge(banks: Sequence[SlotBank]) -> SlotBank:
 
 
 def hypernetwork(bank: SlotBank) -> GHN:
-    """A hypernetwork that decodes by a bank's slots; its graph encoder has learned nothing yet."""
+    """A hypernetwork that decodes by a bank's slots; its graph encoder has learned nothing, and is small."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = GHN(GHNConfig(decoder=DecoderConfig(slots=bank.to_slots())))
+        net = GHN(GHNConfig(encoder=ENCODER, decoder=DecoderConfig(slots=bank.to_slots())))
     assert isinstance(net.decoder, SlotDecoder)
     net.decoder.bank.load_state_dict(bank.state_dict())
     return net.eval()

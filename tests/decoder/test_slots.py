@@ -193,6 +193,15 @@ def test_of_families_that_know_a_network_alike_the_one_with_nothing_more_is_take
     assert (family, known) == (bank.families[0], 1.0)
 
 
+def test_a_family_with_much_more_than_a_network_has_is_not_taken(bank: SlotBank) -> None:
+    own = bank.to_slots()
+    graph, _ = described(network(8))
+    more = {
+        f"{bank.families[0]}/9/linear {number}": next(iter(own.values())) for number in range(9 * len(own))
+    }
+    assert SlotBank(own | more).family(graph) == ("", 0.0)
+
+
 def test_other_classes_start_from_the_base(bank: SlotBank) -> None:
     net = hypernetwork(bank)
     model = timm.create_model("resnet18", layers=[1, 1, 1, 1], channels=[8, 16, 32, 64], num_classes=7)

@@ -105,12 +105,12 @@ def main(arguments: list[str]) -> None:
         settings = json.loads((given.results / "results.json").read_text())["config"]
         names = {field.name for field in fields(EvaluateConfig)}
         config = EvaluateConfig.preset("cpu", **{name: settings[name] for name in names & set(settings)})
-        for name in ("images", "text"):
-            place = getattr(given, name)
+        for name, place in (("images", given.images), ("text", given.text)):
             if place and short_name(place) != settings[name]:
                 raise ConfigError(f"--{name} is {place}; the results are of {settings[name]}")
-            config = replace(config, **{name: place or ""})
-        config = replace(config, checkpoint=given.checkpoint)
+        config = replace(
+            config, images=given.images or "", text=given.text or "", checkpoint=given.checkpoint
+        )
         curves = read_curves(given.results / "curves.csv")
         for case in cases(config, given.models):
             print(reuse(config, case, curves, given.output, given.results.name), flush=True)

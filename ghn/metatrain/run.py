@@ -129,9 +129,9 @@ def metatrain(
         if due or late or state.done % config.save_every == 0:
             if processes.first:
                 append(folder / LOG, rows, _REMEDY)
-                save_state(folder, state, config, data)
-                if due or late:
+                if due or late:  # before the state: killed in between, the next call does this update again
                     _leave(state, folder)
+                save_state(folder, state, config, data)
             rows.clear()
             clock.lap("save")
         if late:

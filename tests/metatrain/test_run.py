@@ -136,6 +136,27 @@ def test_rows_after_the_saved_state_are_done_again(tiny: Settings, rows: Rows, t
     assert [row["update"] for row in rows(tmp_path) if "loss" in row] == [1, 2]
 
 
+@pytest.mark.parametrize("name", ["_leave", "save_state"])
+def test_what_a_run_leaves_is_whole_after_a_stop_at_its_end(
+    finished: Finished, tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    config, own = tiny(), getattr(running, name)
+
+    def stop_at_the_end(*given: Any) -> None:
+        if any(getattr(value, "done", 0) == config.optimizer.updates for value in given):
+            raise KeyboardInterrupt
+        own(*given)
+
+    monkeypatch.setattr(running, name, stop_at_the_end)
+    with pytest.raises(KeyboardInterrupt):
+        metatrain(config, tmp_path)
+    monkeypatch.undo()
+    metatrain(config, tmp_path)
+    for file in (TABLES, STATE, f"{CHECKPOINT}/model.safetensors", f"{CHECKPOINT}/config.json"):
+        assert (tmp_path / file).read_bytes() == (finished[0] / file).read_bytes(), file
+    assert (tmp_path / PROGRESS).exists()
+
+
 @pytest.mark.slow
 def test_two_processes_train_like_one_and_go_on(tiny: Settings, rows: Rows, tmp_path: Path) -> None:
     config = tiny(updates=6, targets=4)

@@ -88,21 +88,14 @@ def ghn_(
     inputs: Any = None,
     checkpoint: str | None = None,
     rules: RuleSet | None = None,
+    learned: bool = True,
 ) -> str:
     """Predict the parameters with a trained hypernetwork."""
-    return _summary(load_hypernetwork(checkpoint).init_(model, inputs, seed, rules=rules))
+    return _summary(load_hypernetwork(checkpoint).init_(model, inputs, seed, learned=learned, rules=rules))
 
 
-def base_(
-    model: nn.Module,
-    seed: int,
-    inputs: Any = None,
-    checkpoint: str | None = None,
-    rules: RuleSet | None = None,
-) -> str:
-    """Predict the parameters with the same hypernetwork as if it had never been trained: its base alone."""
-    return _summary(load_hypernetwork(checkpoint).init_(model, inputs, seed, learned=False, rules=rules))
-
+base_ = partial(ghn_, learned=False)
+"""Predict the parameters with the same hypernetwork as if it had never been trained: its base alone."""
 
 ARMS: dict[str, Arm] = {
     "ghn": ghn_,
@@ -133,8 +126,7 @@ def arm_of(name: str) -> Arm:
         )
     if not without:
         return ARMS[kind]
-    predicted = {"ghn": ghn_, "base": base_}[kind]
-    return partial(predicted, rules=default_rules().without(*without))
+    return partial(ghn_, learned=kind == "ghn", rules=default_rules().without(*without))
 
 
 def needs_checkpoint(name: str) -> bool:

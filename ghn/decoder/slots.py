@@ -174,7 +174,11 @@ class SlotBank(nn.Module):
     def __init__(self, sizes: Mapping[str, Sequence[int]]) -> None:
         super().__init__()
         self.sizes = {key: SlotSize(*values) for key, values in sizes.items()}
-        self.families = sorted({key.partition("/")[0] for key in self.sizes})
+        self._places: dict[str, set[str]] = {}
+        for key in self.sizes:
+            family, _, place = key.partition("/")
+            self._places.setdefault(family, set()).add(place)
+        self.families = sorted(self._places)
         self.first: dict[str, int] = {}
         names = [(key, step) for key, size in self.sizes.items() for step in range(size.steps)]
         for number, (key, step) in enumerate(names):
@@ -210,13 +214,14 @@ class SlotBank(nn.Module):
 
     def cuts(self, graph: ComputationGraph, plans: Sequence[ParamPlan]) -> Cuts:
         """What there is for a network whose parameters are made of ``plans``."""
-        family, coverage = self.family(graph)
+        cut = segments(graph)
+        family, coverage = self._family(cut)
         if not family:
             needed = f"{LEAST_COVERAGE:.0%} and what reads the input are needed"
             return Cuts(
                 {}, f"no family that was learned has its layers: the nearest {coverage:.0%}, {needed}"
             )
-        parts = {part.plan.spec.name: part for part in self.parts(graph, plans, family) if part.cuts}
+        parts = {part.plan.spec.name: part for part in self._parts(cut, plans, family) if part.cuts}
         return Cuts(parts, f"from {family}, which has {coverage:.0%} of its layers")
 
     def family(self, graph: ComputationGraph) -> tuple[str, float]:
@@ -225,27 +230,30 @@ class SlotBank(nn.Module):
         It must have a slot for what reads the input: a trunk is worth nothing behind another stem. Of equal shares, the
         one with the fewest kinds of places that the graph has not.
         """
-        keys = [slot_key("", segment.address) for segment in segments(graph)]
-        if not keys or not self.families:
+        return self._family(segments(graph))
+
+    def _family(self, cut: Sequence[Segment]) -> tuple[str, float]:
+        places = [slot_key("", segment.address).removeprefix("/") for segment in cut]
+        if not places or not self.families:
             return "", 0.0
-        entries = {key for key in keys if " input>" in key}
+        entries = {place for place in places if " input>" in place}
         found = []
-        for family in self.families:
-            own = {key.removeprefix(family) for key in self.sizes if key.startswith(f"{family}/")}
-            known, common = (
-                sum(key in own for key in keys) / len(keys),
-                len(own.intersection(keys)) / len(own),
-            )
+        for family, own in self._places.items():
+            known = sum(place in own for place in places) / len(places)
+            common = len(own.intersection(places)) / len(own)
             near = entries <= own and common >= LEAST_COMMON
             found.append((known if near else 0.0, common, family))
         known, _, best = max(found)
         return (best if known >= LEAST_COVERAGE else "", known)
 
-    @torch.inference_mode(False)
     def parts(self, graph: ComputationGraph, plans: Sequence[ParamPlan], family: str) -> list[Part]:
         """What each parameter of a graph is cut from, in the order of ``plans``."""
+        return self._parts(segments(graph), plans, family)
+
+    @torch.inference_mode(False)
+    def _parts(self, cut: Sequence[Segment], plans: Sequence[ParamPlan], family: str) -> list[Part]:
         by_name: dict[str, list[Segment]] = {}
-        for segment in segments(graph):
+        for segment in cut:
             by_name.setdefault(segment.spec.name, []).append(segment)
         return [self._part(plan, by_name[plan.spec.name], family) for plan in plans]
 

@@ -52,9 +52,9 @@ def reuse(
     known = {key[2] for key in curves if key[:2] == (case.name, case.data)}
     done = []
     reusable = sorted(known - {*NEEDS_CHECKPOINT}) + ["base"] * bool(known & {*NEEDS_CHECKPOINT})
+    task = make_task(comparison(config, case, "random", ""))
     for arm in reusable:
         plan = comparison(config, case, arm, str(case_folder(folder, case) / arm))
-        task = make_task(plan)
         origin = arm if arm in known else "ghn"
         if arm == "base":
             before = comparison(replace(config, checkpoint=None), case, origin, "")

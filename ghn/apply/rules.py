@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from ghn.base import Rule, RuleSet, default_rules
+from ghn.base import Modifier, Rule, RuleSet, default_rules
 from ghn.errors import ConfigError, GhnError, one_line
 from ghn.models.python_zoo import find
 
@@ -10,8 +10,8 @@ WITHOUT = "-without-"
 """Between the name of an arm and the rules that it leaves out, which ``+`` joins."""
 
 
-def own_rules(specs: Iterable[str]) -> list[Rule]:
-    """Rules that ``package.module:Name`` or ``FILE.py:Name`` names: a subclass of ``Rule``, or what returns one.
+def own_rules(specs: Iterable[str]) -> list[Rule | Modifier]:
+    """Rules and modifiers that ``package.module:Name`` or ``FILE.py:Name`` names: subclasses, or what returns one.
 
     Raises:
         ModelError: If there is no such module, file or name.
@@ -21,7 +21,7 @@ def own_rules(specs: Iterable[str]) -> list[Rule]:
 
 
 def rule_set(own: Sequence[str] = (), without: Sequence[str] = ()) -> RuleSet:
-    """The default rules without some, and a user's own before all, the first of them first.
+    """The default rules without some, and with a user's own, of which the first has the last word.
 
     Raises:
         ModelError, ConfigError: As ``own_rules``, or if there is no rule of a name to leave out.
@@ -43,7 +43,7 @@ def split_arm(name: str) -> tuple[str, tuple[str, ...]]:
     return arm, tuple(without.split("+")) if sign else ()
 
 
-def _own_rule(spec: str) -> Rule:
+def _own_rule(spec: str) -> Rule | Modifier:
     try:
         rule = find(spec)()
     except GhnError:
@@ -52,6 +52,6 @@ def _own_rule(spec: str) -> Rule:
         raise ConfigError(
             f"{spec!r} makes no rule ({type(error).__name__}: {one_line(error)}); expected a subclass of ghn.base.Rule"
         ) from error
-    if not isinstance(rule, Rule):
+    if not isinstance(rule, Rule | Modifier):
         raise ConfigError(f"{spec!r} makes {type(rule).__name__}; expected a subclass of ghn.base.Rule")
     return rule

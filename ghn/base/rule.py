@@ -95,24 +95,29 @@ class RuleSet:
             tuple(modifier for modifier in self.modifiers if modifier.name not in names),
         )
 
-    def adding(self, rule: Rule, before: str | None = None) -> "RuleSet":
-        """The set with one more rule, before another one; None is before all, so that it wins wherever it applies.
+    def adding(self, entry: Rule | Modifier, before: str | None = None) -> "RuleSet":
+        """The set with one more rule or modifier.
+
+        Args:
+            entry: An instance of a subclass of ``Rule`` or ``Modifier``.
+            before: Name of the one of its kind that it comes before. None gives it the last word: a rule comes before
+                all others, so that it wins wherever it applies, a modifier after all others.
 
         Raises:
-            ConfigError: If it is no rule, its name is taken, or there is no rule to put it before.
+            ConfigError: If it is neither, its name is taken, or there is none of its kind to put it before.
         """
-        if not isinstance(rule, Rule):
-            given = f"the class {rule.__name__}" if isinstance(rule, type) else repr(rule)
-            raise ConfigError(f"{given} is no rule; pass an instance of a subclass of ghn.base.Rule")
-        if rule.name in self.names:
+        if not isinstance(entry, Rule | Modifier):
+            given = f"the class {entry.__name__}" if isinstance(entry, type) else repr(entry)
             raise ConfigError(
-                f"there is a rule {rule.name!r} already; give the class another name, or drop the other one first"
+                f"{given} is no rule; pass an instance of a subclass of ghn.base.Rule or ghn.base.Modifier"
             )
-        names = [other.name for other in self.rules]
-        if before is not None and before not in names:
-            raise ConfigError(f"there is no rule {before!r} to come before.{did_you_mean(before, names)}")
-        place = 0 if before is None else names.index(before)
-        return replace(self, rules=(*self.rules[:place], rule, *self.rules[place:]))
+        if entry.name in self.names:
+            raise ConfigError(
+                f"there is a rule {entry.name!r} already; give the class another name, or drop the other one first"
+            )
+        if isinstance(entry, Rule):
+            return replace(self, rules=_inserted(entry, self.rules, before, last=False))
+        return replace(self, modifiers=_inserted(entry, self.modifiers, before, last=True))
 
     def decide(self, p: ParamContext) -> Decision:
         """How a parameter starts.
@@ -143,6 +148,14 @@ class RuleSet:
             for rule in self.rules
         ]
         return {role: [pair for pair in own if role in pair[0].roles] for role in ROLES}
+
+
+def _inserted(entry: Any, entries: tuple[Any, ...], before: str | None, last: bool) -> tuple[Any, ...]:
+    names = [other.name for other in entries]
+    if before is not None and before not in names:
+        raise ConfigError(f"there is no rule {before!r} to come before.{did_you_mean(before, names)}")
+    place = names.index(before) if before is not None else len(names) if last else 0
+    return (*entries[:place], entry, *entries[place:])
 
 
 def _ask(entry: Rule | Modifier, method: Callable[..., Any], p: ParamContext, *more: Init) -> Any:

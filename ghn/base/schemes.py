@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from ghn.base.context import ModelTraits
 from ghn.base.predicted import predicted_params
-from ghn.base.rule import Decision, Rule, RuleSet
+from ghn.base.rule import Decision, Modifier, Rule, RuleSet
 from ghn.base.rules import MODIFIERS, RULES, FanOut
 from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph
@@ -29,18 +29,18 @@ def default_rules() -> RuleSet:
     return _default
 
 
-def register(rule: Rule, before: str | None = None) -> None:
-    """Make every later prediction of this process follow a rule of one's own, too.
+def register(entry: Rule | Modifier, before: str | None = None) -> None:
+    """Make every later prediction of this process follow a rule or modifier of one's own, too.
 
     Args:
-        rule: An instance of a subclass of ``Rule``.
-        before: Name of the rule that it comes before; None is before all, so that it wins wherever it applies.
+        entry: An instance of a subclass of ``Rule`` or ``Modifier``.
+        before: As in ``RuleSet.adding``: None gives it the last word.
 
     Raises:
-        ConfigError: If it is no rule, its name is taken, or there is no rule to put it before.
+        ConfigError: As ``RuleSet.adding``.
     """
     global _default
-    _default = _default.adding(rule, before)
+    _default = _default.adding(entry, before)
 
 
 def unregister(name: str) -> None:
@@ -54,8 +54,8 @@ def unregister(name: str) -> None:
 
 
 @contextmanager
-def registered(*rules: Rule) -> Iterator[None]:
-    """Follow rules of one's own, too, within a ``with`` block; the first of them comes first.
+def registered(*entries: Rule | Modifier) -> Iterator[None]:
+    """Follow rules and modifiers of one's own, too, within a ``with`` block; the first has the last word.
 
     Raises:
         ConfigError: As ``register``.
@@ -63,8 +63,8 @@ def registered(*rules: Rule) -> Iterator[None]:
     global _default
     before = _default
     try:
-        for rule in reversed(rules):
-            register(rule)
+        for entry in reversed(entries):
+            register(entry)
         yield
     finally:
         _default = before

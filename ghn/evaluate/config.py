@@ -6,9 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ghn.apply.baselines import ARMS, NEEDS_CHECKPOINT
+from ghn.apply.baselines import arm_of, needs_checkpoint
 from ghn.data.text import load_tokenizer
-from ghn.errors import ConfigError, check_known, check_type, did_you_mean
+from ghn.errors import ConfigError, check_known, check_type
 from ghn.finetune.config import CompareConfig
 from ghn.spaces import Architecture, held_out
 
@@ -30,7 +30,7 @@ class EvaluateConfig:
     checkpoint: str | None = None
     """Hypernetwork of the arms 'ghn' and 'base'; None is the shipped one."""
     arms: tuple[str, ...] = ("random", "ghn", "base", "orthogonal", "mimetic")
-    """Names from ``ghn.apply.baselines.ARMS``; all are compared with 'random'."""
+    """Names that ``ghn.apply.baselines.arm_of`` takes; all are compared with 'random'."""
     transfer_arms: tuple[str, ...] = ("random", "ghn")
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each seeds construction, initialization and data order of one run per arm; the first also tunes."""
@@ -62,10 +62,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         for name in (*self.arms, *self.transfer_arms):
-            if name not in ARMS:
-                raise ConfigError(
-                    f"unknown arm {name!r}; expected some of {', '.join(ARMS)}.{did_you_mean(name, ARMS)}"
-                )
+            arm_of(name)
         if "random" not in self.arms or "random" not in self.transfer_arms:
             raise ConfigError("every arm is compared with 'random'; add it to the arms")
         for main, other in ((self.images, self.transfer_images), (self.text, self.transfer_text)):
@@ -222,7 +219,7 @@ def comparison(config: EvaluateConfig, case: Case, arm: str, folder: str) -> Com
         image_size=None if text else config.image_size,
         sequence_length=config.sequence_length if text else None,
         tokenizer=config.tokenizer if text else None,
-        checkpoint=config.checkpoint if arm in NEEDS_CHECKPOINT else None,
+        checkpoint=config.checkpoint if needs_checkpoint(arm) else None,
         inits=(arm,),
         seeds=config.seeds,
         lr=config.lr,

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from ghn.apply.baselines import NEEDS_CHECKPOINT
+from ghn.apply.baselines import needs_checkpoint
 from ghn.apply.load import load_hypernetwork
 from ghn.console import run_app, settings_object
 from ghn.environment import commit, machine, versions
@@ -60,7 +60,8 @@ def evaluate_command(
         str | None, typer.Option(metavar="DIR|ID", help="Hypernetwork; the shipped one by default.")
     ] = None,
     inits: Annotated[
-        list[str] | None, typer.Option(metavar="ARM …", help="Arms; all are compared with random.")
+        list[str] | None,
+        typer.Option(metavar="ARM …", help="Arms, ghn-without-RULE too; all against random."),
     ] = None,
     transfer_inits: Annotated[
         list[str] | None, typer.Option(metavar="ARM …", help="The same on unseen data.")
@@ -169,7 +170,7 @@ def _settings(config: EvaluateConfig, preset: str, folder: Path) -> dict[str, An
     replace(config, **{name: now[name] for name in _SOURCES})
     digest = before.get("checkpoint_digest")
     transfer = config.transfer_images or config.transfer_text
-    if {*config.arms, *(config.transfer_arms if transfer else ())} & {*NEEDS_CHECKPOINT}:
+    if any(map(needs_checkpoint, (*config.arms, *(config.transfer_arms if transfer else ())))):
         found = load_hypernetwork(config.checkpoint).fingerprint()
         if digest not in (None, found):
             raise ConfigError(f"{folder} holds runs of another checkpoint; choose another output folder")

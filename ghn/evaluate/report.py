@@ -12,6 +12,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ghn.apply.rules import split_arm
 from ghn.evaluate.run import Outcome
 from ghn.evaluate.statistics import Row, Verdict, is_significant, rows, verdicts
 from ghn.files import write_whole
@@ -27,7 +28,7 @@ PAIRS = (
     ("ghn", "orthogonal"),
     ("ghn", "mimetic"),
 )
-"""Which arm is counted against which."""
+"""Which arm is counted against which; one that leaves rules out, against random and against the whole."""
 
 _COLUMNS = 4
 """Of the plots."""
@@ -54,7 +55,9 @@ def write_evaluation(outcomes: Sequence[Outcome], settings: dict[str, Any], fold
         OutputError: If a file can't be written.
     """
     table = [row for outcome in outcomes for row in rows(outcome)]
-    counted = verdicts(outcomes, PAIRS)
+    ablations = dict.fromkeys(arm for outcome in outcomes for arm in outcome.tuned if split_arm(arm)[1])
+    against = [(arm, other) for arm in ablations for other in ("random", split_arm(arm)[0])]
+    counted = verdicts(outcomes, (*PAIRS, *against))
     results = {"schema": 1, **settings, "verdicts": counted, "models": table}
     results |= {name: [asdict(entry) for entry in results[name]] for name in ("verdicts", "models")}
     contents: dict[str, bytes] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from ghn.apply.baselines import ARMS
+from ghn.apply.baselines import arm_of
 from ghn.data.load import load_images, load_text
 from ghn.errors import ConfigError, OutputError
 from ghn.evaluate.config import Case, EvaluateConfig, comparison
@@ -206,7 +206,7 @@ def best_rate(runs: Runs, seed: int, grid: list[float]) -> float:
 def starting_weights(arm: str, task: ModelTask, plan: CompareConfig) -> str:
     """Digest of the weights that an arm starts from: 'mimetic' starts from random's where there is no attention."""
     model = task.build(0)
-    ARMS[arm](model, 0, task.example(), plan.checkpoint)
+    arm_of(arm)(model, 0, task.example(), plan.checkpoint)
     digest = hashlib.sha256()
     for parameter in model.parameters():
         digest.update(parameter.detach().contiguous().numpy().tobytes())

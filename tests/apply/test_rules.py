@@ -12,6 +12,7 @@ from ghn.apply.baselines import ARMS, arm_of, needs_checkpoint
 from ghn.apply.export import export_prediction
 from ghn.apply.rules import ablated, own_rules, rule_set
 from ghn.base import Init, ParamContext, Rule, default_rules, registered
+from ghn.base.rules.padding_row import PaddingRow
 from ghn.errors import ConfigError, ModelError, PredictionError
 from ghn.models import load_model
 
@@ -57,6 +58,13 @@ class Broken(Rule):
 
     def init(self, p: ParamContext) -> Init:
         return Init(std=float("nan"))
+
+
+def test_a_modifier_is_found_by_name_as_a_rule_is():
+    spec = "ghn.base.rules.padding_row:PaddingRow"
+    assert own_rules([spec]) == [PaddingRow()]
+    with pytest.raises(ConfigError, match="a rule 'padding_row' already"):
+        rule_set([spec])
 
 
 def test_rules_of_ones_own_come_first_in_the_order_given(own):

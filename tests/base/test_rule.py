@@ -1,7 +1,7 @@
 """Rules in order: who decides, what one may add and leave out, and what is said of one that fails."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
@@ -17,6 +17,7 @@ from ghn.base import (
     decisions,
     default_rules,
     register,
+    registered,
     unregister,
 )
 from ghn.errors import ConfigError, PredictionError
@@ -70,6 +71,33 @@ def test_the_first_rule_that_applies_decides(graph):
 def test_what_is_left_out_decides_nothing(graph):
     made = decisions(graph, default_rules().without("unnormalized_chain", "unnormalized_bias"))
     assert (made["0.weight"].rule, made["0.bias"].rule) == ("fan_in", "zero_shift")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halved(Modifier):
+    """A modifier of one's own."""
+
+    def applies(self, p: ParamContext, init: Init) -> bool:
+        return init.random
+
+    def modify(self, p: ParamContext, init: Init) -> Init:
+        return replace(init, std=init.std / 2)
+
+
+def test_a_modifier_that_is_added_changes_what_all_others_have_said(graph):
+    before, after = decisions(graph), decisions(graph, default_rules().adding(Halved()))
+    for name, decision in after.items():
+        assert decision.rule == before[name].rule
+        halved = decision.init.random
+        assert decision.modifiers == (*before[name].modifiers, *(["halved"] if halved else []))
+        assert decision.init.std == before[name].init.std / (2 if halved else 1)
+    early = default_rules().adding(Halved(), before="sum_pooling")
+    assert early.names.index("halved") == early.names.index("sum_pooling") - 1
+    with pytest.raises(ConfigError, match=r"no rule 'fan_in' to come before"):
+        default_rules().adding(Halved(), before="fan_in")
+    with registered(WideMaps(), Halved()):
+        assert decisions(graph)["0.weight"].init.std == 3.5
+    assert "halved" not in default_rules().names
 
 
 def test_registered_rules_are_everyones_until_they_are_taken_out(graph):

@@ -94,6 +94,15 @@ def test_arms_are_added_to_a_folder_without_doing_runs_again(options: dict, monk
     assert results["config"]["arms"] == ["random", "mimetic", "ghn", "orthogonal"]
 
 
+def test_arms_leave_rules_out(options: dict) -> None:
+    arm = "base-without-conv_batch_norm"
+    evaluate_command(**options, inits=["random", arm])
+    with (options["output"] / "models.csv").open() as file:
+        assert [row["arm"] for row in csv.DictReader(file)] == ["random", arm]
+    with pytest.raises(ConfigError, match=r"no rule 'fanin'\. Did you mean 'fan_in'"):
+        evaluate_command(**options, inits=["random", "base-without-fanin"])
+
+
 def test_what_another_process_has_added_meanwhile_is_kept(options: dict, monkeypatch) -> None:
     train_run = running.train_run
 

@@ -6,7 +6,7 @@ import pytest
 
 from ghn.apply.baselines import ARMS
 from ghn.evaluate.config import Case
-from ghn.evaluate.report import curves_csv, curves_figure, curves_png, markdown
+from ghn.evaluate.report import curves_csv, curves_figure, curves_png, markdown, write_evaluation
 from ghn.evaluate.run import Outcome
 from ghn.evaluate.statistics import at_share, rows, t_test, verdicts
 from ghn.finetune.report import COLOURS
@@ -85,6 +85,14 @@ def test_reports_hold_every_model_and_arm() -> None:
     assert "x-2x1" in text and "x-2x2" in text and "random | ghn | base" in text
     assert len(curves_csv([BETTER, WORSE]).splitlines()) == 1 + 2 * 3 * 3 * 11
     assert curves_png([BETTER, WORSE]).startswith(b"\x89PNG")
+
+
+def test_an_arm_without_rules_is_counted_against_random_and_the_whole(tmp_path) -> None:
+    arms = {"ghn": [0.5, 0.6], "ghn-without-fan_in": [0.4, 0.45], "random": [0.3, 0.3]}
+    found = write_evaluation([outcome(1, **arms)], {}, tmp_path)
+    counted = {(v.arm, v.against): (v.wins, v.losses) for v in found if v.share == 1.0}
+    assert counted["ghn-without-fan_in", "random"] == (1, 0)
+    assert counted["ghn-without-fan_in", "ghn"] == (0, 1)
 
 
 def test_an_arm_has_one_colour_in_all_plots() -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from ghn.console import json_object, run_app, working
 from ghn.errors import ConfigError, ModelError, OutputError, did_you_mean
 from ghn.files import write_whole
-from ghn.finetune.options import compare_command, spread_lists
+from ghn.finetune.options import compare_command
 from ghn.metatrain.options import merge_command, train_command
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class DType(StrEnum):
 
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2."""
-    run_app(app, spread_lists(sys.argv[1:]))
+    run_app(app, sys.argv[1:])
 
 
 def _version(wanted: bool) -> None:

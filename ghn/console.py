@@ -21,6 +21,9 @@ USER_ERROR = 2
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
 
+SEVERAL = " …"
+"""End of the metavar of an option that takes several values, as ``--seeds 0 1 2`` or ``--seeds 0 --seeds 1``."""
+
 _CPU_MEMORY = re.compile(r"DefaultCPUAllocator|can't allocate memory|not enough memory", re.IGNORECASE)
 
 
@@ -34,13 +37,43 @@ def run_app(app: typer.Typer, arguments: Sequence[str]) -> None:
         warnings.filterwarnings("ignore", category=FutureWarning)
     with one_line_errors():
         try:
-            code = app(args=list(arguments), standalone_mode=False)
+            code = app(args=spread_lists(arguments, app), standalone_mode=False)
         except typer.TyperException as error:
             raise ConfigError(f"{error.format_message().rstrip('.')}; --help lists all options") from error
         except typer.Abort:
             code = INTERRUPTED
     if code:
         raise SystemExit(code)
+
+
+def spread_lists(arguments: Sequence[str], app: typer.Typer) -> list[str]:
+    """Rewrite ``--seeds 0 1 2`` as ``--seeds 0 --seeds 1 --seeds 2``, which is what typer reads.
+
+    A list ends at the next option; negative numbers are values.
+    """
+    command: Any = typer.main.get_command(app)
+    if arguments:
+        command = getattr(command, "commands", {}).get(arguments[0], command)
+    lists = {
+        flag
+        for parameter in command.params
+        if (parameter.metavar or "").endswith(SEVERAL)
+        for flag in parameter.opts
+    }
+    found: list[str] = []
+    option = None
+    first = True
+    for argument in arguments:
+        if argument.startswith("-") and not _is_number(argument):
+            name, given, _ = argument.partition("=")
+            option, first = (name if name in lists else None), not given
+            found.append(argument)
+        elif option is None or first:
+            found.append(argument)
+            first = False
+        else:
+            found += [option, argument]
+    return found
 
 
 @contextmanager
@@ -173,6 +206,14 @@ def _out_of_memory(error: BaseException | None) -> str:
         f"out of {where} memory: choose a smaller model, --batch-size, --image-size or --sequence-length, "
         "a --dtype or --precision of 16 bits, or another --device, as far as the command has them"
     )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _exit(message: str, code: int, error: BaseException) -> None:

@@ -26,7 +26,6 @@ from ghn.errors import ConfigError, did_you_mean
 from ghn.finetune.choose import make_task
 from ghn.finetune.compare import compare
 from ghn.finetune.config import CompareConfig
-from ghn.finetune.options import spread_lists
 from ghn.finetune.report import show
 from ghn.graph.trace import trace
 
@@ -105,7 +104,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run the command as a program: a user's mistake is one line on stderr and exit code 2."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(swap)
-    run_app(app, spread_lists(arguments))
+    run_app(app, arguments)
 
 
 if __name__ == "__main__":

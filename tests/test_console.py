@@ -1,11 +1,12 @@
 import sys
 import warnings
+from typing import Annotated
 
 import pytest
 import torch
 import typer
 
-from ghn.console import one_line_errors, run_app
+from ghn.console import one_line_errors, run_app, spread_lists
 from ghn.errors import ModelError, PredictionError
 
 
@@ -73,3 +74,27 @@ def test_deprecations_that_libraries_announce_to_their_callers_stay_silent(monke
         warnings.simplefilter("default")
         run_app(app, [])
     assert [str(warning.message) for warning in heard] == ["look here"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("--seeds 0 1 2 --steps 5", "--seeds 0 --seeds 1 --seeds 2 --steps 5"),
+        ("--lr=1e-3 1e-2 --resume", "--lr=1e-3 --lr 1e-2 --resume"),
+        ("--lr 1e-3 -1 --resume", "--lr 1e-3 --lr -1 --resume"),
+        ("--seeds 0 --seeds 1", "--seeds 0 --seeds 1"),
+        ("--inits=ghn --steps 5 6", "--inits=ghn --steps 5 6"),
+    ],
+)
+def test_lists_are_spread(given, expected):
+    app = typer.Typer()
+
+    @app.command()
+    def command(
+        seeds: Annotated[list[int], typer.Option(metavar="N …")],
+        lr: Annotated[list[float], typer.Option(metavar="RATE …")],
+        inits: Annotated[list[str], typer.Option(metavar="ARM …")],
+        steps: Annotated[int, typer.Option(metavar="N")] = 1,
+    ) -> None: ...
+
+    assert spread_lists(given.split(), app) == expected.split()

@@ -11,9 +11,9 @@ import typer
 
 import ghn.checkpoints
 from ghn import GHN, GHNConfig, cli
+from ghn.console import spread_lists
 from ghn.decoder import DecoderConfig
 from ghn.encoder import EncoderConfig
-from ghn.finetune.options import spread_lists
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -78,7 +78,7 @@ def test_python_runs(code, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", dict.fromkeys(GHN_COMMANDS + FURTHER_COMMANDS))
 def test_commands_and_options_exist(command):
-    _, name, *arguments = spread_lists(shlex.split(command))
+    name, *arguments = spread_lists(shlex.split(command)[1:], cli.app)
     known = typer.main.get_command(cli.app).commands
     assert name in known
     assert not {argument for argument in arguments if argument.startswith("--")} - _options(known[name])

@@ -1,4 +1,4 @@
-"""What an evaluation is asked to do."""
+"""What an evaluation is asked to do, in groups: a function takes the group that it uses. Each field is an option."""
 
 import fnmatch
 from dataclasses import dataclass, replace
@@ -14,63 +14,74 @@ from ghn.spaces import Architecture, held_out
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Held-out architectures × data sets × arms × seeds."""
+class HeldOutConfig:
+    """Which networks and data."""
 
     images: str = "uoft-cs/cifar10"
-    """Image data of the kind that the hypernetwork has seen; empty for none."""
+    """Images of the kind that the hypernetwork has seen; '' for none."""
     text: str = "Salesforce/wikitext:wikitext-2-raw-v1"
-    """Text of that kind; empty for none."""
-    tokenizer: str | None = None
-    """Of all text: ``bytes``, a hub id, or a folder; None is ``bytes``."""
+    """Text of that kind; '' for none."""
     transfer_images: str = "digits"
-    """Images that it hasn't seen, for a shorter budget and the arms of ``transfer_arms`` alone; empty for none."""
+    """Unseen images, for a shorter budget and the arms of --transfer-inits alone; '' for none."""
     transfer_text: str = "python-stdlib"
-    """Text that it hasn't seen, in the same way; empty for none."""
-    checkpoint: str | None = None
-    """Hypernetwork of the arms 'ghn' and 'base'; None is the shipped one."""
-    arms: tuple[str, ...] = ("random", "ghn", "base", "orthogonal", "mimetic")
-    """Names that ``ghn.apply.baselines.arm_of`` takes; all are compared with 'random'."""
-    transfer_arms: tuple[str, ...] = ("random", "ghn")
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Each seeds construction, initialization and data order of one run per arm; the first also tunes."""
-    lr: tuple[float, ...] = (6e-5, 2e-4, 6e-4, 2e-3, 6e-3, 2e-2, 6e-2)
-    """Grid of peak learning rates: with the first seed, each arm runs three from the middle of the grid, then the next
-    one while the best is an outermost one; the other seeds run at the best."""
+    """Unseen text, in the same way; '' for none."""
+    tokenizer: str | None = None
+    """Of all text; bytes by default."""
     image_size: int = 16
     """Side of the images, in pixels."""
     sequence_length: int = 64
     """Tokens per text example."""
-    image_batch: int = 32
-    """Images per step."""
-    text_batch: int = 8
-    """Texts per step."""
-    steps: int = 480
-    """Training steps of a run; evaluated at every tenth part."""
-    transfer_steps: int = 60
-    """Training steps of a run on transfer data."""
-    eval_samples: int = 1000
-    """Images of each evaluation; a quarter as many texts, which hold many predictions each."""
     max_parameters: int = 6_000_000
-    """Larger architectures of the list are left out."""
-    optimizer: str = "adamw"
-    """As ``CompareConfig.optimizer``; 'sgd' needs larger rates than the grid of the presets has."""
-    precision: str = "fp32"
-    """As ``CompareConfig.precision``."""
-    device: str = "auto"
-    """As ``CompareConfig.device``."""
+    """Larger models of the list are left out."""
 
     def __post_init__(self) -> None:
-        for name in (*self.arms, *self.transfer_arms):
-            arm_of(name)
-        if "random" not in self.arms or "random" not in self.transfer_arms:
-            raise ConfigError("every arm is compared with 'random'; add it to the arms")
         for main, other in ((self.images, self.transfer_images), (self.text, self.transfer_text)):
             if main and other and short_name(main) == short_name(other):
                 raise ConfigError(
                     f"{main!r} and {other!r} have the same name, by which results are told apart; transfer to other "
                     "data"
                 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmsConfig:
+    """Arms × seeds × learning rates."""
+
+    checkpoint: str | None = None
+    """Hypernetwork of the arms ghn and base; the shipped one by default."""
+    arms: tuple[str, ...] = ("random", "ghn", "base", "orthogonal", "mimetic")
+    """Arms as in ghn compare; all are compared with random."""
+    transfer_arms: tuple[str, ...] = ("random", "ghn")
+    """The same on unseen data."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each seeds construction, initialization and data order of one run per arm; the first also tunes."""
+    lr: tuple[float, ...] = (6e-5, 2e-4, 6e-4, 2e-3, 6e-3, 2e-2, 6e-2)
+    """Grid of peak learning rates: with the first seed, each arm runs three from the middle of the grid, then the next
+    one while the best is an outermost one; the other seeds run at the best."""
+
+    def __post_init__(self) -> None:
+        for name in (*self.arms, *self.transfer_arms):
+            arm_of(name)
+        if "random" not in self.arms or "random" not in self.transfer_arms:
+            raise ConfigError("every arm is compared with 'random'; add it to the arms")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetsConfig:
+    """What every run may spend."""
+
+    image_batch: int = 32
+    """Images per step."""
+    text_batch: int = 8
+    """Texts per step."""
+    steps: int = 480
+    """Steps of a run; it is evaluated at every tenth part."""
+    transfer_steps: int = 60
+    """The same on unseen data."""
+    eval_samples: int = 1000
+    """Images of each evaluation; a quarter as many texts, which hold many predictions each."""
+
+    def __post_init__(self) -> None:
         if self.eval_samples < 1:
             raise ConfigError(f"eval_samples is {self.eval_samples}; expected 1 or more")
         for steps in (self.steps, self.transfer_steps):
@@ -78,6 +89,25 @@ class EvaluateConfig:
                 raise ConfigError(
                     f"tenths of the budget are reported; expected a multiple of 10, got {steps} steps"
                 )
+
+
+_GROUPS = (HeldOutConfig, ArmsConfig, BudgetsConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(HeldOutConfig, ArmsConfig, BudgetsConfig):
+    """Held-out architectures × data sets × arms × seeds."""
+
+    optimizer: str = "adamw"
+    """As in ghn compare; sgd needs larger rates than the grid of the presets has."""
+    precision: str = "fp32"
+    """As in ghn compare."""
+    device: str = "auto"
+    """As in ghn compare."""
+
+    def __post_init__(self) -> None:
+        for group in _GROUPS:
+            group.__post_init__(self)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "EvaluateConfig":
@@ -161,11 +191,11 @@ class Case:
         return self.architecture.task
 
 
-def cases(config: EvaluateConfig, pattern: str = "*", limit: int | None = None) -> list[Case]:
+def cases(config: HeldOutConfig, pattern: str = "*", limit: int | None = None) -> list[Case]:
     """The cases of an evaluation, smallest architectures first, all data sets of one after the other.
 
     Args:
-        config: Sizes and data.
+        config: Networks and data.
         pattern: Shell pattern that the case's name must match.
         limit: At most this many architectures.
 
@@ -202,7 +232,7 @@ def _sized(image_size: int, sequence_length: int, vocabulary: int) -> list[tuple
     return sorted(found, key=lambda entry: entry[0])
 
 
-def _datasets(config: EvaluateConfig, task: str) -> tuple[tuple[str, bool], tuple[str, bool]]:
+def _datasets(config: HeldOutConfig, task: str) -> tuple[tuple[str, bool], tuple[str, bool]]:
     if task == "text":
         return (config.text, False), (config.transfer_text, True)
     return (config.images, False), (config.transfer_images, True)

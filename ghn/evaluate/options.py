@@ -17,11 +17,12 @@ from ghn.apply.load import load_hypernetwork
 from ghn.console import run_app, settings_object
 from ghn.environment import commit, machine, versions
 from ghn.errors import ConfigError, OutputError
-from ghn.evaluate.config import EvaluateConfig, cases
+from ghn.evaluate.config import ArmsConfig, BudgetsConfig, EvaluateConfig, HeldOutConfig, cases
 from ghn.evaluate.report import write_evaluation
 from ghn.evaluate.run import check_cases, evaluate_case, outcome_of
 from ghn.files import write_whole
-from ghn.finetune.options import spread_lists
+from ghn.finetune.options import METAVARS as COMPARE_METAVARS
+from ghn.options import given_options, with_options
 from ghn.spaces.held_out import VERSION
 
 SETTINGS = "evaluation.json"
@@ -45,33 +46,26 @@ _SHARED = (
 """Settings that all runs of a folder have in common."""
 
 
+METAVARS = {
+    **dict.fromkeys(_SOURCES, "ID|DIR"),
+    **dict.fromkeys(_ARMS, "ARM …"),
+    **{name: COMPARE_METAVARS[name] for name in ("tokenizer", "checkpoint", "lr", "precision")},
+}
+
+
+@with_options(
+    HeldOutConfig,
+    ArmsConfig,
+    BudgetsConfig,
+    EvaluateConfig,
+    flags={"arms": "inits", "transfer_arms": "transfer-inits"},
+    metavars=METAVARS,
+)
 def evaluate_command(
     output: Annotated[Path, typer.Argument(help="Folder for runs and results; call again to go on.")],
-    preset: Annotated[str, typer.Option(metavar="NAME", help="cpu or gpu.")] = "cpu",
-    images: Annotated[str | None, typer.Option(metavar="ID|DIR", help="Images; '' for none.")] = None,
-    text: Annotated[str | None, typer.Option(metavar="ID|DIR", help="Text; '' for none.")] = None,
-    transfer_images: Annotated[
-        str | None, typer.Option(metavar="ID|DIR", help="Unseen images; '' for none.")
-    ] = None,
-    transfer_text: Annotated[
-        str | None, typer.Option(metavar="ID|DIR", help="Unseen text; '' for none.")
-    ] = None,
-    checkpoint: Annotated[
-        str | None, typer.Option(metavar="DIR|ID", help="Hypernetwork; the shipped one by default.")
-    ] = None,
-    inits: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ARM …", help="Arms, ghn-without-RULE too; all against random."),
-    ] = None,
-    transfer_inits: Annotated[
-        list[str] | None, typer.Option(metavar="ARM …", help="The same on unseen data.")
-    ] = None,
-    seeds: Annotated[list[int] | None, typer.Option(metavar="N …", help="The first tunes.")] = None,
-    lr: Annotated[list[float] | None, typer.Option(metavar="RATE …", help="Grid of peak rates.")] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Steps of a run.")] = None,
-    transfer_steps: Annotated[int | None, typer.Option(metavar="N", help="The same on unseen data.")] = None,
-    eval_samples: Annotated[int | None, typer.Option(metavar="N", help="Examples of an evaluation.")] = None,
-    max_parameters: Annotated[int | None, typer.Option(metavar="N", help="Of a model.")] = None,
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="cpu or gpu; the defaults below are cpu's.")
+    ] = "cpu",
     models: Annotated[
         str, typer.Option(metavar="PATTERN", help="Shell pattern of names such as 'vit-*' or '*x384'.")
     ] = "*",
@@ -79,34 +73,17 @@ def evaluate_command(
     part: Annotated[
         str, typer.Option(metavar="K/N", help="This of N processes that share the work.")
     ] = "1/1",
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, mps.")] = None,
     settings: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|JSON",
-            help="Any of EvaluateConfig's settings, such as '{\"image_size\": 32}'; other options win.",
+            help="Settings by their names in EvaluateConfig, like '{\"image_size\": 32}'; options win.",
         ),
     ] = None,
+    **options: Any,
 ) -> None:
     """Compare initializations over the held-out architectures, each arm at its own best rate of one grid."""
-    given = {
-        "images": images,
-        "text": text,
-        "transfer_images": transfer_images,
-        "transfer_text": transfer_text,
-        "checkpoint": checkpoint,
-        "arms": inits or None,
-        "transfer_arms": transfer_inits or None,
-        "seeds": seeds or None,
-        "lr": lr or None,
-        "steps": steps,
-        "transfer_steps": transfer_steps,
-        "eval_samples": eval_samples,
-        "max_parameters": max_parameters,
-        "device": device,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
-    config = EvaluateConfig.preset(preset, **{**settings_object(settings), **options})
+    config = EvaluateConfig.preset(preset, **{**settings_object(settings), **given_options(options)})
     if limit_models is not None and limit_models < 1:
         raise ConfigError(f"--limit-models is {limit_models}; expected 1 or more")
     chosen = cases(config, models, limit_models)
@@ -136,7 +113,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run the command as a program: a user's mistake is one line on stderr and exit code 2."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(evaluate_command)
-    run_app(app, spread_lists(arguments))
+    run_app(app, arguments)
 
 
 def _part(text: str) -> tuple[int, int]:

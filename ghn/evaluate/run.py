@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from ghn.apply.baselines import arm_of
 from ghn.data.load import load_images, load_text
 from ghn.errors import ConfigError, OutputError
-from ghn.evaluate.config import Case, EvaluateConfig, comparison
+from ghn.evaluate.config import ArmsConfig, Case, EvaluateConfig, comparison
 from ghn.files import write_whole
 from ghn.finetune.choose import batches_of, make_task
 from ghn.finetune.config import CompareConfig
@@ -91,7 +91,7 @@ def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
     write_whole(case_folder(folder, case) / RECORD, json.dumps(record), "finished runs are kept")
 
 
-def outcome_of(config: EvaluateConfig, case: Case, folder: Path) -> Outcome | None:
+def outcome_of(config: ArmsConfig, case: Case, folder: Path) -> Outcome | None:
     """What a folder holds about a case: the arms with a run of every seed at their best rate; None without any.
 
     Raises:
@@ -120,7 +120,7 @@ def outcome_of(config: EvaluateConfig, case: Case, folder: Path) -> Outcome | No
     )
 
 
-def _arms(config: EvaluateConfig, case: Case) -> tuple[str, ...]:
+def _arms(config: ArmsConfig, case: Case) -> tuple[str, ...]:
     return config.transfer_arms if case.transfer else config.arms
 
 

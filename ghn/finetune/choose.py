@@ -3,7 +3,7 @@
 from ghn.data.images import RawImages
 from ghn.data.load import load_data
 from ghn.errors import ConfigError
-from ghn.finetune.config import CompareConfig
+from ghn.finetune.config import BudgetConfig, CompareConfig, TaskConfig
 from ghn.finetune.image_task import ImageTask
 from ghn.finetune.task import ModelTask
 from ghn.finetune.text_task import LENGTH, TextTask
@@ -48,7 +48,7 @@ def make_task(config: CompareConfig) -> ModelTask:
     )
 
 
-def batches_of(config: CompareConfig, task: ModelTask) -> tuple[int, int]:
+def batches_of(config: BudgetConfig, task: ModelTask) -> tuple[int, int]:
     """Steps of a run, and examples per step."""
     wanted = config.batch_size or (IMAGES_PER_STEP if isinstance(task, ImageTask) else SEQUENCES_PER_STEP)
     size = min(wanted, len(task.train))
@@ -57,14 +57,14 @@ def batches_of(config: CompareConfig, task: ModelTask) -> tuple[int, int]:
     return max(1, round(config.epochs * (len(task.train) // size))), size
 
 
-def _dataset_for(config: CompareConfig) -> str:
+def _dataset_for(config: TaskConfig) -> str:
     if config.model is None:
         return "digits"
     model = load_model(config.model, device="meta", **config.model_kwargs)
     return "python-stdlib" if getattr(model, "main_input_name", None) == "input_ids" else "digits"
 
 
-def _refuse(config: CompareConfig, dataset: str, holds: str, options: tuple[str, ...]) -> None:
+def _refuse(config: TaskConfig, dataset: str, holds: str, options: tuple[str, ...]) -> None:
     for option in options:
         if getattr(config, option) is not None:
             raise ConfigError(

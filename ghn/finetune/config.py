@@ -1,4 +1,4 @@
-"""What a comparison is asked to do."""
+"""What a comparison is asked to do, in groups: a function takes the group that it uses. Each field is an option."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -14,63 +14,41 @@ _HOW_IT_RUNS = ("output_dir", "resume", "num_workers")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig:
-    """Arms × seeds × learning rates on one model and one data set."""
+class TaskConfig:
+    """The model, and the data that it is trained on."""
 
     model: str | None = None
-    """Specification for ``ghn.load_model``; None chooses a small one for the data set."""
+    """timm:NAME, torchvision:NAME, hf:TYPE (or a hub id, folder, config.json) or python:FILE.py:FACTORY; a small one of
+    the data set's kind by default."""
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the model, over those that the data set implies."""
-    image_size: int | None = None
-    """Height and width in pixels; None is the size of small images, the model's own for others."""
-    sequence_length: int | None = None
-    """Tokens that a language model reads at once; None is 128."""
-    tokenizer: str | None = None
-    """``bytes``, a hub id, or a folder; None is ``bytes``."""
-    checkpoint: str | None = None
-    """Hypernetwork of the arms ``ghn`` and ``base``; None is the shipped one."""
+    """Arguments of the model, over those that the data set implies, like '{"depth": 6}'."""
     dataset: str | None = None
-    """``digits``, ``python-stdlib``, a hub id or a folder; None fits the model."""
+    """digits or python-stdlib (both offline), a hub id (ID:CONFIGURATION), or a folder; what fits the model by
+    default."""
+    image_size: int | None = None
+    """Pixels; small images keep theirs (32 at least) by default, large get the model's."""
+    sequence_length: int | None = None
+    """Tokens a language model reads at once; 128 by default."""
+    tokenizer: str | None = None
+    """Tokenizer of a language model; bytes by default."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "image_size", "sequence_length")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridConfig:
+    """Arms × seeds × learning rates."""
+
     inits: tuple[str, ...] = ("ghn", "random")
-    """Arms to compare, names that ``ghn.apply.baselines.arm_of`` takes."""
+    """Arms: ghn, base (the hypernetwork untrained), random, orthogonal, mimetic; ghn and base also without rules, as
+    base-without-RULE+RULE."""
     rules: tuple[str, ...] = ()
-    """Rules of your own that the arms ``ghn`` and ``base`` follow before all others, as ``package.module:Name``."""
+    """Your own rules, which ghn and base follow before others."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Each seeds construction, initialization, data order, augmentation and dropout of one run per arm and rate."""
-    steps: int | None = None
-    """Optimizer steps of a run; None is 100, unless ``epochs`` is given."""
-    epochs: float | None = None
-    """Passes over the training split, in place of ``steps``."""
-    batch_size: int | None = None
-    """Examples per step, over all processes; None is 64 images or 16 sequences."""
+    """One run of each arm per seed, which keys construction, initialization, data order, augmentation and dropout."""
     lr: tuple[float, ...] = (1e-3, 3e-3)
-    """Grid of peak learning rates: every arm runs all of them, and its summary is that of its best."""
-    optimizer: str = "adamw"
-    """``adamw`` or ``sgd`` (with momentum 0.9)."""
-    weight_decay: float = 0.05
-    """Of matrices; vectors and scalars have none."""
-    warmup: float = 0.1
-    """Share of the steps in which the learning rate rises linearly, before it falls along a cosine."""
-    clip: float = 1.0
-    """Largest norm of the gradient; 0 doesn't clip."""
-    precision: str = "fp32"
-    """``fp32``, or ``bf16`` or ``fp16`` for automatic mixed precision."""
-    device: str = "auto"
-    """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
-    compile: bool = False
-    """Whether ``torch.compile`` compiles the model."""
-    augment: bool = True
-    """Whether training images are shifted at random and, where the data set allows it, mirrored."""
-    eval_every: int | None = None
-    """Steps between evaluations; None gives 10 in a run."""
-    eval_samples: int | None = None
-    """Examples of the evaluation split that are used, evenly spaced; None is 2,000 images or 128 sequences."""
-    num_workers: int = 0
-    """Processes that decode images of data sets that don't fit in memory."""
-    output_dir: str | None = None
-    """Where results go; None is a new folder in ``runs``."""
-    resume: bool = False
-    """Continue what an interrupted comparison left in ``output_dir``."""
+    """Grid of peak learning rates; each arm is reported at its own best."""
 
     def __post_init__(self) -> None:
         # They import torch, which the command line's --help does without.
@@ -81,47 +59,103 @@ class CompareConfig:
         with registered(*own_rules(self.rules)):
             for name in self.inits:
                 arm_of(name)
-        for option, choices in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
-            value = getattr(self, option)
-            if value not in choices:
-                raise ConfigError(
-                    f"unknown --{option} {value!r}; expected one of {', '.join(choices)}.{did_you_mean(value, choices)}"
-                )
-        if self.steps is not None and self.epochs is not None:
-            raise ConfigError(
-                f"got --steps {self.steps} and --epochs {self.epochs}: give one of them, the other follows"
-            )
         for option in ("inits", "seeds", "lr"):
             values = getattr(self, option)
             if not values:
                 raise ConfigError(f"--{option} is empty; give one value or more")
             if len(set(values)) < len(values):
                 raise ConfigError(f"--{option} {' '.join(map(str, values))} repeats a value; give each once")
-        for option in (
-            "image_size",
-            "sequence_length",
-            "steps",
-            "epochs",
-            "batch_size",
-            "eval_every",
-            "eval_samples",
-        ):
-            value = getattr(self, option)
-            if value is not None and not value > 0:
-                raise ConfigError(f"--{_flag(option)} is {value}; expected more than 0")
-        for option in ("weight_decay", "clip", "num_workers"):
-            if not getattr(self, option) >= 0:
-                raise ConfigError(f"--{_flag(option)} is {getattr(self, option)}; expected 0 or more")
         for rate in self.lr:
             if not 0 < rate < float("inf"):
                 raise ConfigError(f"--lr holds {rate}; expected more than 0, such as 1e-3")
         for seed in self.seeds:
             if not 0 <= seed < 2**31:
                 raise ConfigError(f"--seeds holds {seed}; expected 0 or more, and less than 2**31")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetConfig:
+    """What every run may spend."""
+
+    steps: int | None = None
+    """Steps per run; 100 by default."""
+    epochs: float | None = None
+    """Passes over the training data, in place of --steps."""
+    batch_size: int | None = None
+    """Examples per step, over all processes; 64 images or 16 sequences by default."""
+    eval_every: int | None = None
+    """Steps between evaluations; a tenth of all by default."""
+    eval_samples: int | None = None
+    """Examples to evaluate on, evenly spaced; 2000 images or 128 sequences by default."""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.epochs is not None:
+            raise ConfigError(
+                f"got --steps {self.steps} and --epochs {self.epochs}: give one of them, the other follows"
+            )
+        _check_positive(self, "steps", "epochs", "batch_size", "eval_every", "eval_samples")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How one run goes, whatever its arm, seed and rate."""
+
+    checkpoint: str | None = None
+    """Hypernetwork of the arms ghn and base; the shipped one by default."""
+    optimizer: str = "adamw"
+    """adamw, or sgd with momentum 0.9."""
+    weight_decay: float = 0.05
+    """Of matrices; vectors have none."""
+    warmup: float = 0.1
+    """Share of the steps in which the rate rises, before it falls along a cosine."""
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 doesn't clip."""
+    augment: bool = True
+    """Shift (and mirror, where the data allow it) training images at random."""
+    num_workers: int = 0
+    """Processes that decode images which don't fit in memory."""
+
+    def __post_init__(self) -> None:
+        _check_choice(self, "optimizer", OPTIMIZERS)
+        for option in ("weight_decay", "clip", "num_workers"):
+            if not getattr(self, option) >= 0:
+                raise ConfigError(f"--{_flag(option)} is {getattr(self, option)}; expected 0 or more")
         if not 0 <= self.warmup < 1:
             raise ConfigError(
                 f"--warmup is {self.warmup}; expected a share of the steps, at least 0 and less than 1"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceConfig:
+    """Where runs go, and how numbers are kept there."""
+
+    precision: str = "fp32"
+    """fp32, or bf16 or fp16 for automatic mixed precision."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    compile: bool = False
+    """Compile the model with torch.compile."""
+
+    def __post_init__(self) -> None:
+        _check_choice(self, "precision", PRECISIONS)
+
+
+_GROUPS = (TaskConfig, GridConfig, BudgetConfig, RunConfig, DeviceConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(TaskConfig, GridConfig, BudgetConfig, RunConfig, DeviceConfig):
+    """Arms × seeds × learning rates on one model and one data set."""
+
+    output_dir: str | None = None
+    """Where results go; a new folder in runs by default."""
+    resume: bool = False
+    """Continue the comparison in --output-dir."""
+
+    def __post_init__(self) -> None:
+        for group in _GROUPS:
+            group.__post_init__(self)
         if self.resume and self.output_dir is None:
             raise ConfigError("--resume needs --output-dir: the folder of the interrupted comparison")
 
@@ -133,6 +167,21 @@ class CompareConfig:
             for entry in fields(self)
             if entry.name not in _HOW_IT_RUNS
         }
+
+
+def _check_positive(config: object, *options: str) -> None:
+    for option in options:
+        value = getattr(config, option)
+        if value is not None and not value > 0:
+            raise ConfigError(f"--{_flag(option)} is {value}; expected more than 0")
+
+
+def _check_choice(config: object, option: str, choices: tuple[str, ...]) -> None:
+    value = getattr(config, option)
+    if value not in choices:
+        raise ConfigError(
+            f"unknown --{option} {value!r}; expected one of {', '.join(choices)}.{did_you_mean(value, choices)}"
+        )
 
 
 def _flag(field_name: str) -> str:

@@ -15,7 +15,7 @@ from ghn.base.blocks import keyed_generator
 from ghn.data.order import evaluation_batches, training_batches
 from ghn.environment import commit
 from ghn.errors import ConfigError
-from ghn.finetune.config import CompareConfig
+from ghn.finetune.config import BudgetConfig, DeviceConfig, RunConfig
 from ghn.finetune.memory import peak_bytes, reset_peak
 from ghn.finetune.results import Point, Run
 from ghn.finetune.task import ModelTask
@@ -42,7 +42,7 @@ class Budget:
     eval_samples: int
 
     @classmethod
-    def of(cls, config: CompareConfig, task: ModelTask, steps: int, batch_size: int) -> "Budget":
+    def of(cls, config: BudgetConfig, task: ModelTask, steps: int, batch_size: int) -> "Budget":
         """Fill in what the configuration leaves open."""
         return cls(
             steps=steps,
@@ -54,7 +54,7 @@ class Budget:
 
 def train_run(
     task: ModelTask,
-    config: CompareConfig,
+    config: RunConfig,
     budget: Budget,
     accelerator: Accelerator,
     init: str,
@@ -70,7 +70,7 @@ def train_run(
 
     Args:
         task: What to train and measure.
-        config: The comparison's configuration.
+        config: How it goes.
         budget: Steps, batch size and evaluations.
         accelerator: Where to run, and with which precision.
         init: Arm.
@@ -165,7 +165,7 @@ def evaluate(
     return Point(step, loss_sum / all_count, task.metric(loss_sum / all_count, all_right / all_count))
 
 
-def make_accelerator(config: CompareConfig) -> Accelerator:
+def make_accelerator(config: DeviceConfig) -> Accelerator:
     """Set up the device and the precision.
 
     Raises:

@@ -8,7 +8,7 @@ import typer
 
 from ghn.console import json_object, settings_object
 from ghn.metatrain.config import GROUPS, MetaTrainConfig
-from ghn.options import with_options
+from ghn.options import given_options, with_options
 
 
 @with_options(*GROUPS.values(), MetaTrainConfig, without=GROUPS)
@@ -26,7 +26,7 @@ def train_command(
     ] = math.inf,
     trackers: Annotated[
         list[str] | None,
-        typer.Option("--tracker", metavar="NAME", help="tensorboard, wandb …; repeat for several."),
+        typer.Option("--tracker", metavar="NAME …", help="tensorboard, wandb …"),
     ] = None,
     settings: Annotated[
         str | None,
@@ -41,7 +41,7 @@ def train_command(
     from ghn.metatrain.progress import first_process, training_progress
     from ghn.metatrain.run import CHECKPOINT, metatrain
 
-    given = {name: value for name, value in options.items() if value is not None}
+    given = given_options(options)
     if "objective_settings" in given:
         given["objective_settings"] = json_object(given["objective_settings"], "--objective-settings")
     config = MetaTrainConfig.from_dict({**settings_object(settings), **given})

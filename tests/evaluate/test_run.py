@@ -56,7 +56,7 @@ def options(tmp_path: Path) -> dict:
 def once(tmp_path_factory) -> Path:
     """An evaluation of two arms that need no checkpoint, run once for all tests that go on from one."""
     given = {**options_in(tmp_path_factory.mktemp("once")), "checkpoint": "never/read"}
-    evaluate_command(**given, inits=["random", "orthogonal"])
+    evaluate_command(**given, arms=["random", "orthogonal"])
     return given["output"]
 
 
@@ -68,11 +68,11 @@ def finished(once: Path, options: dict) -> dict:
 
 
 def test_arms_are_added_to_a_folder_without_doing_runs_again(options: dict, monkeypatch) -> None:
-    evaluate_command(**options, inits=["random", "mimetic"])
+    evaluate_command(**options, arms=["random", "mimetic"])
     trained = []
     train_run = running.train_run
     monkeypatch.setattr(running, "train_run", lambda *given: trained.append(given[4:]) or train_run(*given))
-    evaluate_command(**options, inits=["random", "ghn"])
+    evaluate_command(**options, arms=["random", "ghn"])
     assert [(arm, seed) for arm, seed, *_ in trained] == [("ghn", 0), ("ghn", 0), ("ghn", 1)]
     with (options["output"] / "models.csv").open() as file:
         rows = {row["arm"]: row for row in csv.DictReader(file)}
@@ -85,8 +85,8 @@ def test_arms_are_added_to_a_folder_without_doing_runs_again(options: dict, monk
     for name in ("table.md", "verdicts.csv", "curves.csv", "curves-digits.png"):
         assert (options["output"] / name).stat().st_size > 0
     # A call for another model drops no row, nor does one for smaller models alone.
-    evaluate_command(**{**options, "models": "mobilenetv3-11x96"}, inits=["random", "orthogonal"])
-    evaluate_command(**options, inits=["random"], max_parameters=600_000)
+    evaluate_command(**{**options, "models": "mobilenetv3-11x96"}, arms=["random", "orthogonal"])
+    evaluate_command(**options, arms=["random"], max_parameters=600_000)
     with (options["output"] / "models.csv").open() as file:
         table = [(row["model"], row["arm"]) for row in csv.DictReader(file)]
     assert {("mobilenetv3-11x48", "ghn"), ("mobilenetv3-11x96", "orthogonal")} <= set(table)
@@ -96,11 +96,11 @@ def test_arms_are_added_to_a_folder_without_doing_runs_again(options: dict, monk
 
 def test_arms_leave_rules_out(options: dict) -> None:
     arm = "base-without-conv_batch_norm"
-    evaluate_command(**options, inits=["random", arm])
+    evaluate_command(**options, arms=["random", arm])
     with (options["output"] / "models.csv").open() as file:
         assert [row["arm"] for row in csv.DictReader(file)] == ["random", arm]
     with pytest.raises(ConfigError, match=r"no rule 'fanin'\. Did you mean 'fan_in'"):
-        evaluate_command(**options, inits=["random", "base-without-fanin"])
+        evaluate_command(**options, arms=["random", "base-without-fanin"])
 
 
 def test_what_another_process_has_added_meanwhile_is_kept(options: dict, monkeypatch) -> None:
@@ -108,11 +108,11 @@ def test_what_another_process_has_added_meanwhile_is_kept(options: dict, monkeyp
 
     def first_of_two(*given):
         monkeypatch.setattr(running, "train_run", train_run)
-        evaluate_command(**options, inits=["random", "orthogonal"])
+        evaluate_command(**options, arms=["random", "orthogonal"])
         return train_run(*given)
 
     monkeypatch.setattr(running, "train_run", first_of_two)
-    evaluate_command(**options, inits=["random", "base"])
+    evaluate_command(**options, arms=["random", "base"])
     with (options["output"] / "models.csv").open() as file:
         assert {row["arm"] for row in csv.DictReader(file)} == {"random", "orthogonal", "base"}
 
@@ -129,13 +129,13 @@ def test_incomplete_cases_are_not_reported(options: dict, monkeypatch) -> None:
 
     monkeypatch.setattr(running, "train_run", stopped)
     with pytest.raises(KeyboardInterrupt):
-        evaluate_command(**options, inits=["random"])
+        evaluate_command(**options, arms=["random"])
     config = EvaluateConfig(
         images="digits", text="", transfer_images="", transfer_text="", seeds=(0, 1), steps=10
     )
     (case,) = cases(config, options["models"])
     assert outcome_of(config, case, options["output"]) is None
-    evaluate_command(**options, inits=["random"])
+    evaluate_command(**options, arms=["random"])
     assert len(calls) == 4  # two rates and the other seed, of which the last was tried twice
     outcome = outcome_of(config, case, options["output"])
     assert outcome is not None
@@ -161,7 +161,7 @@ def test_rates_are_tried_until_a_better_one_is_inside(options: dict, monkeypatch
 
     monkeypatch.setattr(running, "train_run", pretend)
     grid = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
-    evaluate_command(**{**options, "lr": grid[::-1]}, inits=["random"])
+    evaluate_command(**{**options, "lr": grid[::-1]}, arms=["random"])
     assert trained == [(0, 1e-3), (0, 1e-2), (0, 1e-1), (0, 1.0), (1, 1e-1)]
     rows = list(csv.DictReader((options["output"] / "models.csv").open()))
     assert [float(row["lr"]) for row in rows] == [1e-1]
@@ -172,7 +172,7 @@ def test_a_run_whose_file_is_gone_is_done_again(finished: dict) -> None:
     table = (options["output"] / "models.csv").read_text()
     (run,) = options["output"].rglob("orthogonal-seed1-*.json")
     run.unlink()
-    evaluate_command(**options, inits=["random", "orthogonal"])
+    evaluate_command(**options, arms=["random", "orthogonal"])
     assert run.exists()
     again = (options["output"] / "models.csv").read_text()
     assert [row[:12] for row in csv.reader(again.splitlines())] == [
@@ -185,7 +185,7 @@ def test_a_run_whose_file_is_gone_is_done_again(finished: dict) -> None:
 )
 def test_other_settings_are_refused_in_a_folder_that_is_complete(finished: dict, changes: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(changes))):
-        evaluate_command(**{**finished, **changes}, inits=["random"])
+        evaluate_command(**{**finished, **changes}, arms=["random"])
 
 
 def test_tables_keep_data_sets_that_a_later_call_leaves_out(options: dict, tmp_path: Path) -> None:
@@ -194,13 +194,13 @@ def test_tables_keep_data_sets_that_a_later_call_leaves_out(options: dict, tmp_p
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (32, 32), (32 * number, 0, 0)).save(image)
     options["transfer_steps"] = 10
-    evaluate_command(**options, inits=["random"])
-    transfer = {"images": "", "transfer_images": "digits", "transfer_inits": ["random"]}
+    evaluate_command(**options, arms=["random"])
+    transfer = {"images": "", "transfer_images": "digits", "transfer_arms": ["random"]}
     # One of them is from the call before.
     with pytest.raises(ConfigError, match="'digits' and 'digits' have the same name"):
-        evaluate_command(**{**options, **transfer}, inits=["random"])
+        evaluate_command(**{**options, **transfer}, arms=["random"])
     transfer["transfer_images"] = str(tmp_path / "shades")
-    evaluate_command(**{**options, **transfer}, inits=["random"])
+    evaluate_command(**{**options, **transfer}, arms=["random"])
     with (options["output"] / "models.csv").open() as file:
         assert [row["transfer"] for row in csv.DictReader(file)] == ["False", "True"]
     assert json.loads((options["output"] / "results.json").read_text())["config"]["images"] == "digits"
@@ -210,31 +210,31 @@ def test_damaged_settings_are_named(options: dict) -> None:
     options["output"].mkdir()
     (options["output"] / "evaluation.json").write_text('{"preset": ')
     with pytest.raises(OutputError, match="is damaged"):
-        evaluate_command(**options, inits=["random"])
+        evaluate_command(**options, arms=["random"])
 
 
 def test_another_checkpoint_is_refused(finished: dict, tmp_path: Path) -> None:
     options = finished
-    evaluate_command(**options, inits=["random", "ghn"])
+    evaluate_command(**options, arms=["random", "ghn"])
     torch.manual_seed(1)
     GHN(GHNConfig(encoder=EncoderConfig(hidden=16, layers=1, heads=2))).save_pretrained(tmp_path / "net2")
     running_with = {**options, "checkpoint": str(tmp_path / "net2")}
     with pytest.raises(ConfigError, match="another checkpoint"):
-        evaluate_command(**running_with, inits=["random", "ghn"])
+        evaluate_command(**running_with, arms=["random", "ghn"])
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"inits": ["ghn"]}, "compared with 'random'"),
-        ({"inits": ["random", "gnh"]}, "Did you mean 'ghn'"),
+        ({"arms": ["ghn"]}, "compared with 'random'"),
+        ({"arms": ["random", "gnh"]}, "Did you mean 'ghn'"),
         ({"steps": 15}, "multiple of 10"),
         ({"models": "resnet-1*x1"}, "no model matches"),
         ({"part": "3/2"}, "expected K/N"),
         ({"preset": "tpu"}, "unknown preset"),
         ({"limit_models": 0}, "expected 1 or more"),
         ({"eval_samples": -5}, "expected 1 or more"),
-        ({"transfer_inits": ["ghn"]}, "compared with 'random'"),
+        ({"transfer_arms": ["ghn"]}, "compared with 'random'"),
         ({"lr": [math.nan]}, "lr"),
         ({"images": ""}, "nothing to evaluate"),
     ],
@@ -247,7 +247,7 @@ def test_mistakes_are_named(options: dict, changes: dict, message: str) -> None:
 
 def test_data_of_the_other_kind_are_refused_before_anything_is_written(options: dict) -> None:
     with pytest.raises(DataError, match="holds text where images are asked for"):
-        evaluate_command(**{**options, "images": "python-stdlib"}, inits=["random"])
+        evaluate_command(**{**options, "images": "python-stdlib"}, arms=["random"])
     assert not options["output"].exists()
 
 
@@ -269,7 +269,7 @@ def test_script_explains_itself() -> None:
 
 def test_settings_reach_every_field_and_options_win(options: dict) -> None:
     settings = '{"image_size": 32, "steps": 90, "transfer_steps": 10, "optimizer": "sgd"}'
-    evaluate_command(**options, inits=["random"], settings=settings)
+    evaluate_command(**options, arms=["random"], settings=settings)
     config = json.loads((options["output"] / "results.json").read_text())["config"]
     assert (config["image_size"], config["steps"], config["transfer_steps"]) == (32, 10, 10)
     plans = [json.loads(path.read_text())["config"] for path in options["output"].rglob("random/config.json")]
@@ -279,7 +279,7 @@ def test_settings_reach_every_field_and_options_win(options: dict) -> None:
         ('{"lr": [true]}', "expected tuple"),
     ):
         with pytest.raises(ConfigError, match=message):
-            evaluate_command(**{**options, "lr": None}, inits=["random"], settings=wrong)
+            evaluate_command(**{**options, "lr": None}, arms=["random"], settings=wrong)
 
 
 def test_models_get_the_vocabulary_of_the_tokenizer(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from ghn.errors import ConfigError, GhnError, OutputError
 from ghn.finetune import compare as compare_module
 from ghn.finetune.compare import compare
-from ghn.finetune.options import main, spread_lists
+from ghn.finetune.options import main
 from ghn.finetune.report import table
 
 TIMES = ("init_seconds", "train_seconds", "peak_bytes")
@@ -156,20 +156,6 @@ def test_missing_checkpoint_shows_before_training(tiny, monkeypatch):
     monkeypatch.setattr(compare_module, "train_run", lambda *arguments: pytest.fail("trained"))
     with pytest.raises(GhnError, match=r"no checkpoint at './nowhere'"):
         compare(tiny(inits=("ghn", "random"), checkpoint="./nowhere"))
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("--seeds 0 1 2 --steps 5", "--seeds 0 --seeds 1 --seeds 2 --steps 5"),
-        ("--lr=1e-3 1e-2 --resume", "--lr=1e-3 --lr 1e-2 --resume"),
-        ("--lr 1e-3 -1 --resume", "--lr 1e-3 --lr -1 --resume"),
-        ("--seeds 0 --seeds 1", "--seeds 0 --seeds 1"),
-        ("--inits=ghn --steps 5 6", "--inits=ghn --steps 5 6"),
-    ],
-)
-def test_lists_are_spread(given, expected):
-    assert spread_lists(given.split()) == expected.split()
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ except PackageNotFoundError:  # a clone that was not installed
 
 if TYPE_CHECKING:
     from ghn.apply.calibrate import calibrate_
-    from ghn.apply.shortcut import init_
     from ghn.errors import GhnError
     from ghn.graph.graph import ComputationGraph, Edge, Node, ParamSpec
     from ghn.graph.trace import trace
     from ghn.hypernetwork import GHN, GHNConfig
     from ghn.models import example_inputs, list_models, load_model
+    from ghn.shortcut import init_
 
 _HOMES = {
     "trace": "ghn.graph.trace",
@@ -32,7 +32,7 @@ _HOMES = {
     "example_inputs": "ghn.models",
     "GHN": "ghn.hypernetwork",
     "GHNConfig": "ghn.hypernetwork",
-    "init_": "ghn.apply.shortcut",
+    "init_": "ghn.shortcut",
     "calibrate_": "ghn.apply.calibrate",
     "GhnError": "ghn.errors",
 }

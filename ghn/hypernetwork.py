@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
@@ -15,9 +16,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ghn.base import RuleSet
+from ghn.apply.init_ import init_, predict
+from ghn.apply.report import Report
+from ghn.base import RuleSet, default_rules, scheme
+from ghn.base.predicted import predicted_params
 from ghn.checkpoints import CONFIG, WEIGHTS, read_header, resolve_checkpoint
-from ghn.decoder import MEMORY, DecoderConfig, Order, SlotDecoder, build_decoder
+from ghn.decoder import (
+    MEMORY,
+    DecodeCache,
+    DecoderConfig,
+    Prediction,
+    PredictionCache,
+    SlotDecoder,
+    build_decoder,
+)
 from ghn.encoder import EncoderConfig, build_encoder
 from ghn.errors import (
     CheckpointConfigError,
@@ -33,9 +45,6 @@ from ghn.files import part_of, sweep_beside
 from ghn.graph.graph import ComputationGraph
 from ghn.quantization import is_step, is_table, quantize, restore, shape_in_file
 from ghn.settings import own_settings
-
-if TYPE_CHECKING:
-    from ghn.apply.report import Report
 
 FORMAT_VERSION = 2
 """Of config.json and the weights' names; a checkpoint of a higher version is refused."""
@@ -121,11 +130,37 @@ class GHN(
         self._hub_mixin_config = self.config
         self.encoder = build_encoder(self.config.encoder)
         self.decoder = build_decoder(self.config.encoder.hidden, self.config.decoder)
+        self.cache = PredictionCache()
 
     def forward(
+        self,
+        graphs: Sequence[ComputationGraph],
+        seed: int = 0,
+        learned: bool = True,
+        rules: RuleSet | None = None,
+    ) -> list[Prediction]:
+        """Predict the parameters of graphs, so that wrappers for distributed training can hold a hypernetwork.
+
+        Args:
+            graphs: From ``ghn.trace``.
+            seed: As ``predict_graph`` takes it, and so are ``learned`` and ``rules``.
+            learned: Whether there is a learned part.
+            rules: How parameters start.
+
+        Returns:
+            One for each graph, of which ``params`` are made.
+        """
+        predictions = [self.predict_graph(graph, seed, learned, rules) for graph in graphs]
+        for prediction in predictions:
+            _ = prediction.params
+        return predictions
+
+    def predict_graph(
         self, graph: ComputationGraph, seed: int = 0, learned: bool = True, rules: RuleSet | None = None
-    ) -> dict[str, Tensor]:
-        """Predict the parameters of one graph.
+    ) -> Prediction:
+        """Encode a graph, and prepare to decode its parameters; every prediction is made here.
+
+        Without gradients, what a graph's embeddings and parameters take is kept for the next time (``cache``).
 
         Args:
             graph: From ``ghn.trace``.
@@ -134,12 +169,37 @@ class GHN(
             rules: How parameters start; None is ``ghn.base.default_rules()``.
 
         Returns:
-            Float32 tensors on the hypernetwork's device, by ``ParamSpec.name``; parameters that no executed
-            operation uses are absent.
+            ``params`` has float32 tensors on the hypernetwork's device, by ``ParamSpec.name``; parameters that no
+            executed operation uses are absent. ``stream`` makes them in slices.
+
+        Raises:
+            PredictionError: If no rule is for a parameter, one fails or says what can't be, or the hypernetwork is
+                damaged or can't predict.
         """
-        order = Order(graph, self.encode(graph), seed, rules=rules)
-        predicted: dict[str, Tensor] = self.decoder([order], learned)[0]
-        return predicted
+        rules = rules or default_rules()
+        if torch.is_grad_enabled():
+            embeddings = self.encode(graph)
+            return Prediction(self.decoder, self.decoder.plan(graph, rules), embeddings, seed, learned)
+        self.check_weights()
+        # Nodes by identity: an entry keeps its graph and rules, so that no others get their ids.
+        same_graph = (id(graph.nodes), id(graph.edges), graph.params)
+        key = (same_graph, id(rules), self.fingerprint(), self.training, self.device)
+        return self.cache.get(key, partial(self._remembered, graph, rules)).like(seed, learned)
+
+    def _remembered(self, graph: ComputationGraph, rules: RuleSet) -> Prediction:
+        embeddings = self.encode(graph)
+        self._check_finite(embeddings, graph)
+        return Prediction(self.decoder, self.decoder.plan(graph, rules), embeddings, cache=DecodeCache())
+
+    def _check_finite(self, embeddings: Tensor, graph: ComputationGraph) -> None:
+        """Refuse damage; everything computed from finite weights and embeddings is finite."""
+        if all(torch.isfinite(values).all() for values in (embeddings, *self.parameters())):
+            return
+        of = "".join(f" for {spec.name!r} of shape {spec.shape}" for spec in predicted_params(graph)[:1])
+        raise PredictionError(
+            f"the prediction{of} is not finite; the hypernetwork's weights are damaged or its training diverged: load "
+            "another checkpoint"
+        )
 
     def encode(self, graph: ComputationGraph) -> Tensor:
         """Embed the attached parameters of a graph, shape ``(tensors, hidden)``, in the order of ``graph.params``."""
@@ -182,8 +242,6 @@ class GHN(
             PredictionError: If no rule is for a parameter, or one fails or says what can't be.
             ConfigError: If ``seed`` can't be used.
         """
-        from ghn.apply.init_ import predict
-
         return predict(self, model, inputs, seed, learned, keep_deliberate, rules)
 
     def init_(
@@ -198,7 +256,7 @@ class GHN(
         memory: int = MEMORY,
         keep_deliberate: bool = True,
         rules: RuleSet | None = None,
-    ) -> "Report":
+    ) -> Report:
         """Initialize a model in place with predicted parameters, piece by piece.
 
         Nothing is written before it is known that everything can be predicted. A model on the meta device gets its
@@ -228,9 +286,11 @@ class GHN(
                 is gone.
             ConfigError: If ``device``, ``dtype`` or ``seed`` can't be used, or ``memory`` is too little.
         """
-        from ghn.apply.init_ import init_
-
         return init_(self, model, inputs, seed, learned, memory, device, dtype, keep_deliberate, rules)
+
+    def rules(self, rules: RuleSet | None = None) -> RuleSet:
+        """How parameters start: by some rules (None is ``ghn.base.default_rules()``) as ``decoder.fan`` has them."""
+        return scheme(rules or default_rules(), self.config.decoder.fan)
 
     def check_weights(self) -> None:
         """Check that the hypernetwork can predict; its arithmetic is float32, whatever the target's dtype.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works without installation
 
-from ghn.apply.baselines import NEEDS_CHECKPOINT
+from ghn.arms import NEEDS_CHECKPOINT
 from ghn.console import one_line_errors
 from ghn.errors import ConfigError
 from ghn.evaluate.config import Case, EvaluateConfig, cases, comparison, short_name

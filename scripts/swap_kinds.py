@@ -20,7 +20,7 @@ import torch
 import typer
 from torch import nn
 
-from ghn.apply.baselines import ARMS, Arm
+from ghn.arms import ARMS, Arm
 from ghn.console import json_object, run_app
 from ghn.errors import ConfigError, did_you_mean
 from ghn.finetune.choose import make_task

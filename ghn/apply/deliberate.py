@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.apply.drawn import LEAST_ENTRIES, drawn, is_default, is_map
-from ghn.base import Init, ModelTraits, ParamContext, RuleSet, default_rules, scheme
+from ghn.base import Init, ModelTraits, ParamContext, RuleSet, default_rules
 from ghn.base.predicted import predicted_params
 from ghn.graph.graph import ComputationGraph
 from ghn.graph.ops import MIXING_ROLES
@@ -46,9 +46,7 @@ OVERRIDE = "keep_deliberate=False predicts it"
 
 
 @own_settings()
-def deliberate(
-    model: nn.Module, graph: ComputationGraph, fan: str = "zoo", rules: RuleSet | None = None
-) -> dict[str, str]:
+def deliberate(model: nn.Module, graph: ComputationGraph, rules: RuleSet | None = None) -> dict[str, str]:
     """Find the parameters that their owner initialized deliberately, and say how one sees it.
 
     Respected are constant matrices and tables (the zeros that end a residual branch, a diagonal), those far smaller
@@ -64,7 +62,6 @@ def deliberate(
     Args:
         model: The target, unwrapped.
         graph: Its trace.
-        fan: Of the decoder's scheme.
         rules: That say what is small; None is ``ghn.base.default_rules()``.
 
     Returns:
@@ -78,7 +75,7 @@ def deliberate(
     matrices = [known[spec.name] for spec in specs if spec.role in MIXING_ROLES and spec.name in known]
     if len(matrices) > 1 and all(len(values.unique()) == 1 for values in matrices):
         return {}
-    traits, rules = ModelTraits(graph), scheme(rules or default_rules(), fan)
+    traits, rules = ModelTraits(graph), rules or default_rules()
     inits = {spec.name: rules.decide(traits.contexts[spec.name]).init for spec in specs}
     found = {}
     for spec in specs:

@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghn.apply.init_ import check_numbers, plan_prediction, report_of
+from ghn.apply.init_ import check_numbers, checked_prediction
 from ghn.apply.materialize import materialized
+from ghn.apply.predictor import Predictor
 from ghn.apply.report import Report
 from ghn.apply.tensor_file import Form, TensorFile, open_file, open_folder
 from ghn.base import RuleSet
-from ghn.decoder import MEMORY, Order, Remembered
+from ghn.base.predicted import predicted_names
+from ghn.decoder import MEMORY
 from ghn.errors import OutputError, PredictionError
 from ghn.files import replacing, sweep_beside
-from ghn.hypernetwork import GHN
 from ghn.settings import own_settings
 
 SUFFIX = ".safetensors"
@@ -93,7 +94,7 @@ def export(model: nn.Module, spec: str, out: str | Path, overwrite: bool = False
 
 
 def export_prediction(
-    net: GHN,
+    net: Predictor,
     model: nn.Module,
     spec: str,
     out: str | Path,
@@ -135,16 +136,15 @@ def export_prediction(
     check_numbers(seed, memory)
     path = output_path(spec, out, overwrite)
     sweep_beside(path.absolute())
-    plan = plan_prediction(net, model, inputs, keep_deliberate, rules)
-    with torch.no_grad(), materialized(model, plan.predicted, None, dtype, seed, whole=False), own_settings():
+    prediction = checked_prediction(net, model, inputs, seed, keep_deliberate=keep_deliberate, rules=rules)
+    predicted = predicted_names(prediction.graph)
+    with torch.no_grad(), materialized(model, predicted, None, dtype, seed, whole=False), own_settings():
         state = _state(model, spec)
         forms = {
             name: Form(tuple(value.shape), dtype if value.is_floating_point() else value.dtype)
             for name, value in state.items()
         }
-        names = {
-            id(parameter): name for name, parameter in model.named_parameters() if name in plan.predicted
-        }
+        names = {id(parameter): name for name, parameter in model.named_parameters() if name in predicted}
         copies: dict[str, list[str]] = {}
         total, done = sum(form.nbytes for form in forms.values()), 0
         with replacing(path, _REMEDY) as part, _open_files(part, model, spec, forms) as files:
@@ -154,17 +154,14 @@ def export_prediction(
                 else:
                     files[name].write(name, value)
                     done += forms[name].nbytes
-            remembered = Remembered(plan.remembered.plans, plan.remembered.cuts, room=0)
-            order = Order(plan.graph, plan.embeddings, seed, remembered, plan.rules)
-            for piece in net.decoder.stream(order, memory=memory):
-                values = piece.make(None)
+            for entry in prediction.stream(memory, keep=False):
+                values = entry.make(None)
                 # None: a model may leave parameters out of its files.
-                for name in copies.get(piece.spec.name, ()):
-                    files[name].write(name, values, piece.start * piece.columns)
+                for name in copies.get(entry.spec.name, ()):
+                    files[name].write(name, values, entry.start * entry.columns)
                     done += values.numel() * dtype.itemsize
                 progress(done, total)
-        report = report_of(net, plan, order)
-    return path, report
+    return path, Report.of(prediction)
 
 
 @contextmanager

@@ -1,9 +1,7 @@
-"""Trace a model, predict its parameters, and write them in place, piece by piece."""
+"""Trace a model, predict its parameters, and write them in place, slice by slice."""
 
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -13,22 +11,22 @@ from torch import Tensor, nn
 from ghn.apply.deliberate import deliberate
 from ghn.apply.local_part import LocalPart, Scratch
 from ghn.apply.materialize import check_target, materialized, move_
+from ghn.apply.predictor import Predictor
 from ghn.apply.report import Report, why_kept
-from ghn.base import Decision, RuleSet, default_rules
+from ghn.base import RuleSet
 from ghn.base.blocks import Grid
-from ghn.base.predicted import predicted_params
-from ghn.decoder.decoder import MEMORY, Order, Piece, Remembered
+from ghn.base.predicted import predicted_names
+from ghn.decoder import MEMORY, ParamSlice, Prediction
 from ghn.errors import ConfigError, PredictionError
 from ghn.graph.cache import trace_once
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.skeleton import local_part, unwrap
 from ghn.graph.trace import paused_collection
-from ghn.hypernetwork import GHN
 from ghn.settings import own_settings
 
 
 def predict(
-    net: GHN,
+    net: Predictor,
     model: nn.Module,
     inputs: Any = None,
     seed: int = 0,
@@ -39,9 +37,7 @@ def predict(
     """Predict a model's parameters without touching it; see ``GHN.predict``."""
     check_numbers(seed)
     inner = unwrap(model)  # a parameter's own name decides its values, not that of a wrapper
-    graph = trace_once(inner, inputs)
-    kept = deliberate(inner, graph, net.config.decoder.fan, rules) if keep_deliberate else {}
-    order = Order(graph.keeping(kept), net.encode(graph), seed, rules=rules)
+    graph = _traced(net, inner, inputs, keep_deliberate, rules)
     targets = dict(inner.named_parameters())
     names = {id(target): name for name, target in model.named_parameters()}
     return {
@@ -49,13 +45,13 @@ def predict(
             device=targets[name].device if targets[name].device.type != "meta" else None,
             dtype=targets[name].dtype,
         )
-        for name, values in net.decoder([order], learned)[0].items()
+        for name, values in net.predict_graph(graph, seed, learned, rules).params.items()
     }
 
 
 @torch.no_grad()
 def init_(
-    net: GHN,
+    net: Predictor,
     model: nn.Module,
     inputs: Any = None,
     seed: int = 0,
@@ -70,35 +66,22 @@ def init_(
     target = check_target(device, dtype)
     check_numbers(seed, memory)
     model = unwrap(model)
-    plan = plan_prediction(net, model, inputs, keep_deliberate, rules)
+    prediction = checked_prediction(net, model, inputs, seed, learned, keep_deliberate, rules)
+    names = predicted_names(prediction.graph)
     with (
         paused_collection(),
         _told_if_half_done(model),
-        materialized(model, plan.predicted, target, dtype, seed),
+        materialized(model, names, target, dtype, seed),
     ):
         move_(model, target, dtype)
         targets = dict(model.named_parameters())
-        parts = {name: LocalPart.of(name, targets[name]) for name in plan.predicted}
+        parts = {name: LocalPart.of(name, targets[name]) for name in names}
 
         def wanted(spec: ParamSpec, grid: Grid) -> tuple[int, int]:
             return parts[spec.name].wanted(grid)
 
-        order = plan.order(seed)
-        pieces = net.decoder.stream(order, learned, memory, wanted)
-        _write(pieces, parts, plan.embeddings.device)
-    return report_of(net, plan, order, learned)
-
-
-@torch.no_grad()
-@own_settings()
-def report_of(net: GHN, plan: "Plan", order: Order, learned: bool = True) -> Report:
-    """Fate of every parameter of a model, by which rule it starts, and how much of what was predicted is learned."""
-    shares, origin = net.decoder.learned_shares(order) if learned else ({}, "the base was asked for")
-    decisions = {
-        param.spec.name: Decision(param.init, param.rule, param.modifiers)
-        for param in net.decoder.prepare(order)
-    }
-    return Report.of(plan.graph, plan.predicted, shares, origin, decisions)
+        _write(prediction.stream(memory, wanted), parts, prediction.device)
+    return Report.of(prediction)
 
 
 MIN_MEMORY = 2**22
@@ -145,92 +128,47 @@ def _told_if_half_done(model: nn.Module) -> Iterator[None]:
         ) from error
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A model about to be predicted, of which everything was checked that can be before."""
-
-    traced: ComputationGraph
-    graph: ComputationGraph
-    """What was traced, with the parameters that their owner initialized deliberately as ones that are kept."""
-    embeddings: Tensor
-    predicted: frozenset[str]
-    """First names of the parameters that a rule covers; the others keep the model's own values."""
-    rules: RuleSet
-    remembered: Remembered = field(default_factory=Remembered)
-
-    def order(self, seed: int) -> Order:
-        """What is to be decoded; what is remembered is shared by all orders."""
-        return Order(self.graph, self.embeddings, seed, self.remembered, self.rules)
-
-
-MAX_PLANS = 2
-"""Plans that are kept for the next model of the same architecture, with up to 64 MB each."""
-
-_plans: OrderedDict[object, Plan] = OrderedDict()
-
-
-def forget() -> None:
-    """Drop what is kept from earlier predictions, so that the next one takes as long as a first one."""
-    _plans.clear()
+def _traced(
+    net: Predictor, model: nn.Module, inputs: Any, keep_deliberate: bool, rules: RuleSet | None
+) -> ComputationGraph:
+    """The graph of a model, where parameters that their owner initialized deliberately are kept."""
+    graph = trace_once(model, inputs)
+    return graph.keeping(deliberate(model, graph, net.rules(rules))) if keep_deliberate else graph
 
 
 @torch.no_grad()
-def plan_prediction(
-    net: GHN,
+def checked_prediction(
+    net: Predictor,
     model: nn.Module,
     inputs: Any = None,
+    seed: int = 0,
+    learned: bool = True,
     keep_deliberate: bool = True,
     rules: RuleSet | None = None,
-) -> Plan:
-    """Trace and encode a model and ask the rules; arguments are those of ``init_``.
+) -> Prediction:
+    """What is to be written into a model, checked as far as it can be before; arguments are those of ``init_``.
 
     Raises:
         PredictionError: If there is nothing to predict, a parameter can't be written, a rule fails, or the hypernetwork
             is damaged or can't predict.
     """
-    rules = rules or default_rules()
     net.check_weights()
-    graph = trace_once(model, inputs)
     _check_writable(type(model).__name__, dict(model.named_parameters()))
-    kept = deliberate(model, graph, net.config.decoder.fan, rules) if keep_deliberate else {}
-    key = (id(graph), tuple(kept.items()), net.fingerprint(), net.training, net.device, id(rules))
-    if key in _plans:  # which keeps graph and rules, so that no others get their ids
-        _plans.move_to_end(key)
-        return _plans[key]
-    usable = [spec for spec in graph.params if spec.node is not None and spec.dtype.is_floating_point]
-    if not usable:
+    graph = _traced(net, model, inputs, keep_deliberate, rules)
+    if not any(spec.node is not None and spec.dtype.is_floating_point for spec in graph.params):
         raise PredictionError(f"{type(model).__name__} has no parameter to predict: {_why_nothing(graph)}")
-    embeddings = net.encode(graph)
-    _check_finite(net, embeddings, usable[0])
-    left = graph.keeping(kept)
-    predicted = frozenset(spec.name for spec in predicted_params(left))
-    plan = Plan(graph, left, embeddings, predicted, rules)
-    net.decoder.prepare(plan.order(seed=0))
-    _plans[key] = plan
-    if len(_plans) > MAX_PLANS:
-        _plans.popitem(last=False)
-    return plan
+    return net.predict_graph(graph, seed, learned, rules)
 
 
 @own_settings()
-def _write(pieces: Iterator[Piece], parts: Mapping[str, LocalPart], device: torch.device) -> None:
+def _write(slices: Iterator[ParamSlice], parts: Mapping[str, LocalPart], device: torch.device) -> None:
     scratch = Scratch(device)
-    for name, consecutive in groupby(pieces, lambda piece: piece.spec.name):
+    for name, consecutive in groupby(slices, lambda entry: entry.spec.name):
         if parts[name].whole:
             parts[name].write(list(consecutive), scratch)
         else:
-            for piece in consecutive:
-                parts[name].write([piece], scratch)
-
-
-def _check_finite(net: GHN, embeddings: Tensor, first: ParamSpec) -> None:
-    """Refuse a damaged hypernetwork; everything computed from finite weights and embeddings is finite."""
-    for values in (embeddings, *net.parameters()):
-        if not torch.isfinite(values).all():
-            raise PredictionError(
-                f"the prediction for {first.name!r} of shape {first.shape} is not finite; the hypernetwork's weights "
-                "are damaged or its training diverged: load another checkpoint"
-            )
+            for entry in consecutive:
+                parts[name].write([entry], scratch)
 
 
 def _check_writable(model: str, targets: dict[str, nn.Parameter]) -> None:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from ghn.base.blocks import Grid
-from ghn.decoder.decoder import Piece
+from ghn.decoder import ParamSlice
 from ghn.errors import PredictionError
 from ghn.graph.skeleton import is_distributed
 
 
 class Scratch:
-    """Memory that pieces are made in which can't be made in place; it grows to the largest of them."""
+    """Memory that slices are made in which can't be made in place; it grows to the largest of them."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -76,23 +76,23 @@ class LocalPart:
         start, stop = self._flat()
         return start // grid.columns, -(-stop // grid.columns)
 
-    def write(self, pieces: list[Piece], scratch: Scratch) -> None:
-        """Make some consecutive pieces and write what belongs here.
+    def write(self, slices: list[ParamSlice], scratch: Scratch) -> None:
+        """Make some consecutive slices and write what belongs here.
 
         Args:
-            pieces: One piece, or, if ``whole`` says so, all pieces of the parameter.
+            slices: One slice, or, if ``whole`` says so, all slices of the parameter.
             scratch: Where to make what can't be made in place.
         """
         if not self.local.numel():
             return
         if not self.whole:
-            for piece in pieces:
-                self._write_rows(piece, scratch)
+            for entry in slices:
+                self._write_rows(entry, scratch)
             return
-        first = pieces[0]
-        made = scratch.take(sum(piece.rows for piece in pieces) * first.columns).view(-1, first.columns)
-        for piece in pieces:
-            piece.make(made[piece.start - first.start :][: piece.rows])
+        first = slices[0]
+        made = scratch.take(sum(entry.rows for entry in slices) * first.columns).view(-1, first.columns)
+        for entry in slices:
+            entry.make(made[entry.start - first.start :][: entry.rows])
         start, stop = self._flat()
         unit = math.prod(self.shape[1:])
         rows = made.reshape(-1)[start - first.start * first.columns :][: stop - start].view(
@@ -105,7 +105,7 @@ class LocalPart:
 
     @property
     def whole(self) -> bool:
-        """Whether all pieces are needed at once: the part is cut along an inner axis, or its memory is not in order."""
+        """Whether all slices are needed at once: the part is cut along an inner axis, or its memory is not in order."""
         return not self.local.is_contiguous() or tuple(self.local.shape[1:]) != self.shape[1:]
 
     def _flat(self) -> tuple[int, int]:
@@ -114,17 +114,17 @@ class LocalPart:
         start = self.offset[0] * unit if self.shape else 0
         return start, start + (self.local.shape[0] * unit if self.shape else 1)
 
-    def _write_rows(self, piece: Piece, scratch: Scratch) -> None:
+    def _write_rows(self, entry: ParamSlice, scratch: Scratch) -> None:
         begin, end = self._flat()
-        start, stop = piece.start * piece.columns, (piece.start + piece.rows) * piece.columns
+        start, stop = entry.start * entry.columns, (entry.start + entry.rows) * entry.columns
         first, last = max(start, begin), min(stop, end)
         if first >= last:
             return
         target = self.local.view(-1)[first - begin : last - begin]
         direct = target.dtype == torch.float32 and target.device == scratch.device
         if direct and last - first == stop - start:
-            piece.make(target.view(piece.rows, piece.columns))
+            entry.make(target.view(entry.rows, entry.columns))
         else:
             made = scratch.take(stop - start)
-            piece.make(made.view(piece.rows, piece.columns))
+            entry.make(made.view(entry.rows, entry.columns))
             target.copy_(made[first - start : last - start])

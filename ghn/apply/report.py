@@ -3,14 +3,14 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 
-from ghn.base import Decision
 from ghn.base.predicted import has_rule
-from ghn.graph.graph import ComputationGraph, ParamSpec
+from ghn.decoder import Prediction
+from ghn.graph.graph import ParamSpec
 
 FATES = ("predicted", "tied", "kept")
 
@@ -49,17 +49,10 @@ class Report:
     """Where the learned part is from, or why there is none."""
 
     @classmethod
-    def of(
-        cls,
-        graph: ComputationGraph,
-        predicted: frozenset[str],
-        learned: Mapping[str, float] | None = None,
-        origin: str = "",
-        decisions: Mapping[str, Decision] | None = None,
-    ) -> "Report":
-        """Report on a graph of which the named parameters were predicted, each with its learned share and its rule."""
-        entries = _entries(graph, predicted, learned or {}, decisions or {})
-        return cls(tuple(entries), graph.notes, origin)
+    def of(cls, prediction: Prediction) -> "Report":
+        """Fate of every parameter of a target, by which rule it starts, and how much of it is learned."""
+        shares, origin = prediction.learned_shares()
+        return cls(tuple(_entries(prediction, shares)), prediction.graph.notes, origin)
 
     @property
     def learned(self) -> float:
@@ -133,21 +126,25 @@ def why_kept(spec: ParamSpec) -> str:
     return f"its role is {spec.role!r}: no rule says what it should be"
 
 
-def _entries(
-    graph: ComputationGraph,
-    predicted: frozenset[str],
-    learned: Mapping[str, float],
-    decisions: Mapping[str, Decision],
-) -> Iterator[ParameterReport]:
-    for spec in graph.params:
-        done = spec.name in predicted
-        reason, fate = ("", "predicted") if done else (why_kept(spec), "kept")
-        share = learned.get(spec.name, 0.0) if done else 0.0
-        entry = ParameterReport(spec.name, spec.shape, spec.role, fate, reason, share)
-        if done and (decision := decisions.get(spec.name)):
-            mean, std = decision.init.mean, decision.init.std if decision.init.random else 0.0
-            number = None if isinstance(mean, Tensor) else mean
-            entry = replace(entry, rule=decision.rule, modifiers=decision.modifiers, mean=number, std=std)
-        yield entry
+def _entries(prediction: Prediction, shares: Mapping[str, float]) -> Iterator[ParameterReport]:
+    decisions = prediction.decisions
+    for spec in prediction.graph.params:
+        decision = decisions.get(spec.name)
+        if decision is None:
+            yield ParameterReport(spec.name, spec.shape, spec.role, "kept", why_kept(spec))
+        else:
+            init = decision.init
+            yield ParameterReport(
+                spec.name,
+                spec.shape,
+                spec.role,
+                "predicted",
+                "",
+                learned=shares.get(spec.name, 0.0),
+                rule=decision.rule,
+                modifiers=decision.modifiers,
+                mean=None if isinstance(init.mean, Tensor) else init.mean,
+                std=init.std if init.random else 0.0,
+            )
         for alias in spec.names[1:]:
             yield ParameterReport(alias, spec.shape, spec.role, "tied", f"shares the tensor of {spec.name!r}")

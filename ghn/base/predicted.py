@@ -16,3 +16,8 @@ def predicted_params(graph: ComputationGraph) -> list[ParamSpec]:
     """
     fixed = not any(spec.trainable for spec in graph.params)
     return [spec for spec in graph.params if has_rule(spec) and (fixed or spec.trainable)]
+
+
+def predicted_names(graph: ComputationGraph) -> frozenset[str]:
+    """First names of ``predicted_params``."""
+    return frozenset(spec.name for spec in predicted_params(graph))

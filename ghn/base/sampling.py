@@ -27,7 +27,7 @@ SLOW_ROWS = 64
 
 
 @dataclass(frozen=True)
-class Draw:
+class RandomBlock:
     """The random numbers of one block, of which any bands can be made alone.
 
     A band is the unit of arithmetic: matrix products have the same sizes whatever is asked for, so the bits of a row
@@ -52,7 +52,7 @@ class Draw:
         """Number of bands; one if the rows themselves were drawn."""
         return -(-self.block.height // self.band)
 
-    def to(self, device: torch.device) -> "Draw":
+    def to(self, device: torch.device) -> "RandomBlock":
         """The same numbers on a device."""
         if self.left.device == device:
             return self
@@ -95,7 +95,7 @@ def _is_plain(kind: str, grid: Grid) -> bool:
     return kind != "orthogonal" or min(grid.rows, grid.columns) == 1
 
 
-def draw(kind: str, seed: int, name: str, grid: Grid, block: Block) -> Draw:
+def sample_block(kind: str, seed: int, name: str, grid: Grid, block: Block) -> RandomBlock:
     """Draw one block of the base of a parameter, of unit root mean square, keyed by seed, name and block.
 
     Numbers are drawn on the CPU, so that they are the same for all devices.
@@ -126,9 +126,9 @@ def draw(kind: str, seed: int, name: str, grid: Grid, block: Block) -> Draw:
         left, right = tiled_factors(fewer, more, generator)
         if rows <= columns:
             band = left.shape[0] * right.shape[-1] // columns
-            return Draw(block, band, left, right)
+            return RandomBlock(block, band, left, right)
         numbers = (left @ right).view(-1, more)[:fewer].mT
-    return Draw(block, block.height, numbers.reshape(-1, columns))
+    return RandomBlock(block, block.height, numbers.reshape(-1, columns))
 
 
 def shared_vector(seed: int, name: str, columns: int) -> Tensor:

@@ -1,18 +1,23 @@
 """Decode node embeddings into parameters."""
 
+from ghn.decoder.cache import DecodeCache, PredictionCache
 from ghn.decoder.config import DecoderConfig
-from ghn.decoder.decoder import MEMORY, Decoder, Order
-from ghn.decoder.plan import ParamPlan, plan_parameters
-from ghn.decoder.remembered import Remembered
+from ghn.decoder.decoder import Decoder
+from ghn.decoder.plan import GraphPlan, ParamPlan, plan_parameters
+from ghn.decoder.prediction import Prediction
+from ghn.decoder.slices import MEMORY, ParamSlice
 from ghn.decoder.slot_decoder import SlotDecoder
 
 __all__ = [
     "MEMORY",
+    "DecodeCache",
     "Decoder",
     "DecoderConfig",
-    "Order",
+    "GraphPlan",
     "ParamPlan",
-    "Remembered",
+    "ParamSlice",
+    "Prediction",
+    "PredictionCache",
     "SlotDecoder",
     "build_decoder",
     "plan_parameters",

@@ -1,6 +1,7 @@
 """What each parameter of a graph is made of, as far as that is known before anything is predicted."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -9,13 +10,16 @@ from ghn.base.blocks import Block
 from ghn.base.init import Init
 from ghn.base.predicted import predicted_params
 from ghn.base.rules.whitened_filters import whiten_pixels
-from ghn.base.sampling import Draw, base_blocks, draw
+from ghn.base.sampling import RandomBlock, base_blocks, sample_block
 from ghn.decoder.config import DecoderConfig
 from ghn.decoder.learned import Arrangement
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.layout import Layout
 from ghn.graph.ops import MIXING_ROLES
 from ghn.settings import own_settings
+
+if TYPE_CHECKING:
+    from ghn.decoder.slots import Cuts
 
 LARGE_TABLE = 2**20
 """Elements from which a table of vectors has orthogonal rows too: drawing so many independent numbers is slow."""
@@ -32,7 +36,7 @@ class ParamPlan:
     arrangement: Arrangement
     init: Init
     kind: str
-    """Of the base, if the parameter is random; see ``ghn.base.sampling.draw``."""
+    """Of the base, if the parameter is random; see ``ghn.base.sampling.sample_block``."""
     learned: bool
     """Whether there is a learned part."""
     rule: str = ""
@@ -45,19 +49,30 @@ class ParamPlan:
         """That the base is drawn in."""
         return base_blocks(self.kind, self.arrangement.grid)
 
-    def draw(self, seed: int, block: Block) -> Draw:
+    def sample(self, seed: int, block: Block) -> RandomBlock:
         """Draw one of ``blocks``, on the CPU."""
-        drawn = draw(self.kind, seed, self.spec.name, self.arrangement.grid, block)
+        numbers = sample_block(self.kind, seed, self.spec.name, self.arrangement.grid, block)
         if not self.init.whitened or self.kind == "none":
-            return drawn
-        rows = drawn.make(0, drawn.bands, torch.ones(()))
-        return Draw(block, block.height, whiten_pixels(rows, self.spec.shape[1:]))
+            return numbers
+        rows = numbers.make(0, numbers.bands, torch.ones(()))
+        return RandomBlock(block, block.height, whiten_pixels(rows, self.spec.shape[1:]))
 
     @property
     def geometry(self) -> tuple[object, ...]:
         """Parameters that share it are made together."""
         layout = self.layout
         return (layout.row_sizes, layout.column_sizes, layout.spatial, self.init.random, self.learned)
+
+
+@dataclass(frozen=True)
+class GraphPlan:
+    """What all parameters of a graph are made of."""
+
+    graph: ComputationGraph
+    params: list[ParamPlan]
+    """Of those that are predicted, in the order of ``graph.params``."""
+    cuts: "Cuts | None" = None
+    """What slots have for them, where a decoder has slots."""
 
 
 @own_settings()

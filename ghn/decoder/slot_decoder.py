@@ -1,31 +1,30 @@
 """From a graph to its parameters by slots: weights that networks share are the learned part beside the base."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from ghn.base import RuleSet
-from ghn.base.blocks import Block, Grid
+from ghn.base.blocks import Block
+from ghn.decoder.cache import DecodeCache
 from ghn.decoder.config import DENSE, DecoderConfig
-from ghn.decoder.decoder import (
+from ghn.decoder.mip import shares
+from ghn.decoder.plan import GraphPlan, plan_parameters
+from ghn.decoder.slices import (
     MEMORY,
     BoundParam,
-    Order,
-    Piece,
-    Range,
+    ParamSlice,
+    Wanted,
     by_geometry,
-    collect,
-    small_pieces,
-    stream_pieces,
+    constant_slices,
+    random_slices,
 )
-from ghn.decoder.mip import shares
-from ghn.decoder.plan import ParamPlan, plan_parameters
-from ghn.decoder.slots import COHERENT, Cut, Cuts, Part, SlotBank, whole_matrix
+from ghn.decoder.slots import COHERENT, Cut, Part, SlotBank, whole_matrix
 from ghn.decoder.statistics import StatisticsHead
-from ghn.graph.graph import ComputationGraph, ParamSpec
+from ghn.graph.graph import ComputationGraph
 
 WHOLE_BITS = 4
 """Of a matrix that is learned itself: rounding is smaller than what every start draws anew (``FRESH``)."""
@@ -51,37 +50,40 @@ class SlotDecoder(nn.Module):
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
 
-    def forward(self, orders: Sequence[Order], learned: bool = True) -> list[dict[str, Tensor]]:
-        """Decode the parameters of graphs; see ``Decoder.forward``."""
-        pieces = (
-            (number, piece) for number, order in enumerate(orders) for piece in self.stream(order, learned)
-        )
-        return collect(orders, pieces)
+    def plan(self, graph: ComputationGraph, rules: RuleSet | None = None) -> GraphPlan:
+        """What every predicted parameter of a graph is made of, and what there are slots for; see ``Decoder.plan``."""
+        params = plan_parameters(graph, replace(self.config, scope="all"), rules)
+        cuts = self.bank.cuts(graph, params)
+        learned = [replace(param, learned=param.spec.name in cuts.parts) for param in params]
+        return GraphPlan(graph, learned, cuts)
 
     def stream(
         self,
-        order: Order,
+        plan: GraphPlan,
+        embeddings: Tensor,
+        seed: int,
         learned: bool = True,
         memory: int = MEMORY,
-        wanted: Callable[[ParamSpec, Grid], Range] | None = None,
-    ) -> Iterator[Piece]:
-        """Decode the parameters of one graph in pieces; see ``Decoder.stream``."""
-        parts = self._begin(order).parts
-        cuts = parts if learned else {}
-        order.remembered.begin(order.seed)
-        for group in by_geometry(self._bound(order, cuts)):
+        wanted: Wanted | None = None,
+        cache: DecodeCache | None = None,
+    ) -> Iterator[ParamSlice]:
+        """Decode the parameters of a graph in slices; see ``Decoder.stream``."""
+        cache = cache or DecodeCache(room=0)
+        cache.begin(seed)
+        parts = plan.cuts.parts if learned and plan.cuts else {}
+        for group in by_geometry(self._bound(plan, embeddings, parts)):
             if not group[0].plan.init.random:
                 factors = {
-                    bound.row: self._vector(cuts[bound.plan.spec.name])
+                    bound.plan.number: self._vector(parts[bound.plan.spec.name])
                     for bound in group
-                    if bound.plan.spec.name in cuts
+                    if bound.plan.spec.name in parts
                 }
-                yield from small_pieces(group, factors)
+                yield from constant_slices(group, factors)
                 continue
             for bound in group:
-                part = cuts.get(bound.plan.spec.name)
+                part = parts.get(bound.plan.spec.name)
                 template = None if part is None else Template(self.bank, part, bound)
-                yield from stream_pieces(bound, template, order, memory, wanted)
+                yield from random_slices(bound, template, seed, memory, wanted, cache)
 
     @property
     def bits(self) -> dict[str, int]:
@@ -95,50 +97,33 @@ class SlotDecoder(nn.Module):
                 found[f"bank.columns.{number}"] = FACTOR_BITS
         return found
 
-    def prepare(self, order: Order) -> list[ParamPlan]:
-        """See ``Decoder.prepare``."""
-        self._begin(order)
-        return order.remembered.plans
-
-    def learned_shares(self, order: Order) -> tuple[dict[str, float], str]:
+    def learned_shares(self, plan: GraphPlan, embeddings: Tensor) -> tuple[dict[str, float], str]:
         """See ``Decoder.learned_shares``; of a vector that may move all is."""
-        cuts = self._begin(order)
+        assert plan.cuts is not None
         shares = {}
-        for bound in self._bound(order, cuts.parts):
+        for bound in self._bound(plan, embeddings, plan.cuts.parts):
             if bound.plan.learned:
                 whole = (
                     bound.product**2 + bound.base**2 if bound.plan.init.random else bound.product.new_ones(())
                 )
                 shares[bound.plan.spec.name] = (bound.product**2 / whole).item()
-        return shares, cuts.origin
+        return shares, plan.cuts.origin
 
-    def _begin(self, order: Order) -> Cuts:
-        """Look up what there are slots for, unless it is remembered."""
-        remembered = order.remembered
-        if remembered.cuts is None or not remembered.plans:
-            remembered.plans, remembered.cuts = self._prepared(order.graph, order.rules)
-        return remembered.cuts
-
-    def _prepared(self, graph: ComputationGraph, rules: RuleSet | None) -> tuple[list[ParamPlan], Cuts]:
-        plans = plan_parameters(graph, replace(self.config, scope="all"), rules)
-        cuts = self.bank.cuts(graph, plans)
-        return [replace(plan, learned=plan.spec.name in cuts.parts) for plan in plans], cuts
-
-    def _bound(self, order: Order, cuts: Mapping[str, Part]) -> list[BoundParam]:
-        modulation = (2 * torch.sigmoid(self.statistics.net(order.embeddings)[:, 1])).clamp(max=1)
-        found = []
-        for plan in order.remembered.plans:
-            spread, part = plan.init.std, cuts.get(plan.spec.name)
-            plan = replace(plan, learned=part is not None)
+    def _bound(self, plan: GraphPlan, embeddings: Tensor, parts: Mapping[str, Part]) -> list[BoundParam]:
+        modulation = (2 * torch.sigmoid(self.statistics.net(embeddings)[:, 1])).clamp(max=1)
+        bounds = []
+        for param in plan.params:
+            spread, part = param.init.std, parts.get(param.spec.name)
+            param = replace(param, learned=part is not None)
             one = modulation.new_ones(())
-            if not plan.init.random:
-                found.append(BoundParam(0, plan, plan.number, one, one, modulation[plan.number]))
+            if not param.init.random:
+                bounds.append(BoundParam(param, one, one, modulation[param.number]))
                 continue
-            trust = modulation[plan.number] if part else modulation.new_zeros(())
+            trust = modulation[param.number] if part else modulation.new_zeros(())
             base, _ = shares(trust * COHERENT, one)
             product = trust * coherence(part) if part else trust
-            found.append(BoundParam(0, plan, plan.number, one, base * spread, product * spread))
-        return found
+            bounds.append(BoundParam(param, one, base * spread, product * spread))
+        return bounds
 
     def _vector(self, part: Part) -> tuple[Tensor, Tensor]:
         """What a vector is moved by, as factors of one column each."""

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ghn.apply.baselines import arm_of, needs_checkpoint
+from ghn.arms import arm_of, needs_checkpoint
 from ghn.data.text import load_tokenizer
 from ghn.errors import ConfigError, check_known, check_type
 from ghn.finetune.config import CompareConfig

@@ -12,8 +12,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from ghn.apply.baselines import needs_checkpoint
-from ghn.apply.load import load_hypernetwork
+from ghn.arms import needs_checkpoint
 from ghn.console import run_app, settings_object
 from ghn.environment import commit, machine, versions
 from ghn.errors import ConfigError, OutputError
@@ -23,6 +22,7 @@ from ghn.evaluate.run import check_cases, evaluate_case, outcome_of
 from ghn.files import write_whole
 from ghn.finetune.options import METAVARS as COMPARE_METAVARS
 from ghn.options import given_options, with_options
+from ghn.shortcut import load_hypernetwork
 from ghn.spaces.held_out import VERSION
 
 SETTINGS = "evaluation.json"

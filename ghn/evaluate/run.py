@@ -10,7 +10,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from ghn.apply.baselines import arm_of
+from ghn.arms import arm_of
 from ghn.data.load import load_images, load_text
 from ghn.errors import ConfigError, OutputError
 from ghn.evaluate.config import ArmsConfig, Case, EvaluateConfig, comparison

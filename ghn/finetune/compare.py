@@ -8,9 +8,8 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from ghn.apply.baselines import needs_checkpoint
-from ghn.apply.load import load_hypernetwork
 from ghn.apply.rules import own_rules
+from ghn.arms import needs_checkpoint
 from ghn.base import registered
 from ghn.checkpoints import DEFAULT_CHECKPOINT
 from ghn.environment import commit, machine, versions
@@ -23,6 +22,7 @@ from ghn.finetune.report import write_report
 from ghn.finetune.results import Results, Run
 from ghn.finetune.store import Key, Store
 from ghn.finetune.task import ModelTask
+from ghn.shortcut import load_hypernetwork
 
 
 def compare(config: CompareConfig) -> Results:

@@ -52,8 +52,8 @@ class GridConfig:
 
     def __post_init__(self) -> None:
         # They import torch, which the command line's --help does without.
-        from ghn.apply.baselines import arm_of
         from ghn.apply.rules import own_rules
+        from ghn.arms import arm_of
         from ghn.base import registered
 
         with registered(*own_rules(self.rules)):

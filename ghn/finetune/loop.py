@@ -9,8 +9,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from ghn.apply.baselines import arm_of
 from ghn.apply.calibrate import calibrate_
+from ghn.arms import arm_of
 from ghn.base.blocks import keyed_generator
 from ghn.data.order import evaluation_batches, training_batches
 from ghn.environment import commit

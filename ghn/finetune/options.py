@@ -69,8 +69,8 @@ def ablations(inits: Sequence[str], without: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: If no arm follows rules.
     """
-    from ghn.apply.baselines import NEEDS_CHECKPOINT
     from ghn.apply.rules import ablated
+    from ghn.arms import NEEDS_CHECKPOINT
 
     arms = [ablated(arm, without) for arm in inits if arm in NEEDS_CHECKPOINT]
     if not arms:

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from ghn.decoder import Decoder, Prediction
 from ghn.decoder.config import DENSE, DecoderConfig
-from ghn.decoder.decoder import Decoder, Order
 from ghn.decoder.plan import ParamPlan
 from ghn.decoder.slots import SlotBank, SlotSize, slot_sizes
 from ghn.errors import ConfigError
@@ -87,7 +87,7 @@ def begin_with_base(bank: SlotBank, networks: Networks) -> None:
         if not larger:
             continue
         nodes = sum(spec.node is not None for spec in graph.params)
-        base = own([Order(graph, torch.zeros(nodes, 1), 0)], learned=False)[0]
+        base = Prediction(own, own.plan(graph), torch.zeros(nodes, 1), learned=False).params
         for part in larger:
             values = base[part.plan.spec.name] / part.plan.init.std
             matrix = as_matrix(part.plan, part.cuts[0], values)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import ghn
-import ghn.apply.init_ as init_module
+from ghn.decoder.cache import MAX_GRAPHS
 from ghn.errors import ConfigError, PredictionError
 from ghn.models import load_model
 
@@ -369,9 +369,8 @@ def test_the_one_liner_notices_another_checkpoint_in_the_folder(tiny_ghn, tmp_pa
 
 
 def test_threads_with_different_seeds_dont_mix(tiny_ghn):
-    init_module.forget()
     expected = {seed: states(tiny_ghn, Wide(), seed=seed) for seed in range(4)}
-    init_module.forget()
+    tiny_ghn.cache.clear()
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda seed: states(tiny_ghn, Wide(), seed=seed), [0, 1, 2, 3] * 6))
     for seed, state in zip([0, 1, 2, 3] * 6, made, strict=True):
@@ -380,11 +379,8 @@ def test_threads_with_different_seeds_dont_mix(tiny_ghn):
 
 
 def test_what_is_kept_from_one_prediction_changes_no_bit_of_the_next(tiny_ghn):
-    init_module.forget()
     reference = states(tiny_ghn, Wide(), seed=4)
-    assert len(init_module._plans) == 1
-    remembered = next(iter(init_module._plans.values())).remembered
-    assert remembered.factors and remembered.draws
+    assert len(tiny_ghn.cache) == 1
     for name, value in states(tiny_ghn, Wide(), seed=4).items():
         assert torch.equal(value, reference[name]), name
     other = states(tiny_ghn, Wide(), seed=5)
@@ -402,15 +398,16 @@ def test_changed_weights_of_the_hypernetwork_are_noticed(tiny_ghn):
     )  # seen by no version counter
     changed = states(tiny_ghn, Wide())
     assert not torch.equal(changed["first.weight"], reference["first.weight"])
-    init_module.forget()
+    tiny_ghn.cache.clear()
     for name, value in states(tiny_ghn, Wide()).items():
         assert torch.equal(value, changed[name]), name
 
 
-def test_only_so_many_plans_are_kept(tiny_ghn):
-    for width in range(3, 3 + 2 * init_module.MAX_PLANS):
+def test_only_so_many_graphs_are_kept_and_none_by_a_copy(tiny_ghn):
+    for width in range(3, 3 + 2 * MAX_GRAPHS):
         tiny_ghn.init_(nn.Linear(8, width), X)
-    assert len(init_module._plans) == init_module.MAX_PLANS
+    assert len(tiny_ghn.cache) == MAX_GRAPHS
+    assert len(copy.deepcopy(tiny_ghn).cache) == 0
 
 
 @pytest.mark.parametrize("kernel", [1, 3, (1, 5)])

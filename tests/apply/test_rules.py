@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from ghn.apply.baselines import ARMS, arm_of, needs_checkpoint
 from ghn.apply.export import export_prediction
 from ghn.apply.rules import ablated, own_rules, rule_set
+from ghn.arms import ARMS, arm_of, needs_checkpoint
 from ghn.base import Init, ParamContext, Rule, default_rules, registered
 from ghn.base.rules.padding_row import PaddingRow
 from ghn.errors import ConfigError, ModelError, PredictionError

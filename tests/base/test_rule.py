@@ -184,5 +184,5 @@ def test_constants_of_any_shape_reach_the_prediction(tiny_ghn, graph):
             return Init(mean=torch.eye(*p.spec.shape), distribution="constant")
 
     rules = default_rules().adding(Diagonal())
-    made = tiny_ghn(graph, learned=False, rules=rules)
+    made = tiny_ghn.predict_graph(graph, learned=False, rules=rules).params
     assert torch.equal(made["0.weight"], torch.eye(8, 4)) and torch.equal(made["2.weight"], torch.eye(2, 8))

@@ -7,7 +7,7 @@ import torch
 
 from ghn.base.blocks import BLOCK_ELEMENTS, Grid, keyed_generator
 from ghn.base.orthogonal import orthogonalize, tile_width, tiled_factors
-from ghn.base.sampling import base_blocks, draw, sinusoids
+from ghn.base.sampling import base_blocks, sample_block, sinusoids
 from ghn.graph.graph import ParamSpec
 from ghn.graph.layout import Layout
 
@@ -29,7 +29,7 @@ GRIDS = [
 
 def base_matrix(kind, seed, name, grid, device):
     """The whole base of a parameter, shape ``(grid.height, grid.columns)``."""
-    drawn = (draw(kind, seed, name, grid, block).to(device) for block in base_blocks(kind, grid))
+    drawn = (sample_block(kind, seed, name, grid, block).to(device) for block in base_blocks(kind, grid))
     return torch.cat([entry.make(0, entry.bands, ONE) for entry in drawn])
 
 
@@ -78,7 +78,7 @@ def test_entries_of_large_matrices_are_nearly_normal(grid):
 
 @pytest.mark.parametrize("grid", [Grid(1, 1280, 640), Grid(3, 700, 640), Grid(1, 640, 640)], ids=str)
 def test_any_bands_of_a_block_have_the_bits_of_the_whole(grid):
-    drawn = [draw("orthogonal", 3, "p", grid, block) for block in base_blocks("orthogonal", grid)]
+    drawn = [sample_block("orthogonal", 3, "p", grid, block) for block in base_blocks("orthogonal", grid)]
     whole = torch.cat([part.make(0, part.bands, ONE) for part in drawn])
     for part in drawn:
         block = part.block

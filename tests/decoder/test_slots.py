@@ -90,7 +90,10 @@ def test_the_hypernetwork_makes_what_meta_training_made(bank: SlotBank, width: i
     net = hypernetwork(bank)
     made = cut(bank, model)
     graph, plans = described(model)
-    whole, base = net(graph, seed=1), net(graph, seed=1, learned=False)
+    whole, base = (
+        net.predict_graph(graph, seed=1).params,
+        net.predict_graph(graph, seed=1, learned=False).params,
+    )
     parts = {part.plan.spec.name: part for part in bank.parts(graph, plans, "resnet")}
     for name, values in made.items():
         fresh: float | Tensor = 0.0
@@ -119,7 +122,7 @@ def test_twice_the_width_computes_the_same(bank: SlotBank) -> None:
 
 def test_seeds_differ_and_agree_in_what_is_learned(bank: SlotBank) -> None:
     net, (graph, _) = hypernetwork(bank), described(network(8))
-    one, other = net(graph, seed=0), net(graph, seed=1)
+    one, other = net.predict_graph(graph, seed=0).params, net.predict_graph(graph, seed=1).params
     name = "layer3.0.conv2.weight"
     similar = nn.functional.cosine_similarity(one[name].flatten(), other[name].flatten(), dim=0)
     assert 0.8 < similar < 0.99
@@ -180,7 +183,7 @@ def test_a_network_of_another_kind_keeps_to_its_base(bank: SlotBank) -> None:
     net = hypernetwork(bank)
     graph = ghn.trace(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(2, 4))
     assert net.decoder.bank.family(graph)[0] == ""
-    whole, base = net(graph), net(graph, learned=False)
+    whole, base = net.predict_graph(graph).params, net.predict_graph(graph, learned=False).params
     assert all(values.equal(base[name]) for name, values in whole.items())
 
 
@@ -206,7 +209,7 @@ def test_other_classes_start_from_the_base(bank: SlotBank) -> None:
     net = hypernetwork(bank)
     model = timm.create_model("resnet18", layers=[1, 1, 1, 1], channels=[8, 16, 32, 64], num_classes=7)
     graph = ghn.trace(model, IMAGES)
-    whole, base = net(graph), net(graph, learned=False)
+    whole, base = net.predict_graph(graph).params, net.predict_graph(graph, learned=False).params
     assert whole["fc.weight"].equal(base["fc.weight"])
     assert not whole["layer4.0.conv1.weight"].equal(base["layer4.0.conv1.weight"])
 
@@ -216,9 +219,11 @@ def test_saved_tables_come_back_within_rounding_and_then_stay(bank: SlotBank, tm
     net.save_pretrained(tmp_path / "once")
     again = GHN.from_pretrained(tmp_path / "once")
     graph, _ = described(network(8))
-    for name, values in net(graph).items():
+    for name, values in net.predict_graph(graph).params.items():
         bound = 0.02 if bank.sizes["resnet/1/convk trunk>act"].rank > 0 else 0.1
-        torch.testing.assert_close(again(graph)[name], values, rtol=0, atol=bound * values.abs().max().item())
+        torch.testing.assert_close(
+            again.predict_graph(graph).params[name], values, rtol=0, atol=bound * values.abs().max().item()
+        )
     again.save_pretrained(tmp_path / "twice")
     once, twice = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("once", "twice"))
     assert once == twice

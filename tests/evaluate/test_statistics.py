@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ghn.apply.baselines import ARMS
+from ghn.arms import ARMS
 from ghn.evaluate.config import Case
 from ghn.evaluate.report import curves_csv, curves_figure, curves_png, markdown, write_evaluation
 from ghn.evaluate.run import Outcome

@@ -119,7 +119,7 @@ def record(net: GHN, name: str) -> Record:
     graph = trace(model, inputs)
     found: Record = {spec.name: {"role": spec.role} for spec in graph.params}
     for kind, learned in KINDS.items():
-        predictions = [net(graph, seed, learned) for seed in SEEDS]
+        predictions = [net.predict_graph(graph, seed, learned).params for seed in SEEDS]
         for parameter, entry in found.items():
             digests = [
                 _digest(prediction[parameter]) for prediction in predictions if parameter in prediction

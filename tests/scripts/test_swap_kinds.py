@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from ghn.apply.baselines import ARMS
+from ghn.arms import ARMS
 from ghn.errors import ConfigError
 from ghn.graph.trace import trace
 from ghn.models import load_model

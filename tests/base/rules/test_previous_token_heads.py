@@ -292,7 +292,7 @@ def test_empty_tensors_are_no_masks():
 
 def test_biases_hold_the_vectors_that_are_turned(tiny_ghn: GHN):
     spec, kwargs = LANGUAGE_MODELS["biases"]
-    made = tiny_ghn(trace(load_model(spec, device="meta", **kwargs)), learned=False)
+    made = tiny_ghn.predict_graph(trace(load_model(spec, device="meta", **kwargs)), learned=False).params
     query, key, value = made["gpt_neox.layers.0.attention.query_key_value.bias"].reshape(4, 3, 32).unbind(1)
     assert torch.equal(value, torch.zeros(4, 32))
     # Of the four pairs, channels i and i + 4, the slower two tell no neighbours apart.

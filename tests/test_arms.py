@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import ghn
-from ghn.apply.baselines import ARMS
-from ghn.apply.load import load_hypernetwork
 from ghn.apply.mimetic import sinusoids
+from ghn.arms import ARMS
+from ghn.shortcut import load_hypernetwork
 
 GPT2 = ("hf:gpt2", {"n_layer": 2, "n_embd": 48, "n_head": 1, "vocab_size": 60})
 VIT = (

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ghn.apply.load import load_hypernetwork
 from ghn.apply.mimetic import mimetic_attentions_, sinusoids
 from ghn.apply.rules import split_arm
 from ghn.base import RuleSet, default_rules
@@ -20,6 +19,7 @@ from ghn.base.blocks import keyed_generator
 from ghn.errors import ConfigError, did_you_mean
 from ghn.graph.ops import MIXING_ROLES
 from ghn.graph.trace import trace
+from ghn.shortcut import load_hypernetwork
 
 if TYPE_CHECKING:
     from ghn.apply.report import Report

@@ -1,16 +1,19 @@
-"""The one-liner."""
+"""The one-liner, and the hypernetworks that it has loaded."""
 
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from ghn.apply.init_ import init_ as apply_init_
-from ghn.apply.load import load_hypernetwork
 from ghn.apply.report import Report
 from ghn.base import RuleSet
+from ghn.checkpoints import CONFIG, WEIGHTS, resolve_checkpoint
 from ghn.decoder import MEMORY
+
+if TYPE_CHECKING:
+    from ghn.hypernetwork import GHN
 
 
 def init_(
@@ -43,15 +46,32 @@ def init_(
     Returns:
         Fate of every parameter; see ``GHN.init_`` for it and for the errors.
     """
-    net = load_hypernetwork(checkpoint)
-    return apply_init_(
-        net,
+    return load_hypernetwork(checkpoint).init_(
         model,
         inputs,
         seed,
-        memory=memory,
         device=device,
         dtype=dtype,
+        memory=memory,
         keep_deliberate=keep_deliberate,
         rules=rules,
     )
+
+
+def load_hypernetwork(checkpoint: str | Path | None = None) -> "GHN":
+    """Load a checkpoint, or take it from the last call if its files are still the same.
+
+    Args:
+        checkpoint: As ``GHN.from_pretrained`` takes it, and so are the errors.
+    """
+    source = resolve_checkpoint(checkpoint)
+    files = (Path(source) / name for name in (WEIGHTS, CONFIG))
+    stats = [path.stat() for path in files if path.is_file()]
+    return _load(source, tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats))
+
+
+@lru_cache(maxsize=2)
+def _load(source: str, files: tuple[tuple[int, int, int], ...]) -> "GHN":
+    from ghn.hypernetwork import GHN  # imports torch_geometric, which some arms of a comparison do without
+
+    return GHN.from_pretrained(source)

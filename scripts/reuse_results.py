@@ -25,7 +25,7 @@ from ghn.evaluate.run import case_folder, starting_weights
 from ghn.finetune.choose import batches_of, make_task
 from ghn.finetune.loop import Budget, make_accelerator, train_run
 from ghn.finetune.results import Point, Run
-from ghn.finetune.store import Store
+from ghn.finetune.run_folder import ComparisonFolder
 
 AGREES = 2e-3
 """Largest relative difference of a loss before training, between processors."""
@@ -71,8 +71,7 @@ def reuse(
         if abs(again - first) > AGREES * first:
             done.append(f"{arm} not reused: its loss before training is {again:.4f}, was {first:.4f}")
             continue
-        Path(plan.output_dir or "").parent.mkdir(parents=True, exist_ok=True)
-        store = Store.open(plan, task.dataset)
+        runs = ComparisonFolder(plan, task.dataset)
         for (*_, seed, rate), curve in own.items():
             run = Run(
                 init=arm,
@@ -84,7 +83,7 @@ def reuse(
                 curve=tuple(curve),
                 note=f"from {source}",
             )
-            store.save(run)
+            runs.save(run)
         done.append(f"{len(own)} runs of {arm}")
     return f"{case.name}, {case.data}: {', '.join(done) or 'nothing'}"
 

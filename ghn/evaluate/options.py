@@ -1,6 +1,5 @@
 """The command line of ``scripts/evaluate_init.py``."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,8 +18,8 @@ from ghn.errors import ConfigError, OutputError
 from ghn.evaluate.config import ArmsConfig, BudgetsConfig, EvaluateConfig, HeldOutConfig, cases
 from ghn.evaluate.report import write_evaluation
 from ghn.evaluate.run import check_cases, evaluate_case, outcome_of
-from ghn.files import write_whole
 from ghn.finetune.options import METAVARS as COMPARE_METAVARS
+from ghn.finetune.run_folder import RunFolder
 from ghn.options import given_options, with_options
 from ghn.shortcut import load_hypernetwork
 from ghn.spaces.held_out import VERSION
@@ -125,13 +124,8 @@ def _part(text: str) -> tuple[int, int]:
 
 def _settings(config: EvaluateConfig, preset: str, folder: Path) -> dict[str, Any]:
     """Settings and provenance; refuses a folder whose runs had others, or another hypernetwork."""
-    path = folder / SETTINGS
-    try:
-        before = json.loads(path.read_text()) if path.exists() else {}
-    except ValueError as error:
-        raise OutputError(
-            f"{path} is damaged ({error}); delete it, and finished runs are found again"
-        ) from error
+    runs = RunFolder(folder, "choose another output folder")
+    before = runs.read(SETTINGS, "delete it, and finished runs are found again")
     now, earlier = config.to_dict(), before.get("config", {})
     for name, value in earlier.items():
         if name in _SOURCES:
@@ -162,5 +156,5 @@ def _settings(config: EvaluateConfig, preset: str, folder: Path) -> dict[str, An
         "machine": machine(),
         "started": before.get("started", datetime.now(UTC).isoformat(timespec="seconds")),
     }
-    write_whole(path, json.dumps(settings, indent=1) + "\n", "choose another output folder")
+    runs.write_json(SETTINGS, settings)
     return settings

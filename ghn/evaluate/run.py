@@ -1,26 +1,22 @@
 """Train every arm of every case; finished runs are kept, so that an evaluation can be stopped at any time."""
 
 import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-
 from ghn.arms import arm_of
 from ghn.data.load import load_images, load_text
-from ghn.errors import ConfigError, OutputError
+from ghn.errors import ConfigError
 from ghn.evaluate.config import ArmsConfig, Case, EvaluateConfig, comparison
-from ghn.files import write_whole
 from ghn.finetune.choose import batches_of, make_task
 from ghn.finetune.config import CompareConfig
 from ghn.finetune.loop import Budget, make_accelerator, train_run
-from ghn.finetune.progress import step_bar
 from ghn.finetune.results import Run, best_runs
-from ghn.finetune.store import Store, finished_runs
+from ghn.finetune.run_folder import ComparisonFolder, RunFolder
+from ghn.finetune.runs import Make, Runs
 from ghn.finetune.task import ModelTask
 
 RECORD = "case.json"
@@ -79,16 +75,22 @@ def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
         )
     task = make_task(plans["random"])
     parameters, rates = task.check(), {}
-    known: dict[str, Runs] = {}
+    budget = Budget.of(plans["random"], task, *batches_of(plans["random"], task))
+    firsts: dict[str, tuple[str, Runs]] = {}
     for arm, plan in plans.items():
         start = starting_weights(arm, task, plan)
-        runs = Runs(plan, task, accelerator, case.name, known.get(start))
-        known.setdefault(start, runs)
-        rates[arm] = best_rate(runs, config.seeds[0], sorted(config.lr))
-        runs.get([(seed, rates[arm]) for seed in config.seeds])
+        make: Make = partial(train_run, task, plan, budget, accelerator)
+        if start in firsts:
+            make = partial(_copied, *firsts[start])
+        kept = ComparisonFolder(plan, task.dataset)
+        shown = start not in firsts
+        runs = Runs(make, budget.steps, kept, kept.finished(), f"{case.name}, ", shown)
+        firsts.setdefault(start, (arm, runs))
+        rates[arm] = best_rate(runs, arm, config.seeds[0], sorted(config.lr))
+        runs.get([(arm, seed, rates[arm]) for seed in config.seeds])
     rates = _read_record(folder, case).get("rates", {}) | rates  # another process may have added other arms
     record = {"parameters": parameters, "metric": task.metric_name, "rates": rates}
-    write_whole(case_folder(folder, case) / RECORD, json.dumps(record), "finished runs are kept")
+    RunFolder(case_folder(folder, case)).write_json(RECORD, record)
 
 
 def outcome_of(config: ArmsConfig, case: Case, folder: Path) -> Outcome | None:
@@ -103,7 +105,7 @@ def outcome_of(config: ArmsConfig, case: Case, folder: Path) -> Outcome | None:
     tuned: dict[str, list[Run]] = {}
     tuning: dict[str, list[Run]] = {}
     for arm, rate in record["rates"].items():
-        runs = finished_runs(case_folder(folder, case) / arm).values()
+        runs = RunFolder(case_folder(folder, case) / arm).finished().values()
         ordered = sorted(runs, key=lambda run: (run.seed, run.lr))
         best = [run for run in ordered if run.lr == rate and run.seed in config.seeds]
         if len(best) == len(config.seeds):
@@ -130,71 +132,23 @@ def case_folder(folder: Path, case: Case) -> Path:
 
 
 def _read_record(folder: Path, case: Case) -> dict[str, Any]:
-    path = case_folder(folder, case) / RECORD
-    if not path.exists():
-        return {}
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise OutputError(
-            f"{path} is damaged ({error}); delete it, and finished runs are counted again"
-        ) from error
-    return record
+    return RunFolder(case_folder(folder, case)).read(RECORD, "delete it, and finished runs are counted again")
 
 
-class Runs:
-    """The runs of one arm: found in its folder, or trained and kept there.
-
-    Args:
-        plan: Of the arm.
-        task: Model and data.
-        accelerator: Where to run.
-        label: For the progress bar.
-        same: Runs of an arm that starts from the same weights, which are copied.
-    """
-
-    def __init__(
-        self,
-        plan: CompareConfig,
-        task: ModelTask,
-        accelerator: Accelerator,
-        label: str,
-        same: "Runs | None" = None,
-    ) -> None:
-        self._plan, self._task, self._accelerator, self._label = plan, task, accelerator, label
-        self._same = same
-        Path(plan.output_dir or ".").parent.mkdir(parents=True, exist_ok=True)
-        self._store = Store.open(plan, task.dataset)
-        self._done = self._store.finished()
-        self._budget = Budget.of(plan, task, *batches_of(plan, task))
-
-    def get(self, keys: list[tuple[int, float]]) -> list[Run]:
-        """Runs by seed and rate."""
-        arm = self._plan.inits[0]
-        missing = [key for key in keys if (arm, *key) not in self._done]
-        if self._same:
-            for run in self._same.get(missing):
-                self._keep(replace(run, init=arm))
-            missing = []
-        with step_bar(len(missing) * self._budget.steps) as advance:
-            for seed, rate in missing:
-                tick = partial(advance, f"{self._label}, {arm}, seed {seed}, lr {rate:g}")
-                self._keep(
-                    train_run(self._task, self._plan, self._budget, self._accelerator, arm, seed, rate, tick)
-                )
-        return [self._done[arm, *key] for key in keys]
-
-    def _keep(self, run: Run) -> None:
-        self._store.save(run)
-        self._done[run.init, run.seed, run.lr] = run
+def _copied(
+    first: str, runs: Runs, arm: str, seed: int, lr: float, on_step: Callable[[], None] = lambda: None
+) -> Run:
+    """A run of an arm that starts from the same weights as another one."""
+    (run,) = runs.get([(first, seed, lr)])
+    return replace(run, init=arm)
 
 
-def best_rate(runs: Runs, seed: int, grid: list[float]) -> float:
+def best_rate(runs: Runs, arm: str, seed: int, grid: list[float]) -> float:
     """The best of three rates from the middle of the grid; while that is an outermost one, the next is tried too."""
     low, high = (max(0, len(grid) // 2 - 1), min(len(grid), len(grid) // 2 + 2))
     while True:
-        tried = runs.get([(seed, rate) for rate in grid[low:high]])
-        best = best_runs(tried, tried[0].init)[0].lr
+        tried = runs.get([(arm, seed, rate) for rate in grid[low:high]])
+        best = best_runs(tried, arm)[0].lr
         if best == grid[low] and low > 0:
             low -= 1
         elif best == grid[high - 1] and high < len(grid):

@@ -17,10 +17,10 @@ from ghn.errors import ConfigError
 from ghn.finetune.choose import batches_of, make_task
 from ghn.finetune.config import CompareConfig
 from ghn.finetune.loop import Budget, make_accelerator, train_run
-from ghn.finetune.progress import step_bar
 from ghn.finetune.report import write_report
 from ghn.finetune.results import Results, Run
-from ghn.finetune.store import Key, Store
+from ghn.finetune.run_folder import ComparisonFolder, Key, RunFolder
+from ghn.finetune.runs import Runs
 from ghn.finetune.task import ModelTask
 from ghn.shortcut import load_hypernetwork
 
@@ -54,10 +54,12 @@ def compare(config: CompareConfig) -> Results:
     checkpoint = ""
     if any(map(needs_checkpoint, config.inits)):
         checkpoint = load_hypernetwork(config.checkpoint).fingerprint()
-    store = Store.open(config, task.dataset, checkpoint) if accelerator.is_main_process else None
-    done = _finished(store)
+    folder = ComparisonFolder(config, task.dataset, checkpoint) if accelerator.is_main_process else None
+    make = partial(train_run, task, config, budget, accelerator)
+    runs = Runs(make, steps, folder, _finished(folder), shown=accelerator.is_main_process)
     with registered(*own_rules(config.rules)):
-        runs = _run_all(task, config, budget, accelerator, store, done)
+        # Arms innermost: an interrupted comparison has whole seeds to look at.
+        runs.get([(init, seed, lr) for seed in config.seeds for lr in config.lr for init in config.inits])
     results = Results(
         task=task.name,
         metric_name=task.metric_name,
@@ -69,42 +71,20 @@ def compare(config: CompareConfig) -> Results:
         budget={"steps": steps, "batch_size": batch_size},
         config=config.identity(),
         settings=_settings(config, task, budget, accelerator),
-        runs=tuple(runs),
-        provenance=_provenance(accelerator, store),
-        output_dir=str(store.path) if store else "",
+        runs=tuple(
+            runs.get([(init, seed, lr) for init in config.inits for lr in config.lr for seed in config.seeds])
+        ),
+        provenance=_provenance(accelerator, folder),
+        output_dir=str(folder.path) if folder else "",
     )
-    if store:
-        write_report(results, store)
+    if folder:
+        write_report(results, folder)
     return results
 
 
-def _run_all(
-    task: ModelTask,
-    config: CompareConfig,
-    budget: Budget,
-    accelerator: Accelerator,
-    store: Store | None,
-    done: dict[Key, Run],
-) -> list[Run]:
-    # Arms innermost: an interrupted comparison has whole seeds to look at.
-    plan = [(init, seed, lr) for seed in config.seeds for lr in config.lr for init in config.inits]
-    left = sum(key not in done for key in plan)
-    with step_bar(left * budget.steps, shown=accelerator.is_main_process) as advance:
-        for init, seed, lr in plan:
-            if (init, seed, lr) in done:
-                continue
-            label = f"{init}, seed {seed}, lr {lr:g}"
-            run = train_run(task, config, budget, accelerator, init, seed, lr, partial(advance, label))
-            done[init, seed, lr] = run
-            if store:
-                store.save(run)
-    order = [(init, seed, lr) for init in config.inits for lr in config.lr for seed in config.seeds]
-    return [done[key] for key in order]
-
-
-def _finished(store: Store | None) -> dict[Key, Run]:
+def _finished(folder: RunFolder | None) -> dict[Key, Run]:
     """What the first process finds in the folder, in every process."""
-    found = [store.finished() if store else None]
+    found = [folder.finished() if folder else None]
     broadcast_object_list(found)
     return found[0] or {}
 
@@ -126,13 +106,13 @@ def _settings(
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _provenance(accelerator: Accelerator, store: Store | None) -> dict[str, Any]:
+def _provenance(accelerator: Accelerator, folder: ComparisonFolder | None) -> dict[str, Any]:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {
         "commit": commit(),
         "versions": versions(),
         "device": str(accelerator.device),
-        "started": store.started if store else now,
+        "started": folder.started if folder else now,
         "finished": now,
         "processes": accelerator.num_processes,
         "machine": machine(),

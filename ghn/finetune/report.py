@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ghn.finetune.results import Results, Run, best_runs, mean_curve
-from ghn.finetune.store import Store
+from ghn.finetune.run_folder import RunFolder
 
 COLOURS = {
     "ghn": "tab:blue",
@@ -42,13 +42,13 @@ td:first-child, th:first-child { text-align: left } .wide { overflow-x: auto } i
 td, th { border-color: #444 } img { background: #fff } }"""
 
 
-def write_report(results: Results, store: Store) -> None:
+def write_report(results: Results, folder: RunFolder) -> None:
     """Write ``results.json``, ``curves.csv``, ``curves.png`` and ``report.html``."""
     png = curves_png(results)
-    store.write_json("results.json", results.to_dict())
-    store.write("curves.csv", curves_csv(results))
-    store.write("curves.png", png)
-    store.write("report.html", page(results, png))
+    folder.write_json("results.json", results.to_dict())
+    folder.write("curves.csv", curves_csv(results))
+    folder.write("curves.png", png)
+    folder.write("report.html", page(results, png))
 
 
 def show(results: Results) -> None:

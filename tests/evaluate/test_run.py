@@ -21,7 +21,7 @@ from ghn.evaluate.config import EvaluateConfig, cases, comparison
 from ghn.evaluate.options import evaluate_command, main
 from ghn.evaluate.run import outcome_of
 from ghn.finetune.results import Point, Run
-from ghn.finetune.store import finished_runs
+from ghn.finetune.run_folder import RunFolder
 from ghn.hypernetwork import GHN, GHNConfig
 
 ROOT = Path(__file__).parents[2]
@@ -298,7 +298,7 @@ def test_curves_of_a_finished_evaluation_become_runs_again(finished: dict, tmp_p
     told = subprocess.run([*script, tmp_path / "again", *models], check=True, capture_output=True, text=True)
     assert told.stdout == "mobilenetv3-11x48, digits: 3 runs of orthogonal, 3 runs of random\n"
     before, after = (
-        finished_runs(folder / "runs" / "mobilenetv3-11x48" / "main" / "random")
+        RunFolder(folder / "runs" / "mobilenetv3-11x48" / "main" / "random").finished()
         for folder in (finished["output"], tmp_path / "again")
     )
     assert before.keys() == after.keys()

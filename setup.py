@@ -5,5 +5,8 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["ghn", "ghn.*"]), "ghn._checkpoints"],
     package_dir={"ghn._checkpoints": "checkpoints"},
-    package_data={"ghn": ["py.typed"], "ghn._checkpoints": ["*/config.json", "*/model.safetensors"]},
+    package_data={
+        "ghn": ["py.typed", "*/*.html"],
+        "ghn._checkpoints": ["*/config.json", "*/model.safetensors"],
+    },
 )

@@ -24,7 +24,7 @@ from ghn.evaluate.config import Case, EvaluateConfig, cases, comparison, short_n
 from ghn.evaluate.run import case_folder, starting_weights
 from ghn.finetune.choose import batches_of, make_task
 from ghn.finetune.loop import Budget, make_accelerator, train_run
-from ghn.finetune.results import Point, Run
+from ghn.finetune.run import Point, Run
 from ghn.finetune.run_folder import ComparisonFolder
 
 AGREES = 2e-3

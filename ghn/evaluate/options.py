@@ -100,11 +100,12 @@ def evaluate_command(
     for case in (case for case in chosen if names.index(case.name) % count == number - 1):
         evaluate_case(config, case, output)
         known = [outcome for other in listed if (outcome := outcome_of(config, other, output))]
-        write_evaluation(known, record, output)
+        write_evaluation(known, record, RunFolder(output))
     if (output / "table.md").exists():
         Console().print(Markdown((output / "table.md").read_text()))
         Console().print(
-            f"Results are in {output}: table.md, models.csv, verdicts.csv, curves.csv, results.json, plots"
+            f"Results are in {output}: report.html, table.md, models.csv, verdicts.csv, curves.csv, results.json, "
+            "plots"
         )
 
 

@@ -1,23 +1,20 @@
 """Files of an evaluation: rows, curves, verdicts, a table to read, and plots."""
 
-import csv
-import io
-import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, fields
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from ghn.apply.rules import split_arm
 from ghn.evaluate.run import Outcome
-from ghn.evaluate.statistics import Row, Verdict, is_significant, rows, verdicts
-from ghn.files import write_whole
-from ghn.finetune.report import COLOURS, png_of
-from ghn.finetune.results import mean_curve
+from ghn.evaluate.statistics import is_significant, models, verdicts
+from ghn.finetune.page import Table, page, png_of
+from ghn.finetune.report import COLOURS
+from ghn.finetune.run_folder import RunFolder
+from ghn.finetune.table import mean_curve, plain
 
 PAIRS = (
     ("ghn", "random"),
@@ -40,8 +37,23 @@ _STYLES: dict[str, dict[str, Any]] = {
 """Where nothing is learned the base is the prediction, and its dashes lie upon that."""
 
 
-def write_evaluation(outcomes: Sequence[Outcome], settings: dict[str, Any], folder: Path) -> list[Verdict]:
-    """Write ``models.csv``, ``curves.csv``, ``verdicts.csv``, ``results.json``, ``table.md`` and a plot per data set.
+FILES = {
+    "table.md": "the tables above",
+    "models.csv": "a row for each arm of each model",
+    "verdicts.csv": "a row for each pair of arms",
+    "curves.csv": "every evaluation of every run, tuning included",
+    "results.json": "settings, versions, and both tables",
+}
+"""Files beside the page that it leads to, and what they hold."""
+
+CURVES = ["model", "dataset", "arm", "seed", "lr", "step", "loss", "metric"]
+"""Columns of the long table that ``curves.csv`` has."""
+
+
+def write_evaluation(
+    outcomes: Sequence[Outcome], settings: dict[str, Any], folder: RunFolder
+) -> pd.DataFrame:
+    """Write ``FILES``, a plot per data set, and ``report.html``, which shows them all.
 
     Args:
         outcomes: Of complete cases.
@@ -54,76 +66,89 @@ def write_evaluation(outcomes: Sequence[Outcome], settings: dict[str, Any], fold
     Raises:
         OutputError: If a file can't be written.
     """
-    table = [row for outcome in outcomes for row in rows(outcome)]
-    ablations = dict.fromkeys(arm for outcome in outcomes for arm in outcome.tuned if split_arm(arm)[1])
+    table = pd.concat([outcome.table() for outcome in outcomes], ignore_index=True)
+    rows = models(table)
+    ablations = [arm for arm in table["arm"].unique() if split_arm(arm)[1]]
     against = [(arm, other) for arm in ablations for other in ("random", split_arm(arm)[0])]
-    counted = verdicts(outcomes, (*PAIRS, *against))
-    results = {"schema": 1, **settings, "verdicts": counted, "models": table}
-    results |= {name: [asdict(entry) for entry in results[name]] for name in ("verdicts", "models")}
-    contents: dict[str, bytes] = {
-        "models.csv": _csv([asdict(row) for row in table], Row).encode(),
-        "verdicts.csv": _csv([asdict(verdict) for verdict in counted], Verdict).encode(),
-        "curves.csv": curves_csv(outcomes).encode(),
-        "table.md": markdown(table, counted).encode(),
-        "results.json": (json.dumps(results, indent=1) + "\n").encode(),
+    counted = verdicts(table, (*PAIRS, *against))
+    tables = tables_of(rows, counted)
+    pictures = {
+        str(dataset): curves_png([outcome for outcome in outcomes if outcome.case.data == dataset])
+        for dataset in table["dataset"].unique()
     }
-    for dataset in dict.fromkeys(outcome.case.data for outcome in outcomes):
-        shown = [outcome for outcome in outcomes if outcome.case.data == dataset]
-        contents[f"curves-{re.sub(r'[^A-Za-z0-9.-]+', '-', dataset)}.png"] = curves_png(shown)
-    for name, content in contents.items():
-        write_whole(folder / name, content, "finished runs are kept")
+    names = {dataset: f"curves-{re.sub(r'[^A-Za-z0-9.-]+', '-', dataset)}.png" for dataset in pictures}
+    results = {"verdicts": _records(counted), "models": _records(rows)}
+    folder.write("models.csv", _csv(rows))
+    folder.write("verdicts.csv", _csv(counted))
+    folder.write("curves.csv", curves_csv(table))
+    folder.write("table.md", "\n\n".join(each.markdown() for each in tables) + "\n")
+    folder.write_json("results.json", {"schema": 1, **settings, **results})
+    for dataset, picture in pictures.items():
+        folder.write(names[dataset], picture)
+    facts = {name: value for name, value in settings.items() if name not in ("config", "machine", "versions")}
+    text = page(
+        f"Initializations on {rows['model'].nunique()} held-out models",
+        tables,
+        remarks=["* p < 0.05 against random in a paired t-test over the seeds."],
+        pictures={f"{outcomes[0].metric} on {name}": picture for name, picture in pictures.items()},
+        files=FILES | {names[dataset]: f"curves on {dataset}" for dataset in pictures},
+        facts={"Settings": settings.get("config", {}), "Provenance": facts},
+    )
+    folder.write("report.html", text)
     return counted
 
 
-def curves_csv(outcomes: Sequence[Outcome]) -> str:
+def curves_csv(table: pd.DataFrame) -> str:
     """Every evaluation of every run, tuning included."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("model", "dataset", "arm", "seed", "lr", "step", "loss", "metric"))
-    for outcome in outcomes:
-        runs = {
-            (arm, run.seed, run.lr): run
-            for group in (outcome.tuning, outcome.tuned)
-            for arm, several in group.items()
-            for run in several
-        }
-        for (arm, seed, lr), run in runs.items():
-            for point in run.curve:
-                values = (point.step, f"{point.loss:.5g}", f"{point.metric:.5g}")
-                writer.writerow((outcome.case.name, outcome.case.data, arm, seed, lr, *values))
-    return text.getvalue()
+    return str(table.dropna(subset="metric").to_csv(columns=CURVES, index=False, float_format="%.5g"))
 
 
-def markdown(table: Sequence[Row], counted: Sequence[Verdict]) -> str:
+def tables_of(rows: pd.DataFrame, counted: pd.DataFrame) -> list[Table]:
     """Verdicts and, per data set, a table of final metrics with a column for each arm."""
-    lines = ["| data | arm | against | budget | models | higher / lower | significantly | mean difference |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
-    for verdict in counted:
-        error = "" if verdict.sem_difference is None else f" ± {verdict.sem_difference:.4f}"
+    lines = []
+    for verdict in counted.to_dict("records"):
+        error = plain(verdict["sem_difference"])
         lines.append(
-            f"| {verdict.dataset} | {verdict.arm} | {verdict.against} | {verdict.share:.0%} | "
-            f"{verdict.models} | {verdict.wins} / {verdict.losses} | {verdict.significant_wins} / "
-            f"{verdict.significant_losses} | {verdict.mean_difference:+.4f}{error} |"
+            (
+                verdict["dataset"],
+                verdict["arm"],
+                verdict["against"],
+                f"{verdict['share']:.0%}",
+                str(verdict["models"]),
+                f"{verdict['wins']} / {verdict['losses']}",
+                f"{verdict['significant_wins']} / {verdict['significant_losses']}",
+                f"{verdict['mean_difference']:+.4f}" + ("" if error is None else f" ± {error:.4f}"),
+            )
         )
-    for dataset in dict.fromkeys(row.dataset for row in table):
-        shown = [row for row in table if row.dataset == dataset]
-        arms = list(dict.fromkeys(row.arm for row in shown))
-        lines += [
-            "",
-            f"Final metric on {dataset}, best rate of each arm; steps to random's final.",
-            "",
-        ]
-        shown_arm = next((arm for arm in ("ghn", "base") if arm in arms), arms[-1])
-        lines.append(f"| model | parameters | {' | '.join(arms)} | steps ({shown_arm}) |")
-        lines.append("|---" * (len(arms) + 3) + "|")
-        for model in dict.fromkeys(row.model for row in shown):
-            entries = {row.arm: row for row in shown if row.model == model}
-            first = next(iter(entries.values()))
-            steps = entries[shown_arm].steps_to_random_final if shown_arm in entries else None
-            cells = [_cell(entries.get(arm)) for arm in arms]
-            reached = f"{steps} of {first.steps}" if steps is not None else "–"
-            lines.append(f"| {model} | {first.parameters:,} | {' | '.join(cells)} | {reached} |")
-    return "\n".join(lines) + "\n"
+    columns = (
+        "data",
+        "arm",
+        "against",
+        "budget",
+        "models",
+        "higher / lower",
+        "significantly",
+        "mean difference",
+    )
+    finals = [_finals(str(dataset), data) for dataset, data in rows.groupby("dataset", sort=False)]
+    return [Table(columns=columns, rows=lines), *finals]
+
+
+def _finals(dataset: str, rows: pd.DataFrame) -> Table:
+    arms = list(rows["arm"].unique())
+    shown = next((arm for arm in ("ghn", "base") if arm in arms), arms[-1])
+    lines = []
+    for model, entries in rows.groupby("model", sort=False):
+        by_arm = entries.set_index("arm").to_dict("index")
+        steps = plain(by_arm[shown]["steps_to_random_final"]) if shown in by_arm else None
+        cells = [_cell(by_arm.get(arm)) for arm in arms]
+        reached = "–" if steps is None else f"{steps} of {entries['steps'].iloc[0]}"
+        lines.append((str(model), f"{entries['parameters'].iloc[0]:,}", *cells, reached))
+    return Table(
+        columns=("model", "parameters", *arms, f"steps ({shown})"),
+        rows=lines,
+        title=f"Final metric on {dataset}, best rate of each arm; steps to random's final.",
+    )
 
 
 def curves_png(outcomes: Sequence[Outcome]) -> bytes:
@@ -139,12 +164,14 @@ def curves_figure(outcomes: Sequence[Outcome]) -> Figure:
     axes = list(figure.subplots(count, columns, squeeze=False).flat)
     lines: dict[str, Any] = {}
     for outcome, plot in zip(outcomes, axes, strict=False):
-        for arm, runs in outcome.tuned.items():
-            curve = mean_curve(runs, "metric")
+        curves = mean_curve(outcome.table(), "metric")
+        for arm in outcome.tuned:
             # Without a point if no run was finite at the first step.
-            steps, means, errors = ([point[index] for point in curve] for index in range(3))
+            curve = curves.loc[arm] if arm in curves.index else curves.iloc[:0].droplevel("arm")
             style = {"linewidth": 1.2} | _STYLES.get(arm, {})
-            lines[arm] = plot.errorbar(steps, means, errors, color=COLOURS.get(arm), **style)
+            lines[arm] = plot.errorbar(
+                curve.index, curve["mean"], curve["sem"], color=COLOURS.get(arm), **style
+            )
         plot.set_title(outcome.case.name, fontsize=9)
         plot.grid(alpha=0.3)
     for plot in axes[len(outcomes) :]:
@@ -155,17 +182,18 @@ def curves_figure(outcomes: Sequence[Outcome]) -> Figure:
     return figure
 
 
-def _csv(entries: Sequence[dict[str, Any]], kind: type[Row] | type[Verdict]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [entry.name for entry in fields(kind)], lineterminator="\n")
-    writer.writeheader()
-    for entry in entries:
-        writer.writerow({name: f"{v:.6g}" if isinstance(v, float) else v for name, v in entry.items()})
-    return text.getvalue()
+def _csv(rows: pd.DataFrame) -> str:
+    return str(rows.to_csv(index=False, float_format="%.6g"))
 
 
-def _cell(row: Row | None) -> str:
-    if row is None or row.metric_100 is None:
-        return "diverged" if row else "–"
-    mark = " *" if is_significant(row.p_value) else ""
-    return f"{row.metric_100:.4f} ± {row.sem_100 or 0.0:.4f}{mark}"
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{name: plain(value) for name, value in row.items()} for row in rows.to_dict("records")]
+
+
+def _cell(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return "–"
+    mean, error = plain(entry["metric_100"]), plain(entry["sem_100"])
+    if mean is None:
+        return "diverged"
+    return f"{mean:.4f} ± {error or 0.0:.4f}{' *' if is_significant(plain(entry['p_value'])) else ''}"

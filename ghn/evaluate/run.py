@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ghn.arms import arm_of
 from ghn.data.load import load_images, load_text
 from ghn.errors import ConfigError
@@ -14,9 +16,10 @@ from ghn.evaluate.config import ArmsConfig, Case, EvaluateConfig, comparison
 from ghn.finetune.choose import batches_of, make_task
 from ghn.finetune.config import CompareConfig
 from ghn.finetune.loop import Budget, make_accelerator, train_run
-from ghn.finetune.results import Run, best_runs
+from ghn.finetune.run import Run, best_runs
 from ghn.finetune.run_folder import ComparisonFolder, RunFolder
 from ghn.finetune.runs import Make, Runs
+from ghn.finetune.table import long_table
 from ghn.finetune.task import ModelTask
 
 RECORD = "case.json"
@@ -35,6 +38,22 @@ class Outcome:
     """Runs of every seed at the arm's best rate, by arm, in the order of the seeds."""
     tuning: dict[str, list[Run]]
     """Runs of the first seed at every rate that was tried, by arm."""
+
+    def table(self) -> pd.DataFrame:
+        """Of all runs: see ``ghn.finetune.table``."""
+        groups = [runs for each in (self.tuning, self.tuned) for runs in each.values()]
+        every = {(run.init, run.seed, run.lr): run for runs in groups for run in runs}
+        architecture = self.case.architecture
+        return long_table(
+            every.values(),
+            [run for runs in self.tuned.values() for run in runs],
+            model=self.case.name,
+            dataset=self.case.data,
+            spec=architecture.spec,
+            family=architecture.family,
+            parameters=self.parameters,
+            transfer=self.case.transfer,
+        )
 
 
 def check_cases(config: EvaluateConfig, cases: Sequence[Case]) -> None:

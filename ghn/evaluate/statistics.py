@@ -1,14 +1,15 @@
-"""What an evaluation says: means and errors of each model, paired tests, and counts over all models."""
+"""What an evaluation says: means and errors of each model, paired tests, and counts over all models.
 
-import math
+Both tables are made of the long one (``ghn.finetune.table``), which has ``spec``, ``family``, ``parameters`` and
+``transfer`` for each case, too.
+"""
+
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import fmean, median, stdev
 
+import pandas as pd
 from scipy import stats
 
-from ghn.evaluate.run import Outcome
-from ghn.finetune.results import Run, sem, summarize
+from ghn.finetune.table import CASE, arms, ends
 
 SHARES = (0.1, 0.3, 1.0)
 """Of the budget, at which metrics are reported."""
@@ -18,183 +19,128 @@ SIGNIFICANT = 0.05
 ROUNDING = 1e-9
 """Deviation below which differences are equal: they are multiples of one by the number of examples."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One arm of one case."""
-
-    model: str
-    spec: str
-    family: str
-    parameters: int
-    dataset: str
-    transfer: bool
-    arm: str
-    lr: float
-    seeds: int
-    metric_10: float | None
-    """Mean over the seeds after a tenth of the budget; null if a run diverged."""
-    sem_10: float | None
-    metric_30: float | None
-    sem_30: float | None
-    metric_100: float | None
-    sem_100: float | None
-    difference: float | None
-    """Of the final metric to that of 'random', mean over the seeds."""
-    difference_sem: float | None
-    p_value: float | None
-    """Of a paired t-test over the seeds that the difference is 0."""
-    commit: str
-    """Of the library that ran it, several with commas; empty in runs that did not keep it."""
-    steps: int
-    """Of the budget."""
-    steps_to_random_final: int | None
-    """First evaluated step at which the mean metric reaches random's final one."""
-    init_seconds: float
-    train_seconds: float
+CASE_COLUMNS = ("model", "spec", "family", "parameters", "dataset", "transfer")
+VERDICT_COLUMNS = (
+    *(
+        "dataset",
+        "arm",
+        "against",
+        "share",
+        "models",
+        "wins",
+        "losses",
+        "significant_wins",
+        "significant_losses",
+    ),
+    *("diverged", "mean_difference", "sem_difference", "p_value", "median_steps_share"),
+)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """One arm against another over all models of a kind."""
+def models(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each arm of each case.
 
-    dataset: str
-    arm: str
-    against: str
-    share: float
-    """Of the budget."""
-    models: int
-    wins: int
-    """Models with the higher mean metric, or where the other arm alone diverged; equal ones are neither."""
-    losses: int
-    significant_wins: int
-    """With a paired t-test over the seeds below 0.05."""
-    significant_losses: int
-    diverged: int
-    """Models on which either arm diverged: no part of the next three."""
-    mean_difference: float
-    sem_difference: float | None
-    p_value: float | None
-    """Wilcoxon's signed-rank test over the models' mean differences, which leaves out those of 0."""
-    median_steps_share: float | None
-    """Against 'random' and at the end alone: median over the models of ``steps_to_random_final`` as a share of the
-    budget, never reached as 1, without models on which random diverged."""
+    ``metric_10`` and so on are means over the seeds after that many percent of the budget, ``difference`` that of the
+    final metric to random's, ``p_value`` of a paired t-test over the seeds that it is 0. What a diverged run decides is
+    missing. ``commit`` is of the library that ran it, several with commas.
+    """
+    return pd.concat([_arms_of(case) for _, case in table.groupby(CASE, sort=False)], ignore_index=True)
 
 
-def rows(outcome: Outcome) -> list[Row]:
-    """A row for each arm of a case."""
-    every = [run for runs in outcome.tuned.values() for run in runs]
-    summary, budget = summarize(every), max((run.curve[-1].step for run in every if run.curve), default=0)
-    found = []
-    for arm, runs in outcome.tuned.items():
-        figures: dict[str, float | None] = {}
-        for share in SHARES:
-            values = at_share(runs, share)
-            percent = round(100 * share)
-            figures[f"metric_{percent}"] = fmean(values) if values else None
-            figures[f"sem_{percent}"] = sem(values)
-        differences = paired_differences(outcome, arm, "random", 1.0)
-        found.append(
-            Row(
-                model=outcome.case.name,
-                spec=outcome.case.architecture.spec,
-                family=outcome.case.architecture.family,
-                parameters=outcome.parameters,
-                dataset=outcome.case.data,
-                transfer=outcome.case.transfer,
-                arm=arm,
-                lr=runs[0].lr,
-                seeds=len(runs),
-                difference=fmean(differences) if differences else None,
-                difference_sem=sem(differences),
-                p_value=t_test(differences),
-                commit=",".join(dict.fromkeys(run.commit for run in runs if run.commit)),
-                steps=budget,
-                steps_to_random_final=summary[arm]["steps_to_random_final"],
-                init_seconds=fmean(run.init_seconds for run in runs),
-                train_seconds=fmean(run.train_seconds for run in runs),
-                **figures,
-            )
-        )
-    return found
-
-
-def verdicts(outcomes: Sequence[Outcome], pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-    """Count over the models of each data set, for every pair (arm, against) and share of the budget."""
-    found = []
-    for dataset in dict.fromkeys(outcome.case.data for outcome in outcomes):
-        for arm, against in pairs:
-            both = [
-                outcome
-                for outcome in outcomes
-                if outcome.case.data == dataset and {arm, against} <= outcome.tuned.keys()
-            ]
-            if both:
-                found += [_verdict(both, dataset, arm, against, share) for share in SHARES]
-    return found
-
-
-def _verdict(outcomes: Sequence[Outcome], dataset: str, arm: str, against: str, share: float) -> Verdict:
-    by_model = [paired_differences(outcome, arm, against, share) for outcome in outcomes]
-    # A model on which one of the two diverged is decided, but by no finite difference.
-    decided = [_diverged(outcome, against) - _diverged(outcome, arm) for outcome in outcomes]
-    means = [fmean(values) if values else float(sign) for values, sign in zip(by_model, decided, strict=True)]
-    finite = [fmean(values) for values in by_model if values]
-    significant = [fmean(values) for values in by_model if is_significant(t_test(values))]
-    reached = [
-        _share_to_random(outcome, arm)
-        for outcome in outcomes
-        if share == 1.0 and against == "random" and not _diverged(outcome, "random")
-    ]
-    return Verdict(
-        dataset=dataset,
-        arm=arm,
-        against=against,
-        share=share,
-        models=len(outcomes),
-        wins=sum(value > 0 for value in means),
-        losses=sum(value < 0 for value in means),
-        significant_wins=sum(value > 0 for value in significant),
-        significant_losses=sum(value < 0 for value in significant),
-        diverged=len(outcomes) - len(finite),
-        mean_difference=fmean(finite) if finite else math.nan,
-        sem_difference=sem(finite),
-        p_value=float(stats.wilcoxon(finite).pvalue) if any(finite) else None,
-        median_steps_share=median(reached) if reached else None,
+def _arms_of(case: pd.DataFrame) -> pd.DataFrame:
+    summary, by_share = arms(case), {share: ends(case, share) for share in SHARES}
+    differences = by_share[1.0].sub(by_share[1.0]["random"], axis="index")
+    commits = (
+        case[case["tuned"]].groupby("arm")["commit"].agg(lambda all_: ",".join(filter(None, all_.unique())))
     )
+    figures: dict[str, pd.Series] = {}
+    for share, values in by_share.items():
+        figures |= {f"metric_{share:.0%}": values.mean(), f"sem_{share:.0%}": values.sem()}
+    rows = {
+        **{name: case[name].iloc[0] for name in CASE_COLUMNS},
+        "arm": summary.index,
+        "lr": summary["lr"],
+        "seeds": summary["seeds"],
+        **{name.removesuffix("%"): values for name, values in figures.items()},
+        "difference": differences.mean(),
+        "difference_sem": differences.sem(),
+        "p_value": differences.apply(t_test),
+        "commit": commits,
+        "steps": case["step"].max(),
+        "steps_to_random_final": summary["steps_to_random_final"],
+        "init_seconds": summary["init_seconds"],
+        "train_seconds": summary["train_seconds"],
+    }
+    return pd.DataFrame(rows, index=summary.index)
 
 
-def at_share(runs: Sequence[Run], share: float) -> list[float]:
-    """Each run's metric at its first evaluation after a share of the budget; nothing if one of them diverged."""
-    if any(run.final is None for run in runs):
-        return []
-    last = max(point.step for run in runs for point in run.curve)
-    goal = round(share * last)
-    return [next(point.metric for point in run.curve if point.step >= goal) for run in runs]
+def verdicts(table: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Count over the models of each data set, for every pair (arm, against) and share of the budget.
+
+    ``wins`` are models with the higher mean metric, or where the other arm alone diverged; equal ones are neither wins
+    nor ``losses``. They are significant with a paired t-test over the seeds below ``SIGNIFICANT``. Models on which
+    either arm ``diverged`` are no part of the mean difference, of its error, and of ``p_value``: Wilcoxon's signed-rank
+    test over the models' mean differences, which leaves out those of 0. ``median_steps_share``, against random and at
+    the end alone, is the median over the models of ``steps_to_random_final`` as a share of the budget, never reached as
+    1, without models on which random diverged.
+    """
+    found = []
+    for dataset, data in table[table["tuned"]].groupby("dataset", sort=False):
+        diverged = data.groupby(["model", "arm"])["diverged"].any().unstack("arm")  # nothing: no such arm
+        rows = models(data).set_index(["arm", "model"])
+        figures = {share: ends(data, share) for share in SHARES}
+        for arm, against in pairs:
+            if not {arm, against} <= {*diverged.columns}:
+                continue
+            both = diverged[[arm, against]].dropna().astype(int)
+            for share in SHARES:
+                difference = (figures[share][arm] - figures[share][against]).groupby("model")
+                verdict = _verdict(both, difference)
+                reached = None
+                if share == 1.0 and against == "random":
+                    steps = rows.loc[arm].loc[both.index[both["random"] == 0]]
+                    reached = (steps["steps_to_random_final"] / steps["steps"]).fillna(1.0).median()
+                found.append(
+                    {"dataset": dataset, "arm": arm, "against": against, "share": share}
+                    | verdict
+                    | {"median_steps_share": reached}
+                )
+    return pd.DataFrame(found, columns=VERDICT_COLUMNS)
 
 
-def paired_differences(outcome: Outcome, arm: str, against: str, share: float) -> list[float]:
-    """Metric of one arm minus that of another, seed by seed; nothing if one of them diverged."""
-    ours, theirs = at_share(outcome.tuned[arm], share), at_share(outcome.tuned[against], share)
-    return [a - b for a, b in zip(ours, theirs, strict=True)] if ours and theirs else []
+def _verdict(both: pd.DataFrame, difference: "pd.api.typing.SeriesGroupBy") -> dict[str, float | None]:
+    """Counts of one pair.
+
+    Args:
+        both: Models that have both arms, and whether each of the two diverged (0 or 1).
+        difference: Of the metric, by model; nothing where one of them diverged.
+    """
+    means = difference.mean().reindex(both.index)
+    finite = means.dropna()
+    tests = difference.agg(t_test).reindex(both.index)
+    significant = means[tests.map(is_significant)]
+    # A model on which one of the two diverged is decided, but by no finite difference.
+    decided = means.fillna(both.iloc[:, 1] - both.iloc[:, 0])
+    return {
+        "models": len(both),
+        "wins": int((decided > 0).sum()),
+        "losses": int((decided < 0).sum()),
+        "significant_wins": int((significant > 0).sum()),
+        "significant_losses": int((significant < 0).sum()),
+        "diverged": len(both) - len(finite),
+        "mean_difference": finite.mean(),
+        "sem_difference": finite.sem(),
+        "p_value": float(stats.wilcoxon(finite).pvalue) if finite.any() else None,
+    }
 
 
-def t_test(differences: Sequence[float]) -> float | None:
+def t_test(differences: pd.Series) -> float | None:
     """Two-sided p-value that paired differences have mean 0; None for fewer than two, or if they are all equal."""
-    if len(differences) < 2 or stdev(differences) < ROUNDING:
+    given = differences.dropna()
+    if len(given) < 2 or given.std() < ROUNDING:
         return None
-    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+    return float(stats.ttest_1samp(given, 0.0).pvalue)
 
 
 def is_significant(p_value: float | None) -> bool:
     """Whether a test was possible, and its p-value is below ``SIGNIFICANT``."""
     return p_value is not None and p_value < SIGNIFICANT
-
-
-def _diverged(outcome: Outcome, arm: str) -> bool:
-    return any(run.final is None for run in outcome.tuned[arm])
-
-
-def _share_to_random(outcome: Outcome, arm: str) -> float:
-    row = next(row for row in rows(outcome) if row.arm == arm)
-    return 1.0 if row.steps_to_random_final is None else row.steps_to_random_final / row.steps

@@ -18,7 +18,8 @@ from ghn.finetune.choose import batches_of, make_task
 from ghn.finetune.config import CompareConfig
 from ghn.finetune.loop import Budget, make_accelerator, train_run
 from ghn.finetune.report import write_report
-from ghn.finetune.results import Results, Run
+from ghn.finetune.results import Results
+from ghn.finetune.run import Run
 from ghn.finetune.run_folder import ComparisonFolder, Key, RunFolder
 from ghn.finetune.runs import Runs
 from ghn.finetune.task import ModelTask

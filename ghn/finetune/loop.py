@@ -17,7 +17,7 @@ from ghn.environment import commit
 from ghn.errors import ConfigError
 from ghn.finetune.config import BudgetConfig, DeviceConfig, RunConfig
 from ghn.finetune.memory import peak_bytes, reset_peak
-from ghn.finetune.results import Point, Run
+from ghn.finetune.run import Point, Run
 from ghn.finetune.task import ModelTask
 from ghn.tasks import call
 from ghn.training import make_optimizer, new_accelerator, schedule

@@ -11,10 +11,13 @@ from typing import Any
 from ghn.errors import ConfigError, OutputError
 from ghn.files import sweep, write_whole
 from ghn.finetune.config import CompareConfig
-from ghn.finetune.results import SCHEMA, Run
+from ghn.finetune.run import Run
 
 Key = tuple[str, int, float]
 """Arm, seed and learning rate of a run."""
+
+SCHEMA = 1
+"""Version of ``results.json`` and ``config.json``; keys may be added without a new one."""
 
 _CONFIG = "config.json"
 _RUNS = "runs"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from ghn.finetune.progress import step_bar
-from ghn.finetune.results import Run
+from ghn.finetune.run import Run
 from ghn.finetune.run_folder import Key, RunFolder
 
 Make = Callable[[str, int, float, Callable[[], None]], Run]

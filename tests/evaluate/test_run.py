@@ -20,7 +20,7 @@ from ghn.evaluate import run as running
 from ghn.evaluate.config import EvaluateConfig, cases, comparison
 from ghn.evaluate.options import evaluate_command, main
 from ghn.evaluate.run import outcome_of
-from ghn.finetune.results import Point, Run
+from ghn.finetune.run import Point, Run
 from ghn.finetune.run_folder import RunFolder
 from ghn.hypernetwork import GHN, GHNConfig
 

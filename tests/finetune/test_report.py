@@ -11,7 +11,7 @@ from rich.console import Console
 from ghn.base import default_rules
 from ghn.finetune.compare import compare
 from ghn.finetune.config import CompareConfig
-from ghn.finetune.report import rows, table
+from ghn.finetune.report import summary_table, table
 from ghn.finetune.results import Results
 
 
@@ -86,7 +86,7 @@ def test_the_page_has_settings_as_they_were_resolved(default_run):
 
 
 def test_accuracies_are_percentages_in_table_and_page(default_run):
-    cells = {row[0]: row[2] for row in rows(default_run)}
+    cells = {row[0]: row[2] for row in summary_table(default_run).rows}
     for arm, entry in default_run.summary().items():
         assert cells[arm] == f"{100 * entry['metric_mean']:.1f} ± {100 * entry['metric_sem']:.1f}"
     head, *body = read(default_run).tables[0]
@@ -97,7 +97,7 @@ def test_accuracies_are_percentages_in_table_and_page(default_run):
 def test_bits_per_byte_are_positive(tiny_text):
     results = compare(tiny_text(steps=1))
     entry = results.summary()["random"]
-    assert rows(results)[0][2] == f"{-entry['metric_mean']:.3f}"
+    assert summary_table(results).rows[0][2] == f"{-entry['metric_mean']:.3f}"
     assert dict(read(results).tables[1])["tokenizer"] == "bytes"
 
 

@@ -4,7 +4,9 @@ import math
 
 import pytest
 
-from ghn.finetune.results import Point, Run, best_runs, mean_curve, summarize
+from ghn.finetune.results import Results
+from ghn.finetune.run import Point, Run, best_runs
+from ghn.finetune.table import long_table, mean_curve
 
 
 def run(init, seed, lr, metrics, error="", every=10):
@@ -19,6 +21,14 @@ def run(init, seed, lr, metrics, error="", every=10):
         curve=curve,
         error=error,
     )
+
+
+def summarize(runs):
+    nothing = {
+        name: {} for name in ("model_kwargs", "model_arguments", "budget", "config", "settings", "provenance")
+    }
+    names = dict.fromkeys(("task", "metric_name", "model", "dataset"), "x")
+    return Results(runs=tuple(runs), parameters=1, **names, **nothing).summary()
 
 
 def test_each_arm_is_summarized_at_its_own_best_rate():
@@ -77,4 +87,16 @@ def test_a_diverged_run_has_null_final_figures_and_comes_back_from_json():
 
 def test_mean_curve():
     runs = [run("ghn", 0, 0.1, [0.0, 0.4]), run("ghn", 1, 0.1, [0.2, 0.4])]
-    assert mean_curve(runs, "metric") == [(0, pytest.approx(0.1), pytest.approx(0.1)), (10, 0.4, 0.0)]
+    curve = mean_curve(long_table(runs, runs, model="m", dataset="d"), "metric")
+    assert list(curve.index) == [("ghn", 0), ("ghn", 10)]
+    assert curve.to_numpy().ravel().tolist() == pytest.approx([0.1, 0.1, 0.4, 0.0])
+
+
+def test_the_long_table_has_a_row_for_each_evaluation_of_each_run():
+    better, worse = run("ghn", 0, 0.1, [0.0, 0.4, 0.9]), run("ghn", 0, 0.2, [0.0, 0.2, 0.3])
+    failed = run("random", 0, 0.1, [], error="the loss became nan")
+    table = long_table([better, worse, failed], [better, failed], model="m", dataset="d")
+    assert len(table) == 7
+    assert table.groupby("lr")["tuned"].all().tolist() == [True, False]
+    assert table[table["diverged"]][["arm", "step"]].to_numpy().tolist() == [["random", 0]]
+    assert table[table["step"] == 20]["metric"].tolist() == [0.9, 0.3]

@@ -1,13 +1,18 @@
 """The task that a configuration means: the data set decides, and the model must fit."""
 
+from typing import Any
+
 from ghn.data.images import RawImages
 from ghn.data.load import load_data
 from ghn.errors import ConfigError
 from ghn.finetune.config import BudgetConfig, CompareConfig, TaskConfig
 from ghn.finetune.image_task import ImageTask
+from ghn.finetune.own_task import OwnTask
 from ghn.finetune.task import ModelTask
 from ghn.finetune.text_task import LENGTH, TextTask
 from ghn.models import load_model
+from ghn.tasks import Task
+from ghn.user_code import find, make
 
 VISION_MODEL = "timm:test_vit"
 """A vision transformer of 0.3 million parameters: a comparison takes a minute on two cores."""
@@ -29,19 +34,29 @@ def make_task(config: CompareConfig) -> ModelTask:
         ModelError: If the model can't be built.
         ConfigError: If model, data set and options don't go together.
     """
+    if config.task:
+        _refuse(
+            config,
+            config.task,
+            "has data of its own",
+            ("dataset", "image_size", "sequence_length", "tokenizer"),
+        )
+        task = make(find(config.task, "task"), config.task, Task)
+        model = config.model or (VISION_MODEL if task.kind == "images" else LANGUAGE_MODEL)
+        return OwnTask(task, config.task, model, _arguments(config, task.kind))
     dataset = config.dataset or _dataset_for(config)
     data = load_data(dataset)
     if isinstance(data, RawImages):
-        _refuse(config, dataset, "images", ("sequence_length", "tokenizer"))
-        given = dict(config.model_kwargs)
+        _refuse(config, dataset, "holds images", ("sequence_length", "tokenizer"))
+        given = _arguments(config, "images")
         return ImageTask(data, dataset, config.model or VISION_MODEL, given, config.image_size)
-    _refuse(config, dataset, "text", ("image_size",))
+    _refuse(config, dataset, "holds text", ("image_size",))
     enough = None if config.epochs else (config.steps or STEPS) * (config.batch_size or SEQUENCES_PER_STEP)
     return TextTask(
         data,
         dataset,
         config.model or LANGUAGE_MODEL,
-        {**({} if config.model else LANGUAGE_MODEL_KWARGS), **config.model_kwargs},
+        _arguments(config, "text"),
         config.tokenizer or "bytes",
         config.sequence_length or LENGTH,
         enough,
@@ -50,11 +65,17 @@ def make_task(config: CompareConfig) -> ModelTask:
 
 def batches_of(config: BudgetConfig, task: ModelTask) -> tuple[int, int]:
     """Steps of a run, and examples per step."""
-    wanted = config.batch_size or (IMAGES_PER_STEP if isinstance(task, ImageTask) else SEQUENCES_PER_STEP)
+    wanted = config.batch_size or (IMAGES_PER_STEP if task.kind == "images" else SEQUENCES_PER_STEP)
     size = min(wanted, len(task.train))
     if config.epochs is None:
         return config.steps or STEPS, size
     return max(1, round(config.epochs * (len(task.train) // size))), size
+
+
+def _arguments(config: TaskConfig, kind: str) -> dict[str, Any]:
+    """The user's arguments of the model, over those of the default one."""
+    default = LANGUAGE_MODEL_KWARGS if kind == "text" and config.model is None else {}
+    return {**default, **config.model_kwargs}
 
 
 def _dataset_for(config: TaskConfig) -> str:
@@ -68,5 +89,5 @@ def _refuse(config: TaskConfig, dataset: str, holds: str, options: tuple[str, ..
     for option in options:
         if getattr(config, option) is not None:
             raise ConfigError(
-                f"--{option.replace('_', '-')} has no meaning for {dataset!r}, which holds {holds}; leave it out"
+                f"--{option.replace('_', '-')} has no meaning for {dataset!r}, which {holds}; leave it out"
             )

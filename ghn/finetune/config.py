@@ -25,6 +25,8 @@ class TaskConfig:
     dataset: str | None = None
     """digits or python-stdlib (both offline), a hub id (ID:CONFIGURATION), or a folder; what fits the model by
     default."""
+    task: str | None = None
+    """A task of your own (see ghn.tasks.Task), in place of the data set."""
     image_size: int | None = None
     """Pixels; small images keep theirs (32 at least) by default, large get the model's."""
     sequence_length: int | None = None

@@ -9,7 +9,7 @@ from ghn.data.images import RawImages
 from ghn.errors import ConfigError, DataError, ModelError
 from ghn.finetune.task import ModelTask, first_that_builds
 from ghn.models import example_inputs
-from ghn.tasks import ImageClassification, Inputs
+from ghn.tasks import ImageClassification, Inputs, logits_of
 
 SMALLEST = 32
 """Pixels to which smaller images are enlarged: below, most convolutional networks run out of image."""
@@ -84,7 +84,8 @@ class ImageTask(ModelTask, ImageClassification):
             "--image-size, or arguments that fit it with --model-kwargs"
         )
 
-    def _check_logits(self, model: nn.Module, logits: Tensor) -> None:
+    def _check_output(self, model: nn.Module, output: Any) -> None:
+        logits = logits_of(output)
         classes = self.classes
         if logits.ndim != 2 or logits.shape[1] != classes:
             raise DataError(

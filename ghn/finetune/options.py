@@ -20,6 +20,7 @@ from ghn.options import given_options, with_options
 METAVARS = {
     "model": "SPEC",
     "dataset": "ID|DIR|NAME",
+    "task": "FILE.py:TASK",
     "tokenizer": "ID|DIR|bytes",
     "inits": "ARM …",
     "rules": "FILE.py:RULE …",

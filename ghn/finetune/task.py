@@ -4,11 +4,11 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ghn.errors import ConfigError, GhnError, ModelError, one_line
 from ghn.models import load_model
-from ghn.tasks import Task, call, logits_of
+from ghn.tasks import Task, call
 
 
 class ModelTask(Task):
@@ -41,12 +41,12 @@ class ModelTask(Task):
         model = self.build(0).eval()
         try:
             with torch.no_grad():
-                logits = logits_of(call(model, self.example()))
+                output = call(model, self.example())
         except GhnError:
             raise
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
             raise ConfigError(self._cannot_run(one_line(error, 200))) from error
-        self._check_logits(model, logits)
+        self._check_output(model, output)
         return sum(parameter.numel() for parameter in model.parameters())
 
     @abstractmethod
@@ -54,7 +54,7 @@ class ModelTask(Task):
         """Message for a model that fails on an example."""
 
     @abstractmethod
-    def _check_logits(self, model: nn.Module, logits: Tensor) -> None:
+    def _check_output(self, model: nn.Module, output: Any) -> None:
         """Refuse outputs that don't fit the data set."""
 
 

@@ -108,7 +108,8 @@ class TextTask(ModelTask, LanguageModeling):
     def _cannot_run(self, reason: str) -> str:
         return f"{self.model} can't run on token ids ({reason}); choose a causal language model, for example hf:gpt2"
 
-    def _check_logits(self, model: nn.Module, logits: Tensor) -> None:
+    def _check_output(self, model: nn.Module, output: Any) -> None:
+        logits = logits_of(output)
         ids = self._example_ids().clone()
         expected = tuple(ids.shape)
         if logits.ndim != 3 or logits.shape[:2] != expected or logits.shape[2] < self.vocabulary:

@@ -6,8 +6,8 @@ from ghn.data.load import load_images, load_text
 from ghn.data.text import load_tokenizer
 from ghn.errors import DataError
 from ghn.metatrain.config import DataConfig
-from ghn.metatrain.user_code import find, make
 from ghn.tasks import ImageClassification, LanguageModeling, Task
+from ghn.user_code import find, make
 
 
 def load_tasks(config: DataConfig) -> dict[str, Task]:

@@ -32,11 +32,11 @@ from ghn.metatrain.start import first_tables
 from ghn.metatrain.state import TrainState, load_state, save_state
 from ghn.metatrain.tables import TABLES, hypernetwork, save_tables
 from ghn.metatrain.update import Clock, Ingredients, update
-from ghn.metatrain.user_code import find, make
 from ghn.metatrain.validation import validate
 from ghn.spaces import SCALES, ImageSpace, TargetSpace, TextSpace
 from ghn.tasks import LanguageModeling, Task
 from ghn.training import new_accelerator
+from ghn.user_code import find, make
 
 SETTINGS = "metatrain.json"
 CHECKPOINT = "checkpoint"

@@ -17,9 +17,9 @@ from ghn.graph.trace import trace
 from ghn.metatrain.config import SamplingConfig
 from ghn.metatrain.graph_store import GraphStore
 from ghn.metatrain.processes import Processes
-from ghn.metatrain.user_code import blamed
 from ghn.spaces import LARGEST, Architecture, TargetSpace
 from ghn.tasks import Task
+from ghn.user_code import blamed
 
 SHARED_WITH = {"llama": "gpt2", "vit_relpos": "vit"}
 """Families that share the slots of another."""

@@ -15,8 +15,8 @@ from ghn.metatrain.objectives import Objective, Trial
 from ghn.metatrain.processes import Processes
 from ghn.metatrain.sampler import Sampler
 from ghn.metatrain.state import TrainState
-from ghn.metatrain.user_code import blamed
 from ghn.tasks import Task
+from ghn.user_code import blamed
 
 PHASES = ("draw", "predict", "target", "backward", "optimizer", "validate", "save")
 """Of a run: choose networks; cut them out; try them; bring their gradients to the tables; sum these over the

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from ghn.errors import ConfigError, DataError, ModelError
+from ghn.errors import ConfigError, DataError, GhnError, ModelError
 from ghn.finetune.choose import batches_of, make_task
+from ghn.finetune.compare import compare
 from ghn.tasks.image_classification import shift_and_mirror
 
 
@@ -144,3 +145,87 @@ def test_augmentation_shifts_by_an_eighth_at_most():
     images[:, :, 8, 8] = 1
     _, _, rows, columns = shift_and_mirror(images, numbers(0), flips=False).nonzero(as_tuple=True)
     assert sorted(set(rows.tolist())) == sorted(set(columns.tolist())) == [6, 7, 8, 9, 10]
+
+
+REGRESSION = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+from ghn.tasks import Task
+
+
+class Split:
+    in_memory = True
+
+    def __len__(self):
+        return 64
+
+    def __getitems__(self, rows):
+        points = torch.tensor(rows)[:, None] / 32 - 1
+        return torch.cat([points, points**2], 1), points**3
+
+
+class Cubes(Task):
+    name, metric_name, arguments = "regression", "negative loss", {}
+    train = evaluation = Split()
+
+    def inputs(self, batch, device, augment=None):
+        return (batch[0],), batch[1]
+
+    def loss(self, output, targets):
+        return F.mse_loss(output, targets), torch.zeros(())
+
+    def metric(self, loss, accuracy):
+        return -loss
+
+
+class Rows(Cubes):
+    def loss(self, output, targets):
+        return (output - targets).square(), torch.zeros(())
+
+
+class Broken(Cubes):
+    def loss(self, output, targets):
+        return output.logits, 0
+
+
+def net(width=8):
+    return nn.Sequential(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 1))
+"""
+
+
+@pytest.fixture
+def regression(tiny, tmp_path, monkeypatch):
+    """A task and a model in a file of the user's: makes configurations."""
+    (tmp_path / "own.py").write_text(REGRESSION)
+    monkeypatch.chdir(tmp_path)
+
+    def make(name="Cubes", **overrides):
+        return tiny(task=f"own.py:{name}", dataset=None, **{"model": "python:own.py:net", **overrides})
+
+    return make
+
+
+def test_a_task_of_ones_own_is_compared(regression):
+    results = compare(regression(inits=("random", "base"), steps=30, lr=(3e-2,), seeds=(0, 1)))
+    assert (results.task, results.dataset, results.budget["batch_size"]) == ("regression", "own.py:Cubes", 8)
+    for run in results.runs:
+        assert run.curve[-1].metric == -run.curve[-1].loss > run.curve[0].metric
+    assert results.settings["task"] == "own.py:Cubes"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "Cube"}, "has no 'Cube'. Did you mean 'Cubes'"),
+        ({"name": "net"}, "makes Sequential; expected ghn.tasks"),
+        ({"name": "Rows"}, r"makes a loss of shape \(2, 1\) .* expected a finite scalar"),
+        ({"name": "Broken"}, r"'own.py:Broken' failed at .*own.py:\d+: "),
+        ({"model": "timm:test_vit"}, "can't run on the inputs of 'own.py:Cubes'"),
+        ({"image_size": 8}, "--image-size has no meaning for 'own.py:Cubes', which has data of its own"),
+    ],
+)
+def test_a_task_of_ones_own_that_does_not_fit_is_named(regression, values, message):
+    with pytest.raises(GhnError, match=message) as caught:
+        make_task(regression(**values)).check()
+    assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Inputs for transformers models: a rule for every argument of ``forward``, exceptions for a few model types."""
+"""Inputs for transformers models: a rule for every argument of ``forward``, what differs for a few model types."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghn.models.hf_exceptions import EXCEPTIONS
 from ghn.models.hf_facts import LENGTH, Facts
-from ghn.models.hf_layouts import PIXEL_LAYOUTS
+from ghn.models.hf_families import family
 from ghn.models.hf_multimodal import place_features
 from ghn.models.hf_specials import FURTHER, SPECIAL_RULES
 
@@ -48,8 +47,11 @@ def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def further_inputs(model: nn.Module) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
     """Calls beside ``example_inputs`` for models that choose a branch by which arguments are there."""
     facts = Facts(model)
-    found = [changes for key, changes in FURTHER.items() if key == facts.kind or facts.takes(key)]
-    return [((), _arguments(facts, change(facts))) for changes in found for change in changes]
+    changes = [
+        *family(facts.kind).further,
+        *(change for name, change in FURTHER.items() if facts.takes(name)),
+    ]
+    return [((), _arguments(facts, change(facts))) for change in changes]
 
 
 def _arguments(facts: Facts, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,9 +59,9 @@ def _arguments(facts: Facts, changes: Mapping[str, Any]) -> dict[str, Any]:
     for name in facts.names:
         if name in RULES and not facts.lacks(name):
             kwargs[name] = RULES[name](facts)
-    if facts.kind in EXCEPTIONS:
-        changed = EXCEPTIONS[facts.kind](facts)
-        kwargs.update({name: value for name, value in changed.items() if facts.takes(name)})
+    own = family(facts.kind).arguments
+    if own:
+        kwargs.update({name: value for name, value in own(facts).items() if facts.takes(name)})
     kwargs.update(changes)
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
     place_features(facts, kwargs)
@@ -130,9 +132,10 @@ def _pixels(facts: Facts) -> Tensor:
         "y": tall,
         "x": wide,
     }
-    layout = PIXEL_LAYOUTS.get(facts.kind, "bnchw" if images > 1 else "bchw")
-    if grid and facts.kind not in PIXEL_LAYOUTS:
+    own = family(facts.kind).layout
+    if grid and not own:
         return _patch_rows(facts)
+    layout = own or ("bnchw" if images > 1 else "bchw")
     return facts.floats(*(sizes[letter] for letter in layout))
 
 

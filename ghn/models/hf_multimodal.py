@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ghn.models.hf_facts import Facts
-from ghn.models.hf_layouts import TOKENS_PER_IMAGE, TOKENS_PER_SOUND
+from ghn.models.hf_families import family
 
 MODALITIES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "get_image_features": (
@@ -43,11 +43,10 @@ def place_features(facts: Facts, kwargs: dict[str, Any]) -> None:
         token = facts.find(*token_names)
         if not kwargs.keys() & {*arguments} or token is None:
             continue
-        known = {"get_image_features": TOKENS_PER_IMAGE, "get_audio_features": TOKENS_PER_SOUND}.get(
-            method, {}
-        )
-        if facts.kind in known:
-            pieces.append((index + 1, torch.full((known[facts.kind](facts),), token)))
+        own = family(facts.kind)
+        known = {"get_image_features": own.image_tokens, "get_audio_features": own.sound_tokens}.get(method)
+        if known:
+            pieces.append((index + 1, torch.full((known(facts),), token)))
             continue
         grid = next((kwargs[name] for name in grids if name in kwargs), None)
         count = _grid_features(facts, grid) if grid is not None else _features(facts, method, kwargs)

@@ -55,12 +55,6 @@ def _masks(facts: Facts) -> dict[str, Any]:
     return {"input_masks": facts.floats(facts.batch, 1, side, side)}
 
 
-def _known_boxes(facts: Facts) -> dict[str, Any]:
-    """What is where in the images, as (centre, size) in shares of them."""
-    where = {"class_labels": torch.tensor([0, 1]), "boxes": torch.full((2, 4), 0.25)}
-    return {"labels": [dict(where) for _ in range(facts.batch)]}
-
-
 def _boxes(facts: Facts) -> Tensor:
     return torch.tensor([[[8.0, 8.0, 64.0, 64.0]]]).expand(facts.batch, -1, -1)
 
@@ -123,17 +117,8 @@ SPECIAL_RULES: dict[str, Callable[[Facts], Any]] = {
 }
 """Argument name -> its value, as ``ghn.models.hf_inputs.RULES``."""
 
-FURTHER: dict[str, tuple[Callable[[Facts], dict[str, Any]], ...]] = {
-    # Sound goes through a projection of its own when there is no image.
-    "phi4_multimodal": (
-        lambda facts: dict.fromkeys(("image_pixel_values", "image_sizes", "image_attention_mask")),
-    ),
-    # Documents of small print take a path of their own.
-    "granite_docling": (lambda facts: {"tile_fine_mask": torch.ones(1, dtype=torch.bool)},),
-    "granite_docling_vision": (lambda facts: {"fine": True},),
-    # In training, boxes moved by noise are decoded too.
-    **dict.fromkeys(("rt_detr", "rt_detr_v2", "d_fine", "deimv2", "pp_doclayout_v3"), (_known_boxes,)),
+FURTHER: dict[str, Callable[[Facts], dict[str, Any]]] = {
     # A vector stands for the mask that isn't there.
-    "input_masks": (_masks,),
+    "input_masks": _masks,
 }
-"""Model type, or argument -> what further calls change in the arguments of the first; None leaves an argument out."""
+"""Argument that a model takes -> what a further call changes in the arguments of the first."""

@@ -15,8 +15,8 @@ from transformers.models.auto import modeling_auto
 
 from ghn.errors import ModelError, did_you_mean
 from ghn.models.arguments import call_factory, one_line
+from ghn.models.hf_families import family
 from ghn.models.hf_inputs import example_inputs, further_inputs
-from ghn.models.hf_repairs import REPAIRS, fit_parts
 
 __all__ = ["build", "example_inputs", "further_inputs", "heads", "is_repaired", "names", "shallow"]
 
@@ -83,7 +83,7 @@ def is_repaired(name: str) -> bool:
     try:
         default = _part_for(cls, CONFIG_MAPPING[source]())
     except (TypeError, ValueError, KeyError, AttributeError, StrictDataclassError):
-        return source in REPAIRS or name in REPAIRS
+        return bool(_repairs(source, head))
     return bool(default.to_dict() != _part_for(cls, _config(source, {}, head)).to_dict())
 
 
@@ -134,13 +134,27 @@ def _config(source: str, kwargs: Mapping[str, Any], head: str = "") -> PreTraine
         cls = CONFIG_MAPPING[stored["model_type"]]
     try:
         if source in CONFIG_MAPPING:
-            stored = {**REPAIRS.get(source, {}), **REPAIRS.get(f"{source}:{head}", {})}
+            stored = _repairs(source, head)
         default = cls(**stored)
         _check_overrides(overrides, default, source)
         config = cls(**_merge(stored, _fit_tokens(overrides, default))) if overrides else default
-        return fit_parts(config) if source in CONFIG_MAPPING else config
+        return _fit_parts(config) if source in CONFIG_MAPPING else config
     except (TypeError, ValueError, KeyError, AttributeError, StrictDataclassError) as error:
         raise ModelError(f"{source!r} can't be configured with {overrides}: {one_line(error)}") from error
+
+
+def _repairs(source: str, head: str) -> dict[str, Any]:
+    """What helps a model type, or one class of it, whose default configuration makes no model that can run."""
+    return {**family(source).repairs, **family(f"{source}:{head}").repairs}
+
+
+def _fit_parts(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Let the vision part end where the text part begins: their defaults were chosen apart from each other."""
+    vision, text = getattr(config, "vision_config", None), getattr(config, "text_config", None)
+    width = getattr(text, "hidden_size", None)
+    if getattr(vision, "out_hidden_size", None) and width:
+        vision.out_hidden_size = width  # type: ignore[union-attr]
+    return config
 
 
 def _stored_config(source: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import transformers
 from packaging.version import Version
 
 from ghn.models import load_model
-from ghn.models.hf_repairs import REPAIRS
+from ghn.models.hf_families import FAMILIES
 from ghn.models.hf_zoo import heads, is_repaired, shallow
 
 
@@ -27,7 +27,7 @@ def test_a_changed_configuration_is_told_from_the_default(head, repaired):
 @pytest.mark.skipif(Version(transformers.__version__) < Version("5.23"), reason="some are of newer types")
 def test_repairs_are_of_model_types_or_heads_that_exist():
     known = {*heads(), *(head.partition(":")[0] for head in heads())}
-    assert REPAIRS.keys() <= known
+    assert {kind for kind, family in FAMILIES.items() if family.repairs} <= known
 
 
 def test_shallow_models_keep_two_layers_of_every_part():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.graph.graph import ComputationGraph, ParamSpec
-from ghn.graph.structure import Attention, attentions
+from ghn.graph.structure import Attention
 
 QUERY_KEY = (0.7, 0.7)
 """Noise and identity in query·key; the paper's values for vision."""
@@ -39,7 +39,7 @@ def mimetic_attentions_(
     layers = sum(node.kind == "attention" for node in graph.nodes)
     written: set[tuple[str, int]] = set()
     count = 0
-    for attention in attentions(graph):
+    for attention in graph.attentions:
         key = (attention.query.weight.name, attention.query.offset)
         if key in written or not _fits(attention):
             continue

@@ -11,7 +11,7 @@ from ghn.base.neighbours import Neighbours
 from ghn.base.propagation import chain_lengths, repeats, summands
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.ops import ACTIVATIONS, MIXING_ROLES, NORMS
-from ghn.graph.structure import ResidualAdd, attentions, has_attention, residual_adds
+from ghn.graph.structure import has_attention
 
 CHARACTERS = 512
 """Tokens up to which a vocabulary is one of characters or bytes, whose order says more than they do. Of words a model
@@ -110,13 +110,8 @@ class ModelTraits:
 
     @cached_property
     def neighbours(self) -> Neighbours:
-        """Who feeds whom."""
+        """Who feeds whom beyond additions of a bias."""
         return Neighbours(self.graph)
-
-    @cached_property
-    def residual_adds(self) -> list[ResidualAdd]:
-        """Its residual additions."""
-        return residual_adds(self.graph)
 
     @cached_property
     def _tables(self) -> list[ParamSpec]:
@@ -125,19 +120,19 @@ class ModelTraits:
     @cached_property
     def _first_operations(self) -> Set[int]:
         inputs = [node.index for node in self.graph.nodes if node.kind == "input"]
-        return {reader for node in inputs for reader in self.neighbours.readers(node)}
+        return {reader for node in inputs for reader in self.graph.readers(node)}
 
     @cached_property
     def _last_operations(self) -> Set[int]:
         """What is put out beside being used, as keys and values for a cache, makes none."""
         kinds = [node.kind for node in self.graph.nodes]
-        readers = ((node, self.neighbours.readers(node)) for node in range(len(kinds)))
+        readers = ((node, self.graph.readers(node)) for node in range(len(kinds)))
         return {node for node, own in readers if own and all(kinds[reader] == "output" for reader in own)}
 
     @cached_property
     def _damped(self) -> Set[str]:
         """Names of what ends residual branches, and of what shifts a normalization that does."""
-        ends = {name for add in self.residual_adds for name in add.branch_ends}
+        ends = {name for add in self.graph.residual_adds for name in add.branch_ends}
         contexts = self.contexts.values()
         ending = {
             operation for context in contexts if context.spec.name in ends for operation in context.operations
@@ -147,7 +142,7 @@ class ModelTraits:
 
     @cached_property
     def _parameter_free_branches(self) -> Set[str]:
-        return {name for add in self.residual_adds if add.bare for name in add.branch_ends}
+        return {name for add in self.graph.residual_adds if add.bare for name in add.branch_ends}
 
     @cached_property
     def _stems(self) -> Set[str]:
@@ -162,12 +157,12 @@ class ModelTraits:
     def _stem_operations(self) -> Set[int]:
         """Convolutions that read images, and the normalizations right behind them."""
         stems = {operation for name in self._stems for operation in self.contexts[name].operations}
-        behind = {reader for operation in stems for reader in self.neighbours.readers(operation)}
+        behind = {reader for operation in stems for reader in self.graph.readers(operation)}
         return stems | {reader for reader in behind if self.graph.nodes[reader].kind in NORMS}
 
     @cached_property
     def _attention_weights(self) -> Set[str]:
-        return {name for attention in attentions(self.graph) for name in attention.names}
+        return {name for attention in self.graph.attentions for name in attention.names}
 
     @cached_property
     def _constant_factors(self) -> Mapping[int, float]:
@@ -178,16 +173,16 @@ class ModelTraits:
     @cached_property
     def _lookup_factors(self) -> Mapping[int, float]:
         """Linear maps of something that was multiplied by a constant, and the constant."""
-        constant = self._constant_factors
         return {
-            edge.target: constant[edge.source]
-            for edge in self.graph.edges
-            if edge.source in constant and self.graph.nodes[edge.target].kind == "linear"
+            reader: factor
+            for node, factor in self._constant_factors.items()
+            for reader in self.graph.readers(node)
+            if self.graph.nodes[reader].kind == "linear"
         }
 
     @cached_property
     def _scaled_readers(self) -> Mapping[int, Set[int]]:
-        return {node: set(self.neighbours.readers(node)) for node in self._constant_factors}
+        return {node: set(self.graph.readers(node)) for node in self._constant_factors}
 
     @cached_property
     def _chain_lengths(self) -> list[int]:
@@ -219,7 +214,7 @@ class ParamContext:
     def operations(self) -> tuple[int, ...]:
         """Numbers of the operations that the parameter is an operand of."""
         assert self.spec.node is not None
-        return tuple(self.traits.neighbours.readers(self.spec.node))
+        return tuple(self.traits.graph.readers(self.spec.node))
 
     @cached_property
     def results(self) -> Set[int]:
@@ -269,7 +264,7 @@ class ParamContext:
     @cached_property
     def branches(self) -> int:
         """Residual additions in the whole model if the parameter, or the norm that it shifts, ends a branch, or 0."""
-        return len(self.traits.residual_adds) if self.spec.name in self.traits._damped else 0
+        return len(self.traits.graph.residual_adds) if self.spec.name in self.traits._damped else 0
 
     @property
     def ends_parameter_free_branch(self) -> bool:

@@ -1,7 +1,5 @@
-"""Who feeds whom in a graph, also beyond additions of a bias and messages that are passed."""
+"""Who feeds whom in a graph beyond additions of a bias and messages that are passed."""
 
-from collections import defaultdict
-from collections.abc import Sequence
 from functools import cached_property
 
 from ghn.graph.graph import ComputationGraph
@@ -14,34 +12,21 @@ BIASED = (["", "bias"], ["", "shift"])
 
 
 class Neighbours:
-    """Sources and readers of the nodes of a graph."""
+    """Results and readers of the operations of a graph."""
 
     def __init__(self, graph: ComputationGraph) -> None:
         self.graph = graph
-        self._sources: dict[int, list[int]] = defaultdict(list)
-        self._readers: dict[int, list[int]] = defaultdict(list)
-        for edge in graph.edges:
-            self._sources[edge.target].append(edge.source)
-            self._readers[edge.source].append(edge.target)
-
-    def sources(self, node: int) -> Sequence[int]:
-        """Nodes that one reads, in the order of the graph's edges; one that is read twice is there twice."""
-        return self._sources.get(node, ())
-
-    def readers(self, node: int) -> Sequence[int]:
-        """Nodes that read one, likewise."""
-        return self._readers.get(node, ())
 
     def results(self, operation: int) -> list[int]:
         """An operation, and the additions of a bias to what it makes."""
-        readers = self.readers(operation)
+        readers = self.graph.readers(operation)
         biased = [reader for reader in readers if reader in self._bias_adds] if len(readers) == 1 else []
         return [operation, *biased]
 
     def final_readers(self, operation: int) -> set[int]:
         """Operations that read what one makes once its bias is added and its messages are summed."""
         final: set[int] = set()
-        for reader in self.readers(operation):
+        for reader in self.graph.readers(operation):
             gathered = self.graph.nodes[reader].kind in ("index", "gather")
             beyond = [reader] if reader in self._bias_adds else self._sums(reader) if gathered else []
             final |= {each for node in beyond for each in self.final_readers(node)} if beyond else {reader}
@@ -49,12 +34,15 @@ class Neighbours:
 
     @cached_property
     def _bias_adds(self) -> set[int]:
-        roles = {spec.node: spec.role for spec in self.graph.params if spec.node is not None}
+        specs = self.graph.params_by_node
         return {
             node.index
             for node in self.graph.nodes
             if node.kind == "add"
-            and sorted(roles.get(source, "") for source in self.sources(node.index)) in BIASED
+            and sorted(
+                specs[source].role if source in specs else "" for source in self.graph.sources(node.index)
+            )
+            in BIASED
         }
 
     def _sums(self, index: int, steps: int = MESSAGE_STEPS) -> list[int]:
@@ -64,4 +52,4 @@ class Neighbours:
             return [index]
         if not steps or kind not in ("index", "gather", "mul", "div"):
             return []
-        return [each for reader in self.readers(index) for each in self._sums(reader, steps - 1)]
+        return [each for reader in self.graph.readers(index) for each in self._sums(reader, steps - 1)]

@@ -1,18 +1,18 @@
 """Heads of causal attention that can look at a previous token, and by what."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ghn.base.context import CHARACTERS, ModelTraits
-from ghn.base.neighbours import Neighbours
 from ghn.base.predicted import predicted_params
 from ghn.base.sampling import sinusoid_frequencies
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.layout import Layout
 from ghn.graph.ops import NORMS
-from ghn.graph.structure import PASSED, Attention, attentions
+from ghn.graph.structure import PASSED, Attention
 
 SLOWEST_SINUSOID = 0.3
 """Radians per position below which sinusoids of a position table tell no neighbours apart."""
@@ -45,7 +45,7 @@ def find_previous_token_attentions(graph: ComputationGraph) -> list[PreviousToke
     shared = not any(spec.role == "position" for spec in graph.params)  # where tokens share a vector
     predicted = {spec.name for spec in predicted_params(graph)}
     usable, claims = [], _Claims()
-    for attention in attentions(graph):
+    for attention in graph.attentions:
         candidate = _candidate(attention, streams, shared)
         if candidate and candidate.needed <= predicted and claims.add(candidate):
             usable.append(candidate)
@@ -116,14 +116,13 @@ class _Streams:
 
     def __init__(self, graph: ComputationGraph) -> None:
         self.graph = graph
-        self.specs = {spec.node: spec for spec in graph.params if spec.node is not None}
-        self.neighbours = Neighbours(graph)
 
     def bias(self, weight: ParamSpec) -> ParamSpec | None:
         """What the linear map of a weight adds to its outputs, one number each."""
-        beside = {source for reader in self._readers(weight) for source in self.neighbours.sources(reader)}
-        operands = [self.specs[source] for source in beside if source in self.specs]
-        biases = [spec for spec in operands if spec.role == "bias"]
+        operands = {
+            spec.name: spec for reader in self._readers(weight) for spec in self.graph.operands(reader)
+        }
+        biases = [spec for spec in operands.values() if spec.role == "bias"]
         return biases[0] if len(biases) == 1 and biases[0].numel == Layout.of(weight).rows else None
 
     def added(self, weight: ParamSpec) -> list[ParamSpec]:
@@ -132,15 +131,14 @@ class _Streams:
         None at all if nothing normalizes the stream or what the map makes of it: nobody knows how large that is.
         """
         maps = self._readers(weight)
-        read = {source for reader in maps for source in self.neighbours.sources(reader)}
+        read = {source for reader in maps for source in self.graph.sources(reader)}
         before = {node for node in self._before(read, frozenset({"shape"})) if self._kind(node) in NORMS}
-        behind = any(
-            self._kind(target) in NORMS for reader in maps for target in self.neighbours.readers(reader)
-        )
+        behind = any(self._kind(target) in NORMS for reader in maps for target in self.graph.readers(reader))
         if not before and not behind:
             return []
         along = self._before(before or read, PASSED | {"add", "embedding"})
-        return [self.specs[node] for node in sorted(along) if node in self.specs]
+        specs = self.graph.params_by_node
+        return [specs[node] for node in sorted(along) if node in specs]
 
     def _before(self, nodes: set[int], passed: frozenset[str]) -> set[int]:
         """Nodes, and those from which only nodes of such kinds lead to them."""
@@ -148,7 +146,7 @@ class _Streams:
         while frontier:
             node = frontier.pop()
             if self._kind(node) in passed:
-                before = set(self.neighbours.sources(node)) - seen
+                before = set(self.graph.sources(node)) - seen
                 seen |= before
                 frontier += before
         return seen
@@ -156,8 +154,8 @@ class _Streams:
     def _kind(self, node: int) -> str:
         return self.graph.nodes[node].kind
 
-    def _readers(self, weight: ParamSpec) -> list[int]:
-        return [] if weight.node is None else list(self.neighbours.readers(weight.node))
+    def _readers(self, weight: ParamSpec) -> Sequence[int]:
+        return [] if weight.node is None else self.graph.readers(weight.node)
 
 
 def _rows(table: ParamSpec) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ghn.graph.addresses import Address, addresses
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.layout import Layout
-from ghn.graph.structure import HeadChannels, attentions
+from ghn.graph.structure import HeadChannels
 
 PARTS = ("q", "k", "v")
 
@@ -49,7 +49,7 @@ class _Units:
         self.graph = graph
         self.heads: dict[str, list[tuple[str, HeadChannels, int, int]]] = {}
         self.reads_heads: dict[str, int] = {}
-        for attention in attentions(graph):
+        for attention in graph.attentions:
             for part, channels in zip(PARTS, (attention.query, attention.key, attention.value), strict=True):
                 if channels is not None:
                     known = self.heads.setdefault(channels.weight.name, [])

@@ -13,7 +13,6 @@ from functools import cached_property
 
 from ghn.graph.graph import ComputationGraph, Node, ParamSpec
 from ghn.graph.ops import ACTIVATIONS, MIXING_ROLES
-from ghn.graph.structure import attentions
 
 MERGES = frozenset({"add", "concat"})
 POOLS = frozenset({"mean", "adaptive_avg_pool", "adaptive_max_pool"})
@@ -162,7 +161,7 @@ class _Walk:
 
     def _attention_parts(self) -> dict[str, str]:
         parts: dict[str, str] = {}
-        for attention in attentions(self.graph):
+        for attention in self.graph.attentions:
             for part, channels in (("q", attention.query), ("k", attention.key), ("v", attention.value)):
                 if channels is not None and part not in parts.get(channels.weight.name, ""):
                     parts[channels.weight.name] = parts.get(channels.weight.name, "") + part

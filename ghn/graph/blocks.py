@@ -51,15 +51,10 @@ def to_blocks(graph: ComputationGraph, max_blocks: int = MAX_BLOCKS) -> BlockGra
         if len(finer) > max_blocks:
             break
         runs = finer
-    numel = {spec.node: spec.numel for spec in graph.params if spec.node is not None}
-    reads: dict[int, set[int]] = {}
-    for source, target, _ in graph.edges:
-        if source in numel:
-            reads.setdefault(target, set()).add(source)
     blocks = []
     for run in runs:
-        params_read = {source for node in run for source in reads.get(node.index, ())}
-        blocks.append(_module(run, sum(numel[source] for source in params_read)))
+        params = {spec.name: spec for node in run for spec in graph.operands(node.index)}
+        blocks.append(_module(run, sum(spec.numel for spec in params.values())))
     return _connect(graph, runs, blocks)
 
 

@@ -74,7 +74,7 @@ def to_pyg(graph: ComputationGraph) -> Data:
     """
     kinds = {kind: number for number, kind in enumerate(KINDS)}
     roles = {role: number for number, role in enumerate(ROLES, start=1)}
-    specs = {spec.node: spec for spec in graph.params if spec.node is not None}
+    specs = graph.params_by_node
     topology = _topology(graph)
     edge_index, edge_type = _edges(graph)
     return Data(
@@ -117,9 +117,7 @@ def _scalars(node: Node, spec: ParamSpec | None) -> list[float]:
 def _topology(graph: ComputationGraph) -> list[list[float]]:
     """Depth from the inputs and to the outputs (longest paths, relative and absolute) and in-degree of every node."""
     count = len(graph.nodes)
-    sources: list[list[int]] = [[] for _ in range(count)]
-    for edge in graph.edges:
-        sources[edge.target].append(edge.source)
+    sources = [graph.sources(node) for node in range(count)]
     order = list(TopologicalSorter(dict(enumerate(sources))).static_order())
     above, below = [0] * count, [0] * count
     for target in order:
@@ -128,9 +126,9 @@ def _topology(graph: ComputationGraph) -> list[list[float]]:
         for source in sources[target]:
             below[source] = max(below[source], below[target] + 1)
     # A parameter sits where it is used, not at depth 0.
-    for edge in graph.edges:
-        if graph.nodes[edge.source].kind == "parameter":
-            above[edge.source] = max(above[edge.source], above[edge.target] - 1)
+    for node in graph.nodes:
+        if node.kind == "parameter":
+            above[node.index] = max((above[reader] - 1 for reader in graph.readers(node.index)), default=0)
     deepest = max(above, default=0) or 1
     return [
         [

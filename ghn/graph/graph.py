@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +15,8 @@ from ghn.errors import ShapeError
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
+
+    from ghn.graph.structure import Attention, ResidualAdd
 
 
 class Edge(NamedTuple):
@@ -81,6 +83,18 @@ class ParamSpec:
         return math.prod(self.shape)
 
 
+class _Neighbours(NamedTuple):
+    """Numbers of nodes, by number of the node that they are beside."""
+
+    sources: list[list[int]]
+    activations: list[list[int]]
+    readers: list[list[int]]
+
+
+_WITHOUT_REASONS = ("_neighbours", "_data", "residual_adds")
+"""What is computed lazily, once, and whatever ``ParamSpec.reason`` says."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ComputationGraph:
     """What a model computes, as a directed acyclic graph; see ``ghn.trace``."""
@@ -91,6 +105,54 @@ class ComputationGraph:
     """One entry per distinct parameter tensor of the model, in ``named_parameters`` order."""
     notes: tuple[str, ...] = ()
     """What a reader should know of the trace: second pass in train mode, constants answered by a rule …"""
+
+    def sources(self, node: int) -> Sequence[int]:
+        """Numbers of the nodes that one reads, by slot; one that is read twice is there twice."""
+        return self._neighbours.sources[node]
+
+    def activations(self, node: int) -> Sequence[int]:
+        """``sources`` without parameters."""
+        return self._neighbours.activations[node]
+
+    def readers(self, node: int) -> Sequence[int]:
+        """Numbers of the nodes that read one, in execution order; one that reads it twice is there twice."""
+        return self._neighbours.readers[node]
+
+    def operands(self, node: int) -> list[ParamSpec]:
+        """The parameters that a node reads, by slot."""
+        return [self.params_by_node[source] for source in self.sources(node) if source in self.params_by_node]
+
+    @cached_property
+    def params_by_node(self) -> Mapping[int, ParamSpec]:
+        """The attached parameters by the number of their node."""
+        return {spec.node: spec for spec in self.params if spec.node is not None}
+
+    @cached_property
+    def attentions(self) -> Sequence["Attention"]:
+        """The attentions whose queries and keys are channels of linear maps; see ``ghn.graph.structure``."""
+        from ghn.graph.structure import find_attentions
+
+        return find_attentions(self)
+
+    @cached_property
+    def residual_adds(self) -> Sequence["ResidualAdd"]:
+        """The additions of a branch to what it branched from; see ``ghn.graph.structure``."""
+        from ghn.graph.structure import find_residual_adds
+
+        return find_residual_adds(self)
+
+    @cached_property
+    def _neighbours(self) -> "_Neighbours":
+        count = len(self.nodes)
+        neighbours = _Neighbours(
+            [[] for _ in range(count)], [[] for _ in range(count)], [[] for _ in range(count)]
+        )
+        for source, target, _ in sorted(self.edges, key=lambda edge: (edge.target, edge.slot)):
+            neighbours.sources[target].append(source)
+            neighbours.readers[source].append(target)
+            if self.nodes[source].kind != "parameter":
+                neighbours.activations[target].append(source)
+        return neighbours
 
     def coverage(self) -> float:
         """Share of parameter tensors that an executed operation uses, in [0, 1]; 1 for a model without any."""
@@ -105,7 +167,10 @@ class ComputationGraph:
         specs = (
             replace(spec, reason=reasons[spec.name]) if spec.name in reasons else spec for spec in self.params
         )
-        return replace(self, params=tuple(specs))
+        kept = replace(self, params=tuple(specs))
+        # Reasons change nothing of who reads whom, nor of what encoders see.
+        vars(kept).update({name: value for name, value in vars(self).items() if name in _WITHOUT_REASONS})
+        return kept
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that ``json.dumps`` takes; ``from_dict`` reads them back."""

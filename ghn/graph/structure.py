@@ -1,6 +1,5 @@
 """Patterns in a graph that initialization depends on: residual branches and attention."""
 
-from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +30,7 @@ class ResidualAdd:
     """Whether the branch has no matrix or kernel, as a pooling."""
 
 
-def residual_adds(graph: ComputationGraph) -> list[ResidualAdd]:
+def find_residual_adds(graph: ComputationGraph) -> list[ResidualAdd]:
     """Find the residual additions of a graph, in execution order.
 
     Of two activations that are added, one is the branch if it was computed from the other, or if both were computed
@@ -68,25 +67,21 @@ class _Branches:
 
     def __init__(self, graph: ComputationGraph) -> None:
         self.graph = graph
-        self.specs = {spec.node: spec for spec in graph.params}
-        self.sources: dict[int, list[int]] = defaultdict(list)
         self.depth = [0] * len(graph.nodes)
         self.above = [0] * len(graph.nodes)
         """Activations a node was computed from, one bit each."""
         self.mixing = 0
         """Operations with a matrix or kernel, one bit each."""
-        for edge in sorted(graph.edges, key=lambda edge: (edge.target, edge.slot)):
-            self.sources[edge.target].append(edge.source)
-            if edge.source in self.specs and self.specs[edge.source].role in MIXING_ROLES:
-                self.mixing |= 1 << edge.target
-            if graph.nodes[edge.source].kind != "parameter":
-                self.depth[edge.target] = max(self.depth[edge.target], self.depth[edge.source] + 1)
-                self.above[edge.target] |= self.above[edge.source] | 1 << edge.source
+        for node in range(len(graph.nodes)):
+            if any(spec.role in MIXING_ROLES for spec in graph.operands(node)):
+                self.mixing |= 1 << node
+            for source in graph.activations(node):
+                self.depth[node] = max(self.depth[node], self.depth[source] + 1)
+                self.above[node] |= self.above[source] | 1 << source
 
     def activations(self, index: int) -> list[int]:
-        """Distinct sources that are no parameters, by slot."""
-        sources = [source for source in self.sources[index] if self.graph.nodes[source].kind != "parameter"]
-        return list(dict.fromkeys(sources))
+        """Distinct activations that a node reads, by slot."""
+        return list(dict.fromkeys(self.graph.activations(index)))
 
     def computed_from(self, later: int, earlier: int) -> bool:
         """Whether a node is downstream of another."""
@@ -113,8 +108,7 @@ class _Branches:
             if shared >> current & 1:
                 continue
             kind = self.graph.nodes[current].kind
-            reads = [self.specs[source] for source in self.sources[current] if source in self.specs]
-            names = [spec.name for spec in reads if spec.role in ENDING_ROLES]
+            names = [spec.name for spec in self.graph.operands(current) if spec.role in ENDING_ROLES]
             found += names
             if names or kind not in PASSED:
                 continue
@@ -196,13 +190,17 @@ class Attention:
 
 def has_attention(graph: ComputationGraph) -> bool:
     """Whether a graph has attention in any form: as a node, or as a softmax that a product of activations reads."""
-    softmaxes = {node.index for node in graph.nodes if node.kind == "softmax"}
-    return any(node.kind == "attention" for node in graph.nodes) or any(
-        edge.source in softmaxes and graph.nodes[edge.target].kind in PRODUCTS for edge in graph.edges
+    return any(
+        node.kind == "attention"
+        or (
+            node.kind == "softmax"
+            and any(graph.nodes[reader].kind in PRODUCTS for reader in graph.readers(node.index))
+        )
+        for node in graph.nodes
     )
 
 
-def attentions(graph: ComputationGraph) -> list[Attention]:
+def find_attentions(graph: ComputationGraph) -> list[Attention]:
     """Find the attention nodes whose queries and keys are channels of linear maps, in execution order.
 
     Which channels was followed through every view during the trace, so interleaved and grouped heads come out right.

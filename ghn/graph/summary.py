@@ -32,7 +32,7 @@ def unattached(graph: ComputationGraph) -> list[ParamSpec]:
 def depths(graph: ComputationGraph) -> list[int]:
     """Operations on the longest path that leads to each node from any input or parameter, by node index."""
     depth = [0] * len(graph.nodes)
-    # Nodes are in topological order, so a node's sources are final when its edges come up.
-    for edge in sorted(graph.edges, key=lambda edge: edge.target):
-        depth[edge.target] = max(depth[edge.target], depth[edge.source] + 1)
+    # Nodes are in topological order, so a node's sources are final when it comes up.
+    for node in graph.nodes:
+        depth[node.index] = max((depth[source] + 1 for source in graph.sources(node.index)), default=0)
     return depth

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from ghn.errors import TraceError
-from ghn.graph.structure import attentions
 from ghn.graph.trace import trace
 
 X = torch.randn(6, 8)
@@ -229,7 +228,7 @@ class RaggedAttention(nn.Module):
 def test_ragged_attention_is_attention():
     rows = torch.nested.nested_tensor([torch.randn(3, 8), torch.randn(5, 8)], layout=torch.jagged)
     graph = trace(RaggedAttention(), rows)
-    (attention,) = attentions(graph)
+    (attention,) = graph.attentions
     assert attention.heads == 2
     assert [spec.role for spec in graph.params] == ["linear", "bias"] * 2
 

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from ghn.apply.mimetic import as_out_in
-from ghn.graph.structure import Attention, attentions, residual_adds
+from ghn.graph.structure import Attention
 from ghn.graph.trace import trace
 from ghn.models import load_model
 
 
 def _ends(model: nn.Module, inputs=None) -> list[str]:
-    return [name for add in residual_adds(trace(model, inputs)) for name in add.branch_ends]
+    return [name for add in trace(model, inputs).residual_adds for name in add.branch_ends]
 
 
 def test_resnet_branches_end_in_a_norm():
@@ -49,12 +49,12 @@ def test_what_both_sides_of_an_addition_share_is_no_end_of_a_branch():
 
 
 def test_a_branch_that_only_pools_is_bare():
-    adds = residual_adds(trace(load_model("timm:poolformer_s12", device="meta")))
+    adds = trace(load_model("timm:poolformer_s12", device="meta")).residual_adds
     assert {add.branch_ends[0].split(".")[-2]: add.bare for add in adds} == {
         "layer_scale1": True,
         "layer_scale2": False,
     }
-    assert not any(add.bare for add in residual_adds(trace(load_model("timm:test_resnet"))))
+    assert not any(add.bare for add in trace(load_model("timm:test_resnet")).residual_adds)
 
 
 def test_layer_scale_comes_before_what_it_scales():
@@ -101,7 +101,7 @@ def test_branches_of_experts_and_of_shifted_windows():
 
 def _attention_outputs(model: nn.Module, inputs=None) -> tuple[Attention, list[torch.Tensor]]:
     """The first attention, and the weight rows of its first two query heads and of their keys and values."""
-    attention = attentions(trace(model, inputs))[0]
+    attention = trace(model, inputs).attentions[0]
     parameters = dict(model.named_parameters())
     rows = []
     for channels in (attention.query, attention.key, attention.value):
@@ -162,7 +162,7 @@ def test_torch_multihead_attention(need_weights):
 
 
 def test_attention_between_channels_has_no_heads_of_channels():
-    assert len(attentions(trace(load_model("timm:xcit_nano_12_p16_224")))) == 2  # its class attention alone
+    assert len(trace(load_model("timm:xcit_nano_12_p16_224")).attentions) == 2  # its class attention alone
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
@@ -187,7 +187,7 @@ def test_masks_and_rotary_embeddings(spec, kwargs, causal, rotary, implementatio
     model = load_model(
         spec, device="meta", vocab_size=50, **sizes, **kwargs, attn_implementation=implementation
     )
-    (attention,) = attentions(trace(model))
+    (attention,) = trace(model).attentions
     assert attention.causal is causal
     if rotary is None:
         assert attention.rotary is None
@@ -212,5 +212,5 @@ def test_a_window_as_long_as_the_text_is_causal_and_a_mask_of_padding_is_not():
     padding = torch.ones(6, 6, dtype=torch.bool)
     padding[:, 4:] = False
     masks = [lower, torch.zeros(6, 6).masked_fill(~lower, -torch.inf), padding, lower & (lower.cumsum(0) < 3)]
-    found = [attentions(trace(Layer(mask), torch.ones(1, 6, 16)))[0].causal for mask in masks]
+    found = [trace(Layer(mask), torch.ones(1, 6, 16)).attentions[0].causal for mask in masks]
     assert found == [True, True, False, False]

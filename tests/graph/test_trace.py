@@ -11,7 +11,6 @@ from torch import nn
 
 from ghn.errors import ModelError, TraceError
 from ghn.graph.graph import ComputationGraph
-from ghn.graph.structure import attentions
 from ghn.graph.trace import trace
 
 IMAGE, SEQUENCE, VECTOR = torch.ones(2, 3, 8, 8), torch.ones(2, 5, 8), torch.ones(2, 8)
@@ -155,7 +154,7 @@ def test_residual_block():
 def test_attention(mixed):
     """Written out with a softmax, attention is the same node as the fused operation, with the same facts."""
     graph = trace(Attention(mixed), SEQUENCE)
-    (attention,) = attentions(graph)
+    (attention,) = graph.attentions
     assert (attention.heads, attention.width) == (2, 4)
     assert attention.names == {"query.weight", "key.weight", "value.weight", "out.weight"}
     assert arrows(graph) == drawn(

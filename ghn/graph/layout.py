@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from torch import Tensor
 
@@ -35,22 +36,26 @@ class Layout:
     @classmethod
     def of(cls, spec: ParamSpec) -> "Layout":
         """Lay out a parameter by the roles of its axes; grouped and gated rows are split by group."""
-        axes = range(len(spec.shape))
-        columns = [axis for axis in axes if spec.axes[axis] in COLUMN_AXES]
-        columns.sort(key=lambda axis: spec.axes[axis] == "spatial")
-        rows = [axis for axis in axes if axis not in columns]
-        row_sizes = tuple(spec.shape[axis] for axis in rows)
-        if spec.groups > 1 and row_sizes and row_sizes[0] % spec.groups == 0:
-            row_sizes = (spec.groups, row_sizes[0] // spec.groups, *row_sizes[1:])
-        return cls(
-            permutation=(*rows, *columns),
-            row_sizes=row_sizes,
-            column_sizes=tuple(spec.shape[axis] for axis in columns),
-            spatial=sum(spec.axes[axis] == "spatial" for axis in columns),
-            permuted_shape=tuple(spec.shape[axis] for axis in (*rows, *columns)),
-        )
+        return _layout(spec.shape, spec.axes, spec.groups)
 
     def restore(self, matrix: Tensor) -> Tensor:
         """Turn a ``(rows, columns)`` matrix back into the parameter's own shape."""
         inverse = sorted(range(len(self.permutation)), key=self.permutation.__getitem__)
         return matrix.reshape(self.permuted_shape).permute(inverse)
+
+
+@lru_cache(maxsize=2**12)
+def _layout(shape: tuple[int, ...], axes: tuple[str, ...], groups: int) -> Layout:
+    columns = [axis for axis in range(len(shape)) if axes[axis] in COLUMN_AXES]
+    columns.sort(key=lambda axis: axes[axis] == "spatial")
+    rows = [axis for axis in range(len(shape)) if axis not in columns]
+    row_sizes = tuple(shape[axis] for axis in rows)
+    if groups > 1 and row_sizes and row_sizes[0] % groups == 0:
+        row_sizes = (groups, row_sizes[0] // groups, *row_sizes[1:])
+    return Layout(
+        permutation=(*rows, *columns),
+        row_sizes=row_sizes,
+        column_sizes=tuple(shape[axis] for axis in columns),
+        spatial=sum(axes[axis] == "spatial" for axis in columns),
+        permuted_shape=tuple(shape[axis] for axis in (*rows, *columns)),
+    )

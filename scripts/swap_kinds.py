@@ -21,13 +21,15 @@ import typer
 from torch import nn
 
 from ghn.arms import ARMS, Arm
-from ghn.console import json_object, run_app
+from ghn.console import run_app
 from ghn.errors import ConfigError, did_you_mean
 from ghn.finetune.choose import make_task
 from ghn.finetune.compare import compare
-from ghn.finetune.config import CompareConfig
+from ghn.finetune.config import GROUPS, CompareConfig
+from ghn.finetune.options import METAVARS, compare_settings
 from ghn.finetune.report import show
 from ghn.graph.trace import trace
+from ghn.options import with_options
 
 
 def swapped(first: str, second: str, role: str) -> Arm:
@@ -47,46 +49,17 @@ def swapped(first: str, second: str, role: str) -> Arm:
     return arm
 
 
+@with_options(*GROUPS, CompareConfig, without={"inits"}, metavars=METAVARS)
 def swap(
     first: Annotated[str, typer.Argument(metavar="FIRST", help=f"One of {', '.join(ARMS)}.")],
     second: Annotated[str, typer.Argument(metavar="SECOND", help="Where swapped parameters come from.")],
-    model: Annotated[str | None, typer.Option(metavar="SPEC", help="As in ghn compare.")] = None,
-    model_kwargs: Annotated[str | None, typer.Option(metavar="JSON", help="Its arguments.")] = None,
-    dataset: Annotated[str | None, typer.Option(metavar="ID|DIR", help="As in ghn compare.")] = None,
-    image_size: Annotated[int | None, typer.Option(metavar="N", help="As in ghn compare.")] = None,
     roles: Annotated[
-        list[str] | None, typer.Option("--role", metavar="ROLE …", help="To swap.  [default: all there are]")
+        list[str] | None, typer.Option("--role", metavar="ROLE …", help="To swap; all there are by default.")
     ] = None,
-    checkpoint: Annotated[
-        str | None, typer.Option(metavar="DIR|ID", help="Hypernetwork of ghn and base, as in ghn compare.")
-    ] = None,
-    sequence_length: Annotated[int | None, typer.Option(metavar="N", help="As in ghn compare.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(metavar="ID|DIR|bytes", help="As in ghn compare.")] = None,
-    optimizer: Annotated[str | None, typer.Option(metavar="NAME", help="As in ghn compare.")] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="As in ghn compare.")] = None,
-    batch_size: Annotated[int | None, typer.Option(metavar="N", help="As in ghn compare.")] = None,
-    seeds: Annotated[list[int] | None, typer.Option(metavar="N …", help="As in ghn compare.")] = None,
-    lr: Annotated[list[float] | None, typer.Option(metavar="RATE …", help="As in ghn compare.")] = None,
-    output_dir: Annotated[str | None, typer.Option(metavar="DIR", help="As in ghn compare.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="As in ghn compare.")] = False,
+    **options: Any,
 ) -> None:
     """Swap the parameters of one role at a time between two initializations, and train each mixture."""
-    given: dict[str, Any] = {
-        "model": model,
-        "dataset": dataset,
-        "image_size": image_size,
-        "checkpoint": checkpoint,
-        "sequence_length": sequence_length,
-        "tokenizer": tokenizer,
-        "optimizer": optimizer,
-        "steps": steps,
-        "batch_size": batch_size,
-        "seeds": seeds and tuple(seeds),
-        "lr": lr and tuple(lr),
-        "output_dir": output_dir,
-    }
-    settings = {name: value for name, value in given.items() if value is not None}
-    settings |= {"model_kwargs": json_object(model_kwargs, "--model-kwargs"), "resume": resume}
+    settings = compare_settings(options)
     task = make_task(CompareConfig(inits=(first, second), **settings))
     found = dict.fromkeys(spec.role for spec in trace(task.build(0), task.example()).params)
     for role in roles or ():

@@ -143,7 +143,7 @@ class DeviceConfig:
         _check_choice(self, "precision", PRECISIONS)
 
 
-_GROUPS = (TaskConfig, GridConfig, BudgetConfig, RunConfig, DeviceConfig)
+GROUPS = (TaskConfig, GridConfig, BudgetConfig, RunConfig, DeviceConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,7 @@ class CompareConfig(TaskConfig, GridConfig, BudgetConfig, RunConfig, DeviceConfi
     """Continue the comparison in --output-dir."""
 
     def __post_init__(self) -> None:
-        for group in _GROUPS:
+        for group in GROUPS:
             group.__post_init__(self)
         if self.resume and self.output_dir is None:
             raise ConfigError("--resume needs --output-dir: the folder of the interrupted comparison")

@@ -1,20 +1,13 @@
 """The command line of a comparison, shared by ``scripts/init_and_finetune.py`` and ``ghn compare``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from ghn.console import json_object, run_app
 from ghn.errors import ConfigError
-from ghn.finetune.config import (
-    BudgetConfig,
-    CompareConfig,
-    DeviceConfig,
-    GridConfig,
-    RunConfig,
-    TaskConfig,
-)
+from ghn.finetune.config import GROUPS, CompareConfig
 from ghn.options import given_options, with_options
 
 METAVARS = {
@@ -35,7 +28,7 @@ METAVARS = {
 """What ``--help`` calls values that are more than a name or a number."""
 
 
-@with_options(TaskConfig, GridConfig, BudgetConfig, RunConfig, DeviceConfig, CompareConfig, metavars=METAVARS)
+@with_options(*GROUPS, CompareConfig, metavars=METAVARS)
 def compare_command(
     without: Annotated[
         list[str],
@@ -50,13 +43,11 @@ def compare_command(
 
     Without options: a small vision model on handwritten digits, predicted weights against random ones, a few minutes.
     """
-    given = given_options(options)
-    if "model_kwargs" in given:
-        given["model_kwargs"] = json_object(given["model_kwargs"], "--model-kwargs")
+    settings = compare_settings(options)
     if without:
-        inits = given.get("inits", CompareConfig.inits)
-        given["inits"] = (*inits, *ablations(inits, without))
-    config = CompareConfig(**given)
+        inits = settings.get("inits", CompareConfig.inits)
+        settings["inits"] = (*inits, *_ablations(inits, without))
+    config = CompareConfig(**settings)
 
     from ghn.finetune.compare import compare
     from ghn.finetune.report import show
@@ -64,12 +55,20 @@ def compare_command(
     show(compare(config))
 
 
-def ablations(inits: Sequence[str], without: Sequence[str]) -> list[str]:
-    """Arms like those of a comparison, without some rules.
+def compare_settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of ``CompareConfig`` that options of a command line say.
 
     Raises:
-        ConfigError: If no arm follows rules.
+        ConfigError: If the model's arguments are no JSON.
     """
+    settings = given_options(options)
+    if "model_kwargs" in settings:
+        settings["model_kwargs"] = json_object(settings["model_kwargs"], "--model-kwargs")
+    return settings
+
+
+def _ablations(inits: Sequence[str], without: Sequence[str]) -> list[str]:
+    """Arms like those of a comparison, without some rules."""
     from ghn.apply.rules import ablated
     from ghn.arms import NEEDS_CHECKPOINT
 

@@ -41,6 +41,12 @@ def test_entries_of_the_lab_log_are_listed_newest_first(pages: ModuleType) -> No
     assert not missing
 
 
+def test_entries_of_the_lab_log_are_short(pages: ModuleType) -> None:
+    texts = {entry.name: (pages.LOG / f"{entry.name}.md").read_text() for entry in pages.entries()}
+    lengths = {name: len(text.split("---\n", 2)[2].strip().splitlines()) for name, text in texts.items()}
+    assert not [name for name, length in lengths.items() if length > 25]
+
+
 def test_an_entry_without_a_verdict_is_refused(pages: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "new.md").write_text("---\ndate: 2026-12-01\nnumber: 1\nquestion: Why?\n---\n\n# Why\n")
     with pytest.raises(ValueError, match="begins with no 'verdict'"):

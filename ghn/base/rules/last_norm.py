@@ -18,7 +18,7 @@ class LastNorm(Rule):
     Language models end lower with larger logits. With a tied table a token's logit with itself grows with the root of
     the width.
 
-    Evidence (`docs/log/sizes-factorial.md`, `docs/log/tied-output-maps.md`), bits
+    Evidence (`docs/log/sizes-of-language-models.md`, `docs/log/tied-output-maps.md`), bits
     per byte: GPT-2 of 4 × 96, weight 1 / 1.5 / 2: 3.51 / 3.45 / 3.42. GPT-2 6 × 384, tied, without and with the width's
     factor: 4.15 and 4.11 at a tenth of the steps, 3.179 and 3.183 at the end.
     """

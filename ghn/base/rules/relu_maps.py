@@ -17,7 +17,7 @@ class ReluMaps(Rule):
 
     Zoos start such maps with half of that, and their language models end with more bits per byte.
 
-    Evidence (`docs/log/sizes-factorial.md`), bits per byte of models of 4 × 96:
+    Evidence (`docs/log/sizes-of-language-models.md`), bits per byte of models of 4 × 96:
 
     | | base | last norm × 2 | first map × 1.5 | both |
     |---|---|---|---|---|

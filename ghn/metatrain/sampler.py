@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ghn.decoder.config import DecoderConfig
 from ghn.decoder.plan import ParamPlan, plan_parameters
 from ghn.decoder.slots import Part, SlotBank
-from ghn.errors import ConfigError, did_you_mean
+from ghn.errors import ConfigError, GhnError, did_you_mean, one_line
 from ghn.graph.graph import ComputationGraph
 from ghn.graph.trace import trace
 from ghn.metatrain.config import SamplingConfig
@@ -148,7 +148,13 @@ class Sampler:
         return self._graphs.graph(key, partial(self._trace, architecture))
 
     def _trace(self, architecture: Architecture) -> ComputationGraph:
-        return trace(architecture.build(**self._task.arguments), self._example)
+        try:
+            return trace(architecture.build(**self._task.arguments), self._example)
+        except GhnError as error:
+            raise ConfigError(
+                f"a network of {self._config.space or 'the space'!r} ({architecture.spec} with "
+                f"{dict(architecture.kwargs)}) doesn't go with the task {self._task.name!r}: {one_line(error)}"
+            ) from error
 
     def target(self, number: int, bank: SlotBank) -> Target:
         """Kept in memory once made."""

@@ -42,6 +42,15 @@ OWN = """
             return Architecture(spec="timm:resnet18", kwargs=kwargs, family="mine", depth=4, width=widths[-1])
 
 
+    def rows(num_classes):
+        return torch.nn.Linear(3, num_classes)
+
+
+    class Rows:
+        def sample(self, rng):
+            return Architecture(spec="python:own.py:rows", kwargs={}, family="mine", depth=1, width=1)
+
+
     class Nonsense:
         def sample(self, rng):
             return rng.random()
@@ -116,6 +125,10 @@ def test_a_task_of_ones_own(own: str, tiny: Settings, rows: Rows, tmp_path: Path
         ({"objective_settings": {"steps": 1}}, r"'step0' failed at .*: TypeError"),
         ({"objective": "after_k", "objective_settings": {"steps": 0}}, r"after_k has steps=0"),
         ({"space": "own.py:Nonsense"}, r"'own.py:Nonsense' sampled float; expected ghn.spaces.Architecture"),
+        (
+            {"space": "own.py:Rows"},
+            r"a network of 'own.py:Rows' \(python:own.py:rows .*\) doesn't go with the task 'image-classification'",
+        ),
         ({"space": "own.py:Doubled"}, r"makes Doubled; expected ghn.spaces.\w+.TargetSpace"),
         ({"task": "own.py:NothingHeldOut", "images": ""}, r"has 0 examples to validate on; expected 2"),
         ({"space": "", "left_out": ["resnets"]}, r"left_out has no family 'resnets'.* Did you mean 'resnet'"),

@@ -22,9 +22,9 @@ import typer
 from torch import nn
 
 from ghn.environment import machine, versions
-from ghn.graph import forms
-from ghn.graph.trace import trace
 from ghn.models import example_inputs, list_models, load_model
+from ghn.tracing import forms
+from ghn.tracing.trace import trace
 
 RESULTS = Path(__file__).parent / "results" / "trace.json"
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from ghn.apply.calibrate import calibrate_
     from ghn.errors import GhnError
     from ghn.graph.graph import ComputationGraph, Edge, Node, ParamSpec
-    from ghn.graph.trace import trace
     from ghn.hypernetwork import GHN, GHNConfig
     from ghn.models import example_inputs, list_models, load_model
     from ghn.shortcut import init_
+    from ghn.tracing.trace import trace
 
 _HOMES = {
-    "trace": "ghn.graph.trace",
+    "trace": "ghn.tracing.trace",
     "ComputationGraph": "ghn.graph.graph",
     "Node": "ghn.graph.graph",
     "Edge": "ghn.graph.graph",

@@ -18,8 +18,8 @@ from ghn.base import RuleSet, default_rules
 from ghn.base.blocks import keyed_generator
 from ghn.errors import ConfigError, did_you_mean
 from ghn.graph.ops import MIXING_ROLES
-from ghn.graph.trace import trace
 from ghn.shortcut import load_hypernetwork
+from ghn.tracing.trace import trace
 
 if TYPE_CHECKING:
     from ghn.apply.report import Report

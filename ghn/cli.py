@@ -114,7 +114,7 @@ def graph(
 ) -> None:
     """Trace a model and show its computation graph; takes no memory for weights."""
     from ghn.graph.draw import draw, image_path
-    from ghn.graph.trace import trace
+    from ghn.tracing.trace import trace
 
     kwargs = json_object(model_kwargs, "--model-kwargs")
     if image is not None:
@@ -179,8 +179,8 @@ def predict(
     from ghn.apply.rules import rule_set
     from ghn.base.predicted import predicted_params
     from ghn.console import bytes_bar
-    from ghn.graph.cache import trace_once
     from ghn.hypernetwork import GHN
+    from ghn.tracing.cache import trace_once
 
     kwargs = json_object(model_kwargs, "--model-kwargs")
     check_target(device, None)

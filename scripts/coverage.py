@@ -31,8 +31,8 @@ from torch import nn
 from ghn.base.predicted import has_rule
 from ghn.console import counted, progress_bar
 from ghn.errors import GhnError, ModelError
-from ghn.graph.trace import trace
 from ghn.models import list_models, load_model
+from ghn.tracing.trace import trace
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 

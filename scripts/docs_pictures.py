@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works wi
 from ghn.finetune.compare import compare
 from ghn.finetune.config import CompareConfig
 from ghn.graph.draw import draw
-from ghn.graph.trace import trace
 from ghn.models import load_model
+from ghn.tracing.trace import trace
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 MODEL = "timm:test_vit"

@@ -28,8 +28,8 @@ from ghn.finetune.compare import compare
 from ghn.finetune.config import GROUPS, CompareConfig
 from ghn.finetune.options import METAVARS, compare_settings
 from ghn.finetune.report import show
-from ghn.graph.trace import trace
 from ghn.options import with_options
+from ghn.tracing.trace import trace
 
 
 def swapped(first: str, second: str, role: str) -> Arm:

@@ -11,8 +11,8 @@ from torch import nn
 from torch.func import functional_call
 
 from ghn.errors import CheckpointError, ConfigError, OutputError
-from ghn.graph.trace import trace
 from ghn.hypernetwork import FORMAT_VERSION, GHN, GHNConfig
+from ghn.tracing.trace import trace
 
 X = torch.ones(2, 8)
 

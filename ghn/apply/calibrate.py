@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.errors import DataError, one_line
-from ghn.graph.inputs import call_arguments
+from ghn.tracing.inputs import call_arguments
 
 
 def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:

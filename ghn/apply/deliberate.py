@@ -11,8 +11,8 @@ from ghn.base import Init, ModelTraits, ParamContext, RuleSet, default_rules
 from ghn.base.predicted import predicted_params
 from ghn.graph.graph import ComputationGraph
 from ghn.graph.ops import MIXING_ROLES
-from ghn.graph.skeleton import is_distributed
 from ghn.settings import own_settings
+from ghn.tensors import is_distributed
 
 ZOOS = frozenset({"timm", "torchvision", "transformers"})
 """Packages whose initializations the rules were measured against, and replace: what they set to zero, too."""

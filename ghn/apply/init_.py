@@ -18,11 +18,11 @@ from ghn.base.blocks import Grid
 from ghn.base.predicted import predicted_names
 from ghn.decoder import MEMORY, ParamSlice, Prediction
 from ghn.errors import ConfigError, PredictionError
-from ghn.graph.cache import trace_once
 from ghn.graph.graph import ComputationGraph, ParamSpec
-from ghn.graph.skeleton import local_part, unwrap
-from ghn.graph.trace import paused_collection
-from ghn.settings import own_settings
+from ghn.settings import own_settings, paused_collection
+from ghn.tensors import local_part
+from ghn.tracing.cache import trace_once
+from ghn.tracing.skeleton import unwrap
 
 
 def predict(

@@ -10,7 +10,7 @@ from torch import Tensor
 from ghn.base.blocks import Grid
 from ghn.decoder import ParamSlice
 from ghn.errors import PredictionError
-from ghn.graph.skeleton import is_distributed
+from ghn.tensors import is_distributed
 
 
 class Scratch:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ghn.errors import ConfigError, PredictionError
-from ghn.graph.skeleton import is_distributed, local_part, untouched_randomness
+from ghn.settings import untouched_randomness
+from ghn.tensors import is_distributed, local_part
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 

@@ -1,1 +1,1 @@
-"""Trace a model into a computation graph, and turn the graph into features."""
+"""The computation graph of a model, what can be read off it, and how it is encoded and drawn."""

@@ -13,12 +13,12 @@ from ghn.decoder.plan import ParamPlan, plan_parameters
 from ghn.decoder.slots import Part, SlotBank
 from ghn.errors import ConfigError, GhnError, did_you_mean, one_line
 from ghn.graph.graph import ComputationGraph
-from ghn.graph.trace import trace
 from ghn.metatrain.config import SamplingConfig
 from ghn.metatrain.graph_store import GraphStore
 from ghn.metatrain.processes import Processes
 from ghn.spaces import LARGEST, Architecture, TargetSpace
 from ghn.tasks import Task
+from ghn.tracing.trace import trace
 from ghn.user_code import blamed
 
 SHARED_WITH = {"llama": "gpt2", "vit_relpos": "vit"}

@@ -10,7 +10,7 @@ from transformers import BatchEncoding
 
 from ghn.apply.calibrate import batchnorm_layers, calibrate_
 from ghn.errors import DataError
-from ghn.graph.trace import trace
+from ghn.tracing.trace import trace
 
 GENERATOR = torch.Generator().manual_seed(0)
 BATCHES = [3 * torch.randn(16, 8, generator=GENERATOR) + shift for shift in range(4)]

@@ -6,8 +6,8 @@ from torch import nn
 
 import ghn
 from ghn.apply.deliberate import deliberate
-from ghn.graph.trace import trace
 from ghn.models import load_model
+from ghn.tracing.trace import trace
 
 
 class Block(nn.Module):

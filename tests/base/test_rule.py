@@ -21,7 +21,7 @@ from ghn.base import (
     unregister,
 )
 from ghn.errors import ConfigError, PredictionError
-from ghn.graph.trace import trace
+from ghn.tracing.trace import trace
 
 MODEL = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ghn.decoder import DecodeCache, Prediction
-from ghn.graph.trace import trace
+from ghn.tracing.trace import trace
 
 GRAPH = trace(nn.Sequential(nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 300)), torch.ones(2, 300))
 

@@ -13,9 +13,9 @@ from ghn.base.previous_token import find_previous_token_attentions
 from ghn.decoder import DecodeCache, DecoderConfig
 from ghn.decoder.statistics import StatisticsHead
 from ghn.errors import ConfigError
-from ghn.graph.trace import trace
 from ghn.hypernetwork import GHN, GHNConfig
 from ghn.models import load_model
+from ghn.tracing.trace import trace
 
 
 class Sequence(nn.Module):

@@ -8,8 +8,8 @@ from torch_geometric.data import Batch
 from ghn.encoder import EmbeddingTable, EncoderConfig, build_encoder
 from ghn.errors import ConfigError, ShapeError
 from ghn.graph.features import encode_magnitude, plain_magnitude
-from ghn.graph.trace import trace
 from ghn.hypernetwork import GHN
+from ghn.tracing.trace import trace
 
 
 def chain(count: int) -> nn.Sequential:

@@ -10,7 +10,7 @@ from torch_geometric.data import Batch, Data
 
 from ghn.encoder import EncoderConfig, GraphEncoder
 from ghn.errors import ConfigError
-from ghn.graph.trace import trace
+from ghn.tracing.trace import trace
 
 PER_NODE = ("kind", "role", "x")
 

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from ghn.base import decisions, default_rules
 from ghn.environment import versions
-from ghn.graph.trace import trace
 from ghn.hypernetwork import GHN
 from ghn.models import load_model
 from ghn.models.python_zoo import find
+from ghn.tracing.trace import trace
 
 HERE = Path(__file__).parent
 FILE = HERE / "weights.json"

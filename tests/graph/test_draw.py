@@ -11,7 +11,7 @@ from ghn.errors import OutputError
 from ghn.graph.blocks import to_blocks
 from ghn.graph.draw import SUFFIXES, draw, figure, image_path, to_dot
 from ghn.graph.graph import ComputationGraph
-from ghn.graph.trace import trace
+from ghn.tracing.trace import trace
 
 
 class _Residual(nn.Module):

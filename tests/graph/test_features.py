@@ -16,7 +16,7 @@ from ghn.graph.features import (
     to_pyg,
 )
 from ghn.graph.graph import ComputationGraph, Edge, Node
-from ghn.graph.trace import trace
+from ghn.tracing.trace import trace
 
 
 def chain(length: int) -> ComputationGraph:

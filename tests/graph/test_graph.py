@@ -6,8 +6,8 @@ import pytest
 
 from ghn.errors import ShapeError
 from ghn.graph.graph import ComputationGraph
-from ghn.graph.trace import trace
 from ghn.models import load_model
+from ghn.tracing.trace import trace
 
 
 def _vit(**kwargs):

@@ -6,8 +6,8 @@ from torch import nn
 
 from ghn.apply.mimetic import as_out_in
 from ghn.graph.structure import Attention
-from ghn.graph.trace import trace
 from ghn.models import load_model
+from ghn.tracing.trace import trace
 
 
 def _ends(model: nn.Module, inputs=None) -> list[str]:

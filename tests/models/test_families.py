@@ -3,9 +3,9 @@
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ghn.graph.trace import trace
 from ghn.models import example_calls, example_inputs
 from ghn.models.hf_families import FAMILIES, Family, multimodal, sound, text, vision
+from ghn.tracing.trace import trace
 
 
 class ClipsConfig(PreTrainedConfig):

@@ -7,8 +7,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import CONFIG_MAPPING
 
 from ghn.errors import ModelError
-from ghn.graph.trace import trace
 from ghn.models import example_calls, example_inputs, list_models, load_model
+from ghn.tracing.trace import trace
 
 SAMPLE = {
     "timm:tresnet_m": {},

@@ -11,8 +11,8 @@ import torch
 
 from ghn.arms import ARMS
 from ghn.errors import ConfigError
-from ghn.graph.trace import trace
 from ghn.models import load_model
+from ghn.tracing.trace import trace
 
 ROOT = Path(__file__).parents[2]
 

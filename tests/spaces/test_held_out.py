@@ -5,9 +5,9 @@ import hashlib
 import pytest
 import torch
 
-from ghn.graph.trace import trace
 from ghn.spaces import LARGEST, Architecture, held_out
 from ghn.spaces.held_out import VERSION
+from ghn.tracing.trace import trace
 
 FINGERPRINTS = {1: "82f5f73c8ef20d49"}
 """Of the list at its default sizes, by version: who changes the list makes a new version."""

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from ghn.errors import ConfigError
-from ghn.graph.trace import trace
 from ghn.spaces import (
     LARGEST,
     SCALES,
@@ -22,6 +21,7 @@ from ghn.spaces import (
     sample_mlp,
     sample_vit,
 )
+from ghn.tracing.trace import trace
 
 SPACES = (ImageSpace, TextSpace)
 

@@ -17,9 +17,9 @@ from ghn.base.schemes import default_rules
 from ghn.errors import ConfigError
 from ghn.graph.graph import ParamSpec
 from ghn.graph.ops import ACTIVATIONS
-from ghn.graph.trace import trace
 from ghn.hypernetwork import GHN
 from ghn.models import load_model
+from ghn.tracing.trace import trace
 
 IMAGES = torch.zeros(2, 3, 16, 16)
 

@@ -12,8 +12,8 @@ from ghn.base.rules.gains import DEFAULT_GAIN
 from ghn.base.rules.previous_token_output import PreviousTokenOutput
 from ghn.base.rules.set_output import SetOutput
 from ghn.base.rules.unnormalized_chain import UnnormalizedChain
-from ghn.graph.trace import trace
 from ghn.models import load_model
+from ghn.tracing.trace import trace
 
 
 def test_ends_of_residual_branches_are_damped_by_their_number():

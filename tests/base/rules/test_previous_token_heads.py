@@ -7,8 +7,8 @@ from torch import nn
 from ghn import GHN
 from ghn.base import decisions, default_rules
 from ghn.base.previous_token import find_previous_token_attentions
-from ghn.graph.trace import trace
 from ghn.models import load_model
+from ghn.tracing.trace import trace
 
 OFFSETS = 4
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 50}

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from ghn import GHN
 from ghn.base import decisions
 from ghn.base.rules.unnormalized_table import UnnormalizedTable
-from ghn.graph.trace import trace
 from ghn.models import load_model
+from ghn.tracing.trace import trace
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
 GPT = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 50, "n_positions": 32}

@@ -11,9 +11,9 @@ from torch.nn.utils import parametrizations
 from ghn.base import decisions
 from ghn.base.rules.batch_norm_bias import BatchNormBias
 from ghn.base.rules.last_norm import LastNorm
-from ghn.graph.trace import trace
 from ghn.hypernetwork import GHN
 from ghn.models import load_model
+from ghn.tracing.trace import trace
 
 LEAST = BatchNormBias().least_norms
 GPT = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 50, "n_positions": 32}

@@ -6,8 +6,8 @@ from torch import nn
 
 from ghn.base import decisions
 from ghn.base.rules.whitened_filters import whiten_pixels
-from ghn.graph.trace import trace
 from ghn.models import load_model
+from ghn.tracing.trace import trace
 
 
 def natural(count: int, size: int) -> torch.Tensor:

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghn.graph.code import Same, code_of
 from ghn.graph.graph import ComputationGraph
-from ghn.graph.skeleton import PRIVATE, has_storage, is_distributed, unwrap
-from ghn.graph.trace import paused_collection, trace
-from ghn.graph.values import MAX_KNOWN_NUMEL
+from ghn.tensors import has_storage, is_distributed
+from ghn.tracing.code import Same, code_of
+from ghn.tracing.skeleton import PRIVATE, unwrap
+from ghn.tracing.trace import paused_collection, trace
+from ghn.tracing.values import MAX_KNOWN_NUMEL
 
 MAX_GRAPHS = 16
 """Traces that are remembered; the one not asked for longest goes first."""

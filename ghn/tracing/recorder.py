@@ -13,12 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ghn.errors import TraceError
-from ghn.graph import values
-from ghn.graph.einsum import as_product
-from ghn.graph.forms import map_tensors, to_meta
-from ghn.graph.inputs import tensors_in
 from ghn.graph.ops import kind_of
-from ghn.graph.skeleton import ParameterRegistry, has_storage, storage_key
+from ghn.tensors import has_storage, storage_key
+from ghn.tracing import values
+from ghn.tracing.einsum import as_product
+from ghn.tracing.forms import map_tensors, to_meta
+from ghn.tracing.inputs import tensors_in
+from ghn.tracing.registry import ParameterRegistry
 
 MOVES = frozenset({"shape", "concat", "stack"})
 """Kinds whose results hold their operands' values elsewhere."""

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ghn.errors import TraceError
-from ghn.graph import values
-from ghn.graph.recorder import Recorder
+from ghn.tracing import values
+from ghn.tracing.recorder import Recorder
 
 CPU = torch.device("cpu")
 

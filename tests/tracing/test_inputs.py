@@ -13,8 +13,8 @@ from torch_geometric.data import Batch, Data, HeteroData
 from transformers import BatchEncoding
 
 from ghn.errors import TraceError
-from ghn.graph.inputs import call_arguments, convert_tensors, tensors_in
-from ghn.graph.trace import trace
+from ghn.tracing.inputs import call_arguments, convert_tensors, tensors_in
+from ghn.tracing.trace import trace
 
 KINDS, FEATURES = torch.tensor([[0, 1, 2], [3, 4, 5]]), torch.randn(2, 3, 8)
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from ghn.errors import ModelError, TraceError
-from ghn.graph import values
-from ghn.graph.trace import trace
 from ghn.models import load_model
+from ghn.tracing import values
+from ghn.tracing.trace import trace
 
 X = torch.ones(6, 8)
 

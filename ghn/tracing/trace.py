@@ -1,7 +1,6 @@
 """Run a model on shapes alone and turn what happened into a computation graph."""
 
 import contextvars
-import gc
 import itertools
 import re
 import traceback
@@ -15,16 +14,18 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from ghn.errors import TraceError
-from ghn.graph.forms import to_meta
 from ghn.graph.graph import ComputationGraph
-from ghn.graph.inputs import call_arguments, convert_tensors, tensors_in
-from ghn.graph.merge import merge_records
-from ghn.graph.reads import HonestReads
-from ghn.graph.recorder import RawNode, Recorder
-from ghn.graph.simplify import build_graph
-from ghn.graph.skeleton import ParameterRegistry, has_hooks, make_skeleton, untouched_randomness, unwrap
-from ghn.graph.surroundings import Surroundings
 from ghn.models import example_calls
+from ghn.settings import paused_collection, untouched_randomness
+from ghn.tracing.build import build_graph
+from ghn.tracing.forms import to_meta
+from ghn.tracing.inputs import call_arguments, convert_tensors, tensors_in
+from ghn.tracing.merge import merge_records
+from ghn.tracing.reads import HonestReads
+from ghn.tracing.recorder import RawNode, Recorder
+from ghn.tracing.registry import ParameterRegistry
+from ghn.tracing.skeleton import has_hooks, make_skeleton, unwrap
+from ghn.tracing.surroundings import Surroundings
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments."""
@@ -110,18 +111,6 @@ def _check_in_memory(model: nn.Module) -> None:
                 f"{type(model).__name__}'s {name!r} is offloaded by accelerate, whose hooks fetch its weights only "
                 "while it runs; initialize the model before dispatch_model, cpu_offload or device_map"
             )
-
-
-@contextmanager
-def paused_collection() -> Iterator[None]:
-    """A record is many small objects and hardly any garbage: searching it over and over takes a sixth of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _attached(graph: ComputationGraph) -> frozenset[str]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ghn.graph.skeleton import Copier
+from ghn.tracing.skeleton import Copier
 
 LEAVES = (
     *(type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device),

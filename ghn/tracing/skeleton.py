@@ -1,21 +1,19 @@
 """A stand-in that runs like the model and shares its tensors, so that tracing copies no weight and changes nothing."""
 
 import copy
-import random
 import sys
 import weakref
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache, partial
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ghn.errors import ModelError, TraceError
+from ghn.errors import ModelError
+from ghn.tensors import whole
 
 UNCOPIABLE = (TypeError, RuntimeError, AttributeError, NotImplementedError, copy.Error, ValueError)
 """What ``copy.deepcopy`` raises on locks, open files, generators and tensors with a history."""
@@ -263,25 +261,6 @@ _HEAP_TYPE = 1 << 9
 """Flag of classes that are written in Python."""
 
 
-def is_distributed(tensor: Tensor) -> bool:
-    """Whether this process holds only a part of a tensor."""
-    distributed = sys.modules.get("torch.distributed.tensor")  # slow to import for those who don't use it
-    return distributed is not None and isinstance(tensor, distributed.DTensor)
-
-
-def local_part(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor: all of it, unless it is distributed."""
-    return cast(Any, tensor).to_local() if is_distributed(tensor) else tensor
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, or of a distributed one a meta tensor of its whole shape."""
-    if not is_distributed(tensor):
-        return tensor
-    twin = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-    return nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
-
-
 def _plain_class(kind: Any) -> Any:
     """The class of a module before ``fully_shard`` replaced it by one that communicates."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
@@ -295,90 +274,3 @@ def _copies_itself(kind: Any) -> bool:
         getattr(kind, name, None) is not getattr(nn.Module, name, None)
         for name in ("__deepcopy__", "__reduce_ex__", "__reduce__", "__getstate__")
     )
-
-
-@contextmanager
-def untouched_randomness() -> Iterator[None]:
-    """Restore the random state of torch (CPU and initialized GPUs), numpy and random afterwards."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=devices):
-        random.seed(0)  # whatever is drawn inside is the same at every call
-        np.random.seed(0)
-        torch.default_generator.manual_seed(0)
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
-
-
-class ParameterRegistry:
-    """Recognizes a model's parameters by identity or storage, never by name."""
-
-    def __init__(self, model: nn.Module, skeleton: nn.Module) -> None:
-        self.names: list[list[str]] = []
-        """All names of each distinct parameter tensor."""
-        self.tensors: list[Tensor] = []
-        self._by_id: dict[int, int] = {}
-        self._by_place: dict[tuple[Any, ...], int] = {}
-        self._by_storage: dict[int, int] = {}
-        for name, tensor in model.named_parameters(remove_duplicate=False):
-            if isinstance(tensor, nn.UninitializedParameter):
-                raise TraceError(
-                    f"{name!r} of {type(model).__name__} has no shape yet (a lazy module); call the model once on real "
-                    "inputs first"
-                )
-            self._add(name, tensor)
-        # Some modules (ScriptModules among them) copy their tensors all the same: match those by name.
-        numbers = {name: number for number, names in enumerate(self.names) for name in names}
-        for name, tensor in skeleton.named_parameters(remove_duplicate=False):
-            number = numbers.get(name)
-            if number is not None and id(tensor) not in self._by_id:
-                self._by_id[id(tensor)] = number
-                self._by_storage.setdefault(storage_key(tensor), number)
-                self.tensors.append(tensor)  # keeps the id alive
-
-    def _add(self, name: str, tensor: Tensor) -> None:
-        place = (
-            (storage_key(tensor), tensor.storage_offset(), tensor.shape, tensor.stride())
-            if has_storage(tensor)
-            else None
-        )
-        number = self._by_id.get(id(tensor))
-        if number is None and place is not None:
-            number = self._by_place.get(place)
-        if number is None:
-            number = len(self.names)
-            self.names.append([])
-            self.tensors.append(tensor)
-            if place is not None:
-                self._by_place[place] = number
-                shared = self._by_storage.setdefault(place[0], number)
-                if shared != number:  # several parameters in one buffer: only exact views tell them apart
-                    self._by_storage[place[0]] = -1
-        self._by_id[id(tensor)] = number
-        if name not in self.names[number]:
-            self.names[number].append(name)
-
-    def find(self, tensor: Tensor) -> int | None:
-        """Number of the parameter a tensor is or aliases, or None."""
-        number = self._by_id.get(id(tensor))
-        if number is None and has_storage(tensor):
-            storage = storage_key(tensor)
-            if storage in self._by_storage:
-                number = self._by_storage[storage]
-                if number < 0:
-                    place = (storage, tensor.storage_offset(), tensor.shape, tensor.stride())
-                    number = self._by_place.get(place)
-        return number
-
-
-def has_storage(tensor: Tensor) -> bool:
-    """Whether a tensor has one plain storage (sparse, nested and distributed ones have not)."""
-    return tensor.layout == torch.strided and not tensor.is_nested and not is_distributed(tensor)
-
-
-def storage_key(tensor: Tensor) -> int:
-    """Identity of a tensor's storage, shared by its views; of the tensor itself where it has none."""
-    return tensor.untyped_storage()._cdata if has_storage(tensor) else -id(tensor)

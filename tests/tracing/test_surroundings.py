@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ghn.errors import TraceError
-from ghn.graph import values
-from ghn.graph.skeleton import make_skeleton
-from ghn.graph.trace import trace
+from ghn.tracing import values
+from ghn.tracing.skeleton import make_skeleton
+from ghn.tracing.trace import trace
 
 X = torch.randn(2, 16, 8)
 

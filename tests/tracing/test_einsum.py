@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ghn.graph.einsum import as_product
+from ghn.tracing.einsum import as_product
 
 
 @pytest.mark.parametrize(

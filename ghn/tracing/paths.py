@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ghn.graph.ops import NORMS
-from ghn.graph.recorder import AS_SHAPED, RawNode
+from ghn.tracing.recorder import AS_SHAPED, RawNode
 
 AxisMap = tuple[int | None, ...]
 """For each axis of a derived tensor, the parameter's axis it comes from."""

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from ghn.graph.ops import ELEMENTWISE, NORMS
-from ghn.graph.recorder import Operand, RawNode
-from ghn.graph.roles import RoleFinder
+from ghn.tracing.recorder import Operand, RawNode
+from ghn.tracing.roles import RoleFinder
 
 PASSES = ELEMENTWISE | NORMS | {"rope"}
 """Kinds that leave every channel where it is (rotations mix two of one head: the first is followed)."""

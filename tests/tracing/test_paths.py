@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ghn.base import contexts, decisions
-from ghn.graph.trace import trace
+from ghn.tracing.trace import trace
 
 
 class Own(nn.Module):

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from ghn.graph.ops import AXES, ROLES
-from ghn.graph.trace import trace
 from ghn.models import load_model
+from ghn.tracing.trace import trace
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
 LLAMA = {**SMALL, "num_key_value_heads": 1, "intermediate_size": 48}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ghn.errors import TraceError
-from ghn.graph.trace import trace
+from ghn.tracing.trace import trace
 
 X = torch.randn(6, 8)
 

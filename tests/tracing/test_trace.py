@@ -11,7 +11,7 @@ from torch import nn
 
 from ghn.errors import ModelError, TraceError
 from ghn.graph.graph import ComputationGraph
-from ghn.graph.trace import trace
+from ghn.tracing.trace import trace
 
 IMAGE, SEQUENCE, VECTOR = torch.ones(2, 3, 8, 8), torch.ones(2, 5, 8), torch.ones(2, 8)
 TOKENS = torch.zeros(2, 5, dtype=torch.long)

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from ghn.errors import TraceError
-from ghn.graph import cache
-from ghn.graph.cache import trace_once
-from ghn.graph.trace import trace
 from ghn.models import load_model
+from ghn.tracing import cache
+from ghn.tracing.cache import trace_once
+from ghn.tracing.trace import trace
 
 INPUT = torch.ones(2, 4)
 FLAG = False

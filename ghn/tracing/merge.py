@@ -3,7 +3,7 @@
 from dataclasses import replace
 from difflib import SequenceMatcher
 
-from ghn.graph.recorder import RawNode
+from ghn.tracing.recorder import RawNode
 
 
 def merge_records(first: list[RawNode], second: list[RawNode]) -> list[RawNode]:

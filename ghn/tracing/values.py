@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from ghn.graph.forms import result_on_meta, to_meta
+from ghn.tracing.forms import result_on_meta, to_meta
 
 MAX_KNOWN_NUMEL = 2**22
 """Constants above this size are not computed; only their shapes are."""

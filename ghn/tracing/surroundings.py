@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ghn.graph.code import LIBRARIES, code_of
-from ghn.graph.inputs import LEAVES, slots_of, tensors_in
+from ghn.tracing.code import LIBRARIES, code_of
+from ghn.tracing.inputs import LEAVES, slots_of, tensors_in
 
 MAX_TABLE = 4096
 """Entries of a table beyond which it is no cache that is worth a copy."""

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
-from ghn.graph.operands import Role, heads, mixing_role, table, unknown, vector
 from ghn.graph.ops import ELEMENTWISE, MIXERS, MIXING_ROLES, NORMS, PRODUCTS
-from ghn.graph.paths import BROADCASTS, FAITHFUL, NORM_SLOTS, PathFinder, Use, extent
-from ghn.graph.recorder import RawNode
+from ghn.tracing.operands import Role, heads, mixing_role, table, unknown, vector
+from ghn.tracing.paths import BROADCASTS, FAITHFUL, NORM_SLOTS, PathFinder, Use, extent
+from ghn.tracing.recorder import RawNode
 
 CODED = frozenset(
     "linalg_householder_product slogdet linalg_slogdet _linalg_slogdet logdet det linalg_det _linalg_det inverse "

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ghn.errors import TraceError
-from ghn.graph.trace import trace
+from ghn.tracing.trace import trace
 
 
 class Branches(nn.Module):

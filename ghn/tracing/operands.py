@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ghn.graph.recorder import RawNode
+from ghn.tracing.recorder import RawNode
 
 GATES = {"lstm": 4, "lstm_cell": 4, "gru": 3, "gru_cell": 3}
 

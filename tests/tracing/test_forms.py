@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ghn.graph import forms
-from ghn.graph.forms import result_on_meta
+from ghn.tracing import forms
+from ghn.tracing.forms import result_on_meta
 
 aten = torch.ops.aten
 

@@ -167,6 +167,27 @@ def test_rates_are_tried_until_a_better_one_is_inside(options: dict, monkeypatch
     assert [float(row["lr"]) for row in rows] == [1e-1]
 
 
+def test_a_folder_of_an_earlier_version_is_read_and_continued(tmp_path: Path, monkeypatch) -> None:
+    """As commit 71ef984 left it, reduced to one model and the arm random."""
+    shutil.copytree(Path(__file__).parent / "earlier", tmp_path / "out")
+    monkeypatch.setattr(running, "train_run", lambda *given: pytest.fail("trained"))
+    none = dict.fromkeys(("images", "text", "transfer_images"), "")
+    random = {"arms": ["random"], "transfer_arms": ["random"]}
+    evaluate_command(tmp_path / "out", models="opt-6x256", **none, **random)
+    with (tmp_path / "out" / "models.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["model"], row["dataset"], row["lr"], row["seeds"]) == (
+        "opt-6x256",
+        "python-stdlib",
+        "0.0006",
+        "3",
+    )
+    assert row["metric_100"] == "-4.6646" and row["steps_to_random_final"] == "60"
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["config"]["transfer_arms"] == ["random", "base", "ghn"]
+    assert len((tmp_path / "out" / "curves.csv").read_text().splitlines()) == 1 + 6 * 11
+
+
 def test_a_run_whose_file_is_gone_is_done_again(finished: dict) -> None:
     options = finished
     table = (options["output"] / "models.csv").read_text()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -116,6 +117,17 @@ def test_a_comparison_from_before_a_setting_was_added_is_continued(tiny):
     assert stored["config"].pop("warmup") == config.warmup
     file.write_text(json.dumps(stored))
     assert compare(tiny(resume=True)).runs == results.runs
+
+
+def test_a_folder_of_an_earlier_version_is_continued(tiny, monkeypatch):
+    """As commit 71ef984 left it."""
+    config = tiny(resume=True)
+    shutil.copytree(Path(__file__).parent / "earlier", config.output_dir)
+    monkeypatch.setattr(compare_module, "train_run", lambda *arguments: pytest.fail("trained"))
+    results = compare(config)
+    assert [run.init for run in results.runs] == ["random", "orthogonal"]
+    assert results.summary()["random"]["metric_mean"] == 0.25
+    assert results.provenance["started"] == "2026-11-30T12:56:59+00:00"
 
 
 def test_a_folder_that_a_crash_left_before_its_first_run_is_continued(tiny):

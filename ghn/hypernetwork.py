@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ghn.apply.init_ import init_, predict
 from ghn.apply.report import Report
-from ghn.base import RuleSet, default_rules, scheme
+from ghn.base import RuleSet, default_rules, in_scheme
 from ghn.base.predicted import predicted_params
 from ghn.checkpoints import CONFIG, WEIGHTS, read_header, resolve_checkpoint
 from ghn.decoder import (
@@ -33,6 +33,7 @@ from ghn.decoder import (
     SlotDecoder,
     build_decoder,
 )
+from ghn.decoder.config import from_file, to_file
 from ghn.encoder import EncoderConfig, build_encoder
 from ghn.errors import (
     CheckpointConfigError,
@@ -82,6 +83,7 @@ class GHNConfig:
         for name, component in (("encoder", EncoderConfig), ("decoder", DecoderConfig)):
             value = getattr(self, name)
             if isinstance(value, Mapping):
+                value = from_file(value) if component is DecoderConfig else value
                 known = asdict(component())
                 check_known(name, value, known)
                 for key, setting in value.items():
@@ -106,6 +108,7 @@ class GHNConfig:
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values; a decoder without slots is told as it was before there were any."""
         values = asdict(self)
+        values["decoder"] = to_file(values["decoder"])
         if not values["decoder"]["slots"]:
             del values["decoder"]["slots"]
         return values
@@ -301,8 +304,8 @@ class GHN(
         return init_(self, model, inputs, seed, learned, memory, device, dtype, keep_deliberate, rules)
 
     def rules(self, rules: RuleSet | None = None) -> RuleSet:
-        """How parameters start: by some rules (None is ``ghn.base.default_rules()``) as ``decoder.fan`` has them."""
-        return scheme(rules or default_rules(), self.config.decoder.fan)
+        """How parameters start: by some rules (None is ``ghn.base.default_rules()``) as ``decoder.scheme`` has them."""
+        return in_scheme(rules or default_rules(), self.config.decoder.scheme)
 
     def check_weights(self) -> None:
         """Check that the hypernetwork can predict; its arithmetic is float32, whatever the target's dtype.

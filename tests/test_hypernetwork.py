@@ -204,3 +204,14 @@ def test_a_hypernetwork_without_values_is_not_saved(tiny_ghn, tmp_path):
     with pytest.raises(OutputError, match="meta device has no values"):
         copy.deepcopy(tiny_ghn).to("meta").save_pretrained(tmp_path / "net")
     assert not (tmp_path / "net").exists()
+
+
+def test_settings_are_read_by_their_names_in_files_and_by_today_s(tmp_path):
+    files = {"fan": "zoo", "scope": "edges", "hidden": 16, "rank": 4}
+    for settings in (files, {"scheme": "adaptive", "scope": "io", "hidden": 16, "rank": 4}):
+        net = GHN({"version": 1, "decoder": settings})
+        assert (net.config.decoder.scheme, net.config.decoder.scope) == ("adaptive", "io")
+        net.save_pretrained(tmp_path)
+        written = json.loads((tmp_path / "config.json").read_text())["decoder"]
+        assert {name: written[name] for name in files} == files
+    assert GHN.from_pretrained(tmp_path).config == net.config

@@ -7,7 +7,7 @@ or for all (``register``).
 from ghn.base.context import ModelTraits, ParamContext, contexts
 from ghn.base.init import Init
 from ghn.base.rule import Decision, Modifier, Rule, RuleSet
-from ghn.base.schemes import decisions, default_rules, register, registered, scheme, unregister
+from ghn.base.schemes import decisions, default_rules, in_scheme, register, registered, unregister
 
 __all__ = [
     "Decision",
@@ -20,8 +20,8 @@ __all__ = [
     "contexts",
     "decisions",
     "default_rules",
+    "in_scheme",
     "register",
     "registered",
-    "scheme",
     "unregister",
 ]

@@ -11,8 +11,8 @@ from ghn.errors import ConfigError
 from ghn.graph.graph import ComputationGraph
 from ghn.settings import own_settings
 
-FANS = ("fan_in", "fan_out", "zoo")
-"""Schemes of matrices and kernels: all by their fan-in, all by their fan-out, or what suits each place."""
+SCHEMES = ("fan_in", "fan_out", "adaptive")
+"""Of matrices and kernels: all by their fan-in, all by their fan-out, or each by what the graph says of it."""
 
 _ADAPTIVE = (
     *("conv_batch_norm", "recurrent_state", "unnormalized_chain", "relu_maps"),
@@ -70,34 +70,36 @@ def registered(*entries: Rule | Modifier) -> Iterator[None]:
         _default = before
 
 
-def scheme(rules: RuleSet, fan: str) -> RuleSet:
-    """A rule set as one of ``FANS`` has it.
+def in_scheme(rules: RuleSet, scheme: str) -> RuleSet:
+    """A rule set as one of ``SCHEMES`` has it.
 
     Raises:
-        ConfigError: If ``fan`` is none of them.
+        ConfigError: If ``scheme`` is none of them.
     """
-    if fan not in FANS:
-        raise ConfigError(f"fan must be one of {', '.join(FANS)}; got {fan!r}")
-    if fan == "zoo":
+    if scheme not in SCHEMES:
+        raise ConfigError(f"scheme must be one of {', '.join(SCHEMES)}; got {scheme!r}")
+    if scheme == "adaptive":
         return rules
     one = rules.without(*(name for name in _ADAPTIVE if name in rules.names))
-    if fan == "fan_out" and "fan_in" in one.names:
+    if scheme == "fan_out" and "fan_in" in one.names:
         one = one.adding(FanOut(), before="fan_in").without("fan_in")
     return one
 
 
 @own_settings()
-def decisions(graph: ComputationGraph, rules: RuleSet | None = None, fan: str = "zoo") -> dict[str, Decision]:
+def decisions(
+    graph: ComputationGraph, rules: RuleSet | None = None, scheme: str = "adaptive"
+) -> dict[str, Decision]:
     """How every parameter of a graph that is predicted starts, and which rule says so, by name.
 
     Args:
         graph: From ``ghn.trace``.
         rules: None is ``default_rules()``.
-        fan: One of ``FANS``.
+        scheme: One of ``SCHEMES``.
 
     Raises:
         PredictionError: If no rule applies to a parameter, or one fails or says what can't be.
-        ConfigError: If ``fan`` is none of them.
+        ConfigError: If ``scheme`` is none of them.
     """
-    contexts, rules = ModelTraits(graph).contexts, scheme(rules or default_rules(), fan)
+    contexts, rules = ModelTraits(graph).contexts, in_scheme(rules or default_rules(), scheme)
     return {spec.name: rules.decide(contexts[spec.name]) for spec in predicted_params(graph)}

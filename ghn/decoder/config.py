@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ghn.base.sampling import BASES
-from ghn.base.schemes import FANS
+from ghn.base.schemes import SCHEMES
 from ghn.decoder.low_rank import HEAD_RULES
 from ghn.errors import ConfigError
 
@@ -32,14 +33,14 @@ class DecoderConfig:
     base: str = "orthogonal"
     """Random part of mixing parameters: 'orthogonal', 'normal', or 'none': then nothing random enters anywhere, and
     everything that a random part would fill is learned."""
-    fan: str = "zoo"
-    """Rule for the spread of mixing parameters: 'fan_in', 'fan_out' or 'zoo'."""
+    scheme: str = "adaptive"
+    """Rules of matrices and kernels: 'fan_in' or 'fan_out' of all, or 'adaptive', each by what the graph says of it."""
     output: str = "normalized"
     """'normalized': factors are centred and orthonormalized, and their product has the size that the rule says.
     'hyperfan', 'xavier', 'kaiming': the raw product, with heads initialized by that rule; hyperfan's comes out at the
     rule's size, the others' at whatever it is, as in earlier graph hypernetworks (only with ``base='none'``)."""
-    scope: str = "edges"
-    """What has a learned part beside its random one: 'edges' (matrices that the model's inputs or outputs touch, see
+    scope: str = "io"
+    """What has a learned part beside its random one: 'io' (matrices that the model's inputs or outputs touch, see
     ``ParamContext.is_input_or_output``, and vectors), 'tokens' (those in models that look tokens up, and in others
     nothing) or 'all'."""
     max_trust: float = 0.1
@@ -54,12 +55,12 @@ class DecoderConfig:
     Without any, what is learned comes from generators of rows and columns."""
 
     def __post_init__(self) -> None:
-        if self.base not in BASES or self.fan not in FANS:
+        if self.base not in BASES or self.scheme not in SCHEMES:
             raise ConfigError(
-                f"base must be one of {BASES} and fan one of {FANS}; got {self.base!r}, {self.fan!r}"
+                f"base must be one of {BASES} and scheme one of {SCHEMES}; got {self.base!r}, {self.scheme!r}"
             )
-        if self.scope not in ("tokens", "edges", "all"):
-            raise ConfigError(f"scope must be 'tokens', 'edges' or 'all'; got {self.scope!r}")
+        if self.scope not in ("tokens", "io", "all"):
+            raise ConfigError(f"scope must be 'tokens', 'io' or 'all'; got {self.scope!r}")
         if self.output not in ("normalized", *HEAD_RULES):
             raise ConfigError(f"output must be 'normalized' or one of {HEAD_RULES}; got {self.output!r}")
         if self.output in ("xavier", "kaiming") and self.base != "none":
@@ -77,6 +78,31 @@ class DecoderConfig:
             )
         for key, sizes in self.slots.items():
             _check_slot(key, sizes)
+
+
+_OLD_NAMES = {"fan": "scheme"}
+"""Settings as files spell them, whose format is older than the names here."""
+
+_OLD_VALUES = {"scheme": {"zoo": "adaptive"}, "scope": {"edges": "io"}}
+
+
+def from_file(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of config.json by the names here, which files may have, too."""
+    named = {_OLD_NAMES.get(name, name): value for name, value in values.items()}
+    return {
+        name: _OLD_VALUES.get(name, {}).get(value, value) if isinstance(value, str) else value
+        for name, value in named.items()
+    }
+
+
+def to_file(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as config.json spells them, so that equal checkpoints keep equal files and fingerprints."""
+    names = {new: old for old, new in _OLD_NAMES.items()}
+    spelled = {name: {new: old for old, new in pairs.items()} for name, pairs in _OLD_VALUES.items()}
+    return {
+        names.get(name, name): spelled[name].get(value, value) if name in spelled else value
+        for name, value in values.items()
+    }
 
 
 def _check_slot(key: str, sizes: Sequence[int]) -> None:

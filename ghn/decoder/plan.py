@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ghn.base import Decision, ModelTraits, ParamContext, RuleSet, default_rules, scheme
+from ghn.base import Decision, ModelTraits, ParamContext, RuleSet, default_rules, in_scheme
 from ghn.base.blocks import Block
 from ghn.base.init import Init
 from ghn.base.predicted import predicted_params
@@ -90,7 +90,7 @@ def plan_parameters(
     Raises:
         PredictionError: If no rule applies to a parameter, or one fails or says what can't be.
     """
-    rules = scheme(rules or default_rules(), config.fan)
+    rules = in_scheme(rules or default_rules(), config.scheme)
     if config.base == "none" and "previous_token_heads" in rules.names:
         rules = rules.without("previous_token_heads")  # it is beside a random matrix
     predicted = {spec.name for spec in predicted_params(graph)}

@@ -125,7 +125,7 @@ def test_what_has_a_learned_part(target, edges):
     matrices = {name for name, decision in decisions(graph).items() if decision.init.random}
     vectors = {spec.name for spec in graph.params} - matrices
     tokens = edges | vectors if target == "gpt2" else set()
-    for scope, expected in (("tokens", tokens), ("edges", edges | vectors), ("all", matrices | vectors)):
+    for scope, expected in (("tokens", tokens), ("io", edges | vectors), ("all", matrices | vectors)):
         net = GHN(GHNConfig(decoder=DecoderConfig(hidden=16, rank=4, scope=scope)))
         made = factors(net, graph)
         assert {graph.params[number].name for number in made} == expected
@@ -251,7 +251,7 @@ def test_untrained_activations_are_like_the_zoos_own(tiny_ghn, spec):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"base": "uniform"}, {"fan": "both"}, {"rank": 0}, {"max_trust": 1.0}, {"max_gain": 0.5}]
+    "settings", [{"base": "uniform"}, {"scheme": "both"}, {"rank": 0}, {"max_trust": 1.0}, {"max_gain": 0.5}]
 )
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ConfigError, match=r"base must be|decoder (sizes must|needs)"):
@@ -264,15 +264,15 @@ def test_trust_starts_low_and_within_its_bound(most, start):
     assert statistics.trust.item() == pytest.approx(start)
 
 
-@pytest.mark.parametrize("fan", ["fan_in", "fan_out"])
-def test_heads_under_hyperfan_give_weights_of_the_rules_size_and_kaiming_heads_do_not(fan):
+@pytest.mark.parametrize("scheme", ["fan_in", "fan_out"])
+def test_heads_under_hyperfan_give_weights_of_the_rules_size_and_kaiming_heads_do_not(scheme):
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 300)), torch.randn(2, 300)
     graph = trace(model, x)
     weights = [spec for spec in graph.params if spec.role == "linear"]
-    rules = {spec.name: decisions(graph, fan=fan)[spec.name].init.std for spec in weights}
+    rules = {spec.name: decisions(graph, scheme=scheme)[spec.name].init.std for spec in weights}
     for output, fits in (("hyperfan", True), ("kaiming", False)):
-        config = {"version": 1, "decoder": asdict(DecoderConfig(base="none", output=output, fan=fan))}
+        config = {"version": 1, "decoder": asdict(DecoderConfig(base="none", output=output, scheme=scheme))}
         draws = [GHN(config).predict_graph(graph).params for _ in range(5)]
         for name, spread in rules.items():
             size = fmean(predicted[name].detach().square().mean().item() for predicted in draws) ** 0.5

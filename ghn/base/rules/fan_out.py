@@ -13,7 +13,7 @@ from ghn.graph.ops import MIXING_ROLES
 
 @dataclass(frozen=True, kw_only=True)
 class FanOut(Rule):
-    r"""Every matrix and kernel keeps the size of gradients instead of activations; with ``fan='fan_out'`` alone.
+    r"""Every matrix and kernel keeps the size of gradients instead of activations; with ``scheme='fan_out'`` alone.
 
     .. math:: \sigma = \sqrt{1 / 3} / \sqrt{\mathrm{fan_{out}}}
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghn.base import contexts, decisions, scheme
+from ghn.base import contexts, decisions, in_scheme
 from ghn.base.context import fans
 from ghn.base.rules.conv_batch_norm import ConvBatchNorm
 from ghn.base.rules.gains import DEFAULT_GAIN
@@ -61,19 +61,19 @@ def test_transposed_axes_swap_the_fans():
     assert fans(spec("conv_transpose", (4, 6, 3, 3), "in out spatial spatial", 2)) == (18, 54)
 
 
-@pytest.mark.parametrize(("fan", "reads"), [("fan_in", 4), ("fan_out", 6), ("zoo", 4)])
-def test_schemes_of_one_fan_are_for_all_matrices(fan, reads):
+@pytest.mark.parametrize(("scheme", "reads"), [("fan_in", 4), ("fan_out", 6), ("adaptive", 4)])
+def test_schemes_of_one_fan_are_for_all_matrices(scheme, reads):
     model = nn.Sequential(nn.Linear(4, 6), nn.Sigmoid(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 4))
-    made = decided(model, torch.zeros(2, 4), fan=fan)
+    made = decided(model, torch.zeros(2, 4), scheme=scheme)
     assert made["0.weight"].init.std == pytest.approx(math.sqrt(1 / 3 / reads))
     assert made["0.weight"].init.random and made["0.weight"].init.mean == 0
     rules = [made[f"{index}.weight"].rule for index in (0, 2, 4)]
-    assert rules == (["fan_in", "unnormalized_chain", "classifier"] if fan == "zoo" else [fan] * 3)
+    assert rules == (["fan_in", "unnormalized_chain", "classifier"] if scheme == "adaptive" else [scheme] * 3)
 
 
 def test_an_unknown_scheme_is_refused():
-    with pytest.raises(ConfigError, match="fan must be one of"):
-        scheme(default_rules(), "fan_up")
+    with pytest.raises(ConfigError, match="scheme must be one of"):
+        in_scheme(default_rules(), "fan_up")
 
 
 def conv_batch_norm(conv: nn.Conv2d) -> nn.Sequential:

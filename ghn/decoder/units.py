@@ -57,24 +57,19 @@ class _Units:
                         known.append((part, channels, attention.heads, attention.width))
             if attention.projection is not None:
                 self.reads_heads[attention.projection.name] = attention.heads
-        self.sources: dict[int, list[int]] = {}
-        self.uses: dict[int, int] = {}
-        specs = {spec.node: spec for spec in graph.params}
-        self.weight_of: dict[int, str] = {}
-        for edge in sorted(graph.edges, key=lambda edge: (edge.target, edge.slot)):
-            if edge.source in specs:
-                self.uses.setdefault(edge.source, edge.target)
-                if specs[edge.source].role in ("linear", "embedding"):
-                    self.weight_of[edge.target] = specs[edge.source].name
-            else:
-                self.sources.setdefault(edge.target, []).append(edge.source)
+        self.weight_of = {
+            node: weight.name
+            for node in range(len(graph.nodes))
+            for weight in graph.operands(node)
+            if weight.role in ("linear", "embedding")
+        }
         self.widths = self._widths()
 
     def _widths(self) -> list[tuple[int, ...]]:
         """Of the parts that the channels of each node's image were concatenated from."""
         found: list[tuple[int, ...]] = []
         for node in self.graph.nodes:
-            before = self.sources.get(node.index, [])
+            before = self.graph.activations(node.index)
             channels = node.shape[1] if len(node.shape) == 4 else 0
             own: tuple[int, ...] = (channels,)
             if channels and before:
@@ -87,7 +82,7 @@ class _Units:
 
     def segments(self, spec: ParamSpec, address: Address) -> list[Segment]:
         layout = Layout.of(spec)
-        use = self.uses[spec.node] if spec.node is not None else 0
+        use = min(self.graph.readers(spec.node)) if spec.node is not None else 0
         columns = self._columns(spec, layout, use)
         name = self.weight_of.get(use, "") if spec.role in ("bias", "linear") else ""
         parts = self.heads.get(name, [])
@@ -143,7 +138,7 @@ class _Units:
         return found if found and bool((covered == 1).all()) else []
 
     def _vector(self, spec: ParamSpec, use: int) -> Tensor:
-        before = self.sources.get(use, [])
+        before = self.graph.activations(use)
         if spec.role in ("norm_weight", "norm_bias") and before:
             widths = self.widths[before[0]]
             if len(widths) > 1 and sum(widths) == spec.numel:
@@ -158,7 +153,7 @@ class _Units:
             heads = self.reads_heads[spec.name]
             pairs = torch.cartesian_prod(torch.arange(heads), torch.arange(units // heads)).reshape(-1, 2)
         else:
-            before = self.sources.get(use, [])
+            before = self.graph.activations(use)
             widths = self.widths[before[0]] if before and spec.role == "conv" else ()
             whole = len(widths) > 1 and sum(widths) == units
             pairs = _parts(widths if whole else (units,))

@@ -138,20 +138,10 @@ class _Walk:
 
     def __init__(self, graph: ComputationGraph) -> None:
         self.graph = graph
-        self.specs = {spec.node: spec for spec in graph.params if spec.node is not None}
-        self.sources: dict[int, list[int]] = defaultdict(list)
-        self.readers: dict[int, list[int]] = defaultdict(list)
-        self.params: dict[int, list[ParamSpec]] = defaultdict(list)
-        for edge in sorted(graph.edges, key=lambda edge: (edge.target, edge.slot)):
-            if edge.source in self.specs:
-                self.params[edge.target].append(self.specs[edge.source])
-            else:
-                self.sources[edge.target].append(edge.source)
-                self.readers[edge.source].append(edge.target)
         self.weights: dict[int, ParamSpec] = {}
-        for node, specs in self.params.items():
-            weight = next((s for s in specs if s.role in MIXING_ROLES or s.role == "embedding"), None)
-            if weight is not None:
+        for node in range(len(graph.nodes)):
+            specs = (s for s in graph.operands(node) if s.role in MIXING_ROLES or s.role == "embedding")
+            if (weight := next(specs, None)) is not None:
                 self.weights[node] = weight
         self.parts = self._attention_parts()
         self.reads: dict[int, str] = {}
@@ -179,11 +169,12 @@ class _Walk:
             node.index
             for node in self.graph.nodes
             if self.is_merge(node)
-            or len({r for r in self.readers[node.index] if self.graph.nodes[r].kind not in _JOINING}) > 1
+            or len({r for r in self.graph.readers(node.index) if self.graph.nodes[r].kind not in _JOINING})
+            > 1
         }
 
     def is_merge(self, node: Node) -> bool:
-        sources = set(self.sources[node.index])
+        sources = set(self.graph.activations(node.index))
         if node.kind not in MERGES or len(sources) < 2:
             return False
         return node.kind == "concat" or all(
@@ -194,11 +185,11 @@ class _Walk:
         """Whether an operation multiplies an activation by one that broadcasts."""
         size = math.prod(node.shape)
         return node.kind == "mul" and any(
-            math.prod(self.graph.nodes[s].shape) < size for s in self.sources[node.index]
+            math.prod(self.graph.nodes[s].shape) < size for s in self.graph.activations(node.index)
         )
 
     def is_product(self, node: Node) -> bool:
-        several = len(set(self.sources[node.index])) > 1
+        several = len(set(self.graph.activations(node.index))) > 1
         return node.kind in ("attention", "glu") or (node.kind in ("mul", "matmul", "einsum") and several)
 
     def _operation(self, index: int, spec: ParamSpec) -> _Operation:
@@ -239,14 +230,14 @@ class _Walk:
     def _mixes_tokens(self, index: int, spec: ParamSpec) -> bool:
         """Whether a map reads a sequence turned over, or goes on within one that is."""
         after = self.graph.nodes[index].shape
-        if spec.role != "linear" or len(after) != 3 or not self.sources[index]:
+        if spec.role != "linear" or len(after) != 3 or not self.graph.activations(index):
             return False
-        before = self.graph.nodes[self.sources[index][0]].shape
+        before = self.graph.nodes[self.graph.activations(index)[0]].shape
         if len(before) == 3 and before[1] != before[2] and after[1] == before[2]:
             return _inputs(spec) == before[1]
         current = index
-        while self.sources[current]:
-            current = self.sources[current][0]
+        while self.graph.activations(current):
+            current = self.graph.activations(current)[0]
             if current in self.weights:
                 return current in self.over_tokens
             if current in self.trunk or self.graph.nodes[current].shape[:-1] != after[:-1]:
@@ -257,7 +248,7 @@ class _Walk:
         passed = ""
         current = index
         for _ in range(len(self.graph.nodes)):
-            sources = self.sources[current]
+            sources = self.graph.activations(current)
             if not sources:
                 return "constant"
             before = sources[0]
@@ -291,10 +282,10 @@ class _Walk:
         current, acted = index, False
         for _ in range(len(self.graph.nodes)):
             if (current in self.trunk and current != index) or (
-                current in self.trunk and self.readers[current]
+                current in self.trunk and self.graph.readers(current)
             ):
                 return "trunk", current
-            readers = self.readers[current]
+            readers = self.graph.readers(current)
             if not readers:
                 return "output", current
             merge = next((r for r in readers if self.is_merge(self.graph.nodes[r])), None)
@@ -326,7 +317,7 @@ class _Walk:
         """Whether an operation is the one whose result gates another activation."""
         current = index
         for _ in range(8):
-            readers = self.readers[current]
+            readers = self.graph.readers(current)
             if len(readers) != 1:
                 return False
             node = self.graph.nodes[readers[0]]
@@ -339,7 +330,7 @@ class _Walk:
 
     def first_reader(self, spec: ParamSpec) -> int:
         """The first operation that uses a parameter."""
-        return min((edge.target for edge in self.graph.edges if edge.source == spec.node), default=0)
+        return min(self.graph.readers(spec.node), default=0) if spec.node is not None else 0
 
     def anchor(self, spec: ParamSpec) -> tuple[int, str]:
         """The operation with weights that a vector belongs to: its own, the one before, or the one behind a merge."""
@@ -348,7 +339,7 @@ class _Walk:
             return at, "at"
         current = at
         for _ in range(len(self.graph.nodes)):
-            sources = self.sources[current]
+            sources = self.graph.activations(current)
             if not sources or (current in self.trunk and current != at):
                 break
             before = max(sources, key=lambda s: (math.prod(self.graph.nodes[s].shape), -s))
@@ -359,7 +350,7 @@ class _Walk:
             current = before
         current = at
         for _ in range(len(self.graph.nodes)):
-            readers = self.readers[current]
+            readers = self.graph.readers(current)
             if not readers:
                 return -1, "end"
             following = [r for r in readers if r in self.weights]

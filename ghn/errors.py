@@ -84,5 +84,6 @@ def _is_like(value: object, default: object) -> bool:
     if isinstance(default, float):
         return isinstance(value, int | float)
     if isinstance(default, tuple):
-        return isinstance(value, tuple) and all(_is_like(entry, default[0]) for entry in value)
+        # An empty list says nothing of its entries.
+        return isinstance(value, tuple) and all(not default or _is_like(entry, default[0]) for entry in value)
     return isinstance(value, type(default))

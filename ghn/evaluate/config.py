@@ -6,11 +6,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ghn.apply.rules import own_rules
 from ghn.arms import arm_of, needs_checkpoint
+from ghn.base import registered
 from ghn.data.text import load_tokenizer
 from ghn.errors import ConfigError, check_known, check_type
 from ghn.finetune.config import CompareConfig
 from ghn.spaces import Architecture, held_out
+
+SOURCES = ("images", "text", "transfer_images", "transfer_text")
+"""Settings that name data; a folder's later calls may leave some out, or add some."""
+ARMS = ("arms", "transfer_arms")
+"""Settings that name arms, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,8 @@ class ArmsConfig:
     """Arms as in ghn compare; all are compared with random."""
     transfer_arms: tuple[str, ...] = ("random", "ghn")
     """The same on unseen data."""
+    rules: tuple[str, ...] = ()
+    """Your own rules, which ghn and base follow before others."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each seeds construction, initialization and data order of one run per arm; the first also tunes."""
     lr: tuple[float, ...] = (6e-5, 2e-4, 6e-4, 2e-3, 6e-3, 2e-2, 6e-2)
@@ -60,8 +69,9 @@ class ArmsConfig:
     one while the best is an outermost one; the other seeds run at the best."""
 
     def __post_init__(self) -> None:
-        for name in (*self.arms, *self.transfer_arms):
-            arm_of(name)
+        with registered(*own_rules(self.rules)):
+            for name in (*self.arms, *self.transfer_arms):
+                arm_of(name)
         if "random" not in self.arms or "random" not in self.transfer_arms:
             raise ConfigError("every arm is compared with 'random'; add it to the arms")
 
@@ -134,8 +144,7 @@ class EvaluateConfig(HeldOutConfig, ArmsConfig, BudgetsConfig):
         values: dict[str, Any] = {
             name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()
         }
-        local = ("images", "text", "transfer_images", "transfer_text", "tokenizer", "checkpoint")
-        return values | {name: short_name(values[name]) for name in local}
+        return values | {name: short_name(values[name]) for name in (*SOURCES, "tokenizer", "checkpoint")}
 
 
 def short_name(source: str | None) -> str | None:
@@ -251,6 +260,7 @@ def comparison(config: EvaluateConfig, case: Case, arm: str, folder: str) -> Com
         tokenizer=config.tokenizer if text else None,
         checkpoint=config.checkpoint if needs_checkpoint(arm) else None,
         inits=(arm,),
+        rules=config.rules if needs_checkpoint(arm) else (),
         seeds=config.seeds,
         lr=config.lr,
         steps=steps,

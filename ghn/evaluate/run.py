@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from accelerate import Accelerator
 
+from ghn.apply.rules import own_rules
 from ghn.arms import arm_of
+from ghn.base import registered
 from ghn.data.load import load_images, load_text
 from ghn.errors import ConfigError
 from ghn.evaluate.config import ArmsConfig, Case, EvaluateConfig, comparison
@@ -93,9 +96,25 @@ def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
             "an evaluation runs in one process; start one for each part: --part 1/2, --part 2/2"
         )
     task = make_task(plans["random"])
-    parameters, rates = task.check(), {}
+    parameters = task.check()
+    with registered(*own_rules(config.rules)):
+        rates = _tuned_rates(config, case, task, plans, accelerator)
+    rates = _read_record(folder, case).get("rates", {}) | rates  # another process may have added other arms
+    record = {"parameters": parameters, "metric": task.metric_name, "rates": rates}
+    RunFolder(case_folder(folder, case)).write_json(RECORD, record)
+
+
+def _tuned_rates(
+    config: EvaluateConfig,
+    case: Case,
+    task: ModelTask,
+    plans: dict[str, CompareConfig],
+    accelerator: Accelerator,
+) -> dict[str, float]:
+    """Each arm's best rate, at which all seeds are there."""
     budget = Budget.of(plans["random"], task, *batches_of(plans["random"], task))
     firsts: dict[str, tuple[str, Runs]] = {}
+    rates = {}
     for arm, plan in plans.items():
         start = starting_weights(arm, task, plan)
         make: Make = partial(train_run, task, plan, budget, accelerator)
@@ -107,9 +126,7 @@ def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
         firsts.setdefault(start, (arm, runs))
         rates[arm] = best_rate(runs, arm, config.seeds[0], sorted(config.lr))
         runs.get([(arm, seed, rates[arm]) for seed in config.seeds])
-    rates = _read_record(folder, case).get("rates", {}) | rates  # another process may have added other arms
-    record = {"parameters": parameters, "metric": task.metric_name, "rates": rates}
-    RunFolder(case_folder(folder, case)).write_json(RECORD, record)
+    return rates
 
 
 def outcome_of(config: ArmsConfig, case: Case, folder: Path) -> Outcome | None:

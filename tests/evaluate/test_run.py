@@ -101,6 +101,20 @@ def test_arms_leave_rules_out(options: dict) -> None:
         assert [row["arm"] for row in csv.DictReader(file)] == ["random", arm]
     with pytest.raises(ConfigError, match=r"no rule 'fanin'\. Did you mean 'fan_in'"):
         evaluate_command(**options, arms=["random", "base-without-fanin"])
+    # A rule of one's own is followed by base alone, and may be left out again.
+    own = options["output"].parent / "own.py"
+    own.write_text(
+        "from ghn.base import Init, Rule\n"
+        "class FlatHeads(Rule):\n"
+        "    roles = frozenset({'linear'})\n"
+        "    def applies(self, p): return p.feeds_outputs\n"
+        "    def init(self, p): return Init(distribution='constant')\n"
+    )
+    arms = ["random", "base", "base-without-flat_heads"]
+    evaluate_command(**options, arms=arms, rules=[f"{own}:FlatHeads"])
+    with (options["output"] / "curves.csv").open() as file:
+        first = {row["arm"]: float(row["loss"]) for row in csv.DictReader(file) if row["step"] == "0"}
+    assert first["base"] == pytest.approx(math.log(10), abs=1e-4) != first["base-without-flat_heads"]
 
 
 def test_what_another_process_has_added_meanwhile_is_kept(options: dict, monkeypatch) -> None:

@@ -72,11 +72,12 @@ def write_evaluation(
     against = [(arm, other) for arm in ablations for other in ("random", split_arm(arm)[0])]
     counted = verdicts(table, (*PAIRS, *against))
     tables = tables_of(rows, counted)
-    pictures = {
-        str(dataset): curves_png([outcome for outcome in outcomes if outcome.case.data == dataset])
-        for dataset in table["dataset"].unique()
-    }
-    names = {dataset: f"curves-{re.sub(r'[^A-Za-z0-9.-]+', '-', dataset)}.png" for dataset in pictures}
+    pictures, titles, names = {}, {}, {}
+    for dataset in table["dataset"].unique():
+        shown = [outcome for outcome in outcomes if outcome.case.data == dataset]
+        pictures[dataset] = curves_png(shown)
+        titles[dataset] = f"{shown[0].metric} on {dataset}"
+        names[dataset] = f"curves-{re.sub(r'[^A-Za-z0-9.-]+', '-', dataset)}.png"
     results = {"verdicts": _records(counted), "models": _records(rows)}
     folder.write("models.csv", _csv(rows))
     folder.write("verdicts.csv", _csv(counted))
@@ -90,7 +91,7 @@ def write_evaluation(
         f"Initializations on {rows['model'].nunique()} held-out models",
         tables,
         remarks=["* p < 0.05 against random in a paired t-test over the seeds."],
-        pictures={f"{outcomes[0].metric} on {name}": picture for name, picture in pictures.items()},
+        pictures={titles[dataset]: picture for dataset, picture in pictures.items()},
         files=FILES | {names[dataset]: f"curves on {dataset}" for dataset in pictures},
         facts={"Settings": settings.get("config", {}), "Provenance": facts},
     )

@@ -27,13 +27,13 @@ class HeldOutConfig:
     images: str = "uoft-cs/cifar10"
     """Images of the kind that the hypernetwork has seen; '' for none."""
     text: str = "Salesforce/wikitext:wikitext-2-raw-v1"
-    """Text of that kind; '' for none."""
+    """Text of the kind that it has seen; '' for none."""
     transfer_images: str = "digits"
     """Unseen images, for a shorter budget and the arms of --transfer-inits alone; '' for none."""
     transfer_text: str = "python-stdlib"
-    """Unseen text, in the same way; '' for none."""
+    """Unseen text, likewise; '' for none."""
     tokenizer: str | None = None
-    """Of all text; bytes by default."""
+    """Tokenizer of all text; bytes by default."""
     image_size: int = 16
     """Side of the images, in pixels."""
     sequence_length: int = 64
@@ -59,7 +59,7 @@ class ArmsConfig:
     arms: tuple[str, ...] = ("random", "ghn", "base", "orthogonal", "mimetic")
     """Arms as in ghn compare; all are compared with random."""
     transfer_arms: tuple[str, ...] = ("random", "ghn")
-    """The same on unseen data."""
+    """Arms on unseen data."""
     rules: tuple[str, ...] = ()
     """Your own rules, which ghn and base follow before others."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -87,7 +87,7 @@ class BudgetsConfig:
     steps: int = 480
     """Steps of a run; it is evaluated at every tenth part."""
     transfer_steps: int = 60
-    """The same on unseen data."""
+    """Steps of a run on unseen data."""
     eval_samples: int = 1000
     """Images of each evaluation; a quarter as many texts, which hold many predictions each."""
 
@@ -109,11 +109,11 @@ class EvaluateConfig(HeldOutConfig, ArmsConfig, BudgetsConfig):
     """Held-out architectures × data sets × arms × seeds."""
 
     optimizer: str = "adamw"
-    """As in ghn compare; sgd needs larger rates than the grid of the presets has."""
+    """Optimizer as in ghn compare; sgd needs larger rates than the grid of the presets has."""
     precision: str = "fp32"
-    """As in ghn compare."""
+    """Precision as in ghn compare."""
     device: str = "auto"
-    """As in ghn compare."""
+    """Where to run, as in ghn compare."""
 
     def __post_init__(self) -> None:
         for group in _GROUPS:

@@ -18,17 +18,17 @@ class TaskConfig:
     """The model, and the data that it is trained on."""
 
     model: str | None = None
-    """timm:NAME, torchvision:NAME, hf:TYPE (or a hub id, folder, config.json) or python:FILE.py:FACTORY; a small one of
-    the data set's kind by default."""
+    """Model: timm:NAME, torchvision:NAME, hf:TYPE (or a hub id, folder, config.json) or python:FILE.py:FACTORY; a small
+    one of the data set's kind by default."""
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the model, over those that the data set implies, like '{"depth": 6}'."""
     dataset: str | None = None
-    """digits or python-stdlib (both offline), a hub id (ID:CONFIGURATION), or a folder; what fits the model by
+    """Data: digits or python-stdlib (both offline), a hub id (ID:CONFIGURATION), or a folder; what fits the model by
     default."""
     task: str | None = None
     """A task of your own (see ghn.tasks.Task), in place of the data set."""
     image_size: int | None = None
-    """Pixels; small images keep theirs (32 at least) by default, large get the model's."""
+    """Height and width of images in pixels; small images keep theirs (32 at least) by default, large get the model's."""
     sequence_length: int | None = None
     """Tokens a language model reads at once; 128 by default."""
     tokenizer: str | None = None
@@ -105,9 +105,9 @@ class RunConfig:
     checkpoint: str | None = None
     """Hypernetwork of the arms ghn and base; the shipped one by default."""
     optimizer: str = "adamw"
-    """adamw, or sgd with momentum 0.9."""
+    """Optimizer: adamw, or sgd with momentum 0.9."""
     weight_decay: float = 0.05
-    """Of matrices; vectors have none."""
+    """Weight decay of matrices; vectors have none."""
     warmup: float = 0.1
     """Share of the steps in which the rate rises, before it falls along a cosine."""
     clip: float = 1.0
@@ -133,9 +133,9 @@ class DeviceConfig:
     """Where runs go, and how numbers are kept there."""
 
     precision: str = "fp32"
-    """fp32, or bf16 or fp16 for automatic mixed precision."""
+    """Precision: fp32, or bf16 or fp16 for automatic mixed precision."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
+    """Where to run: auto, cpu, cuda, cuda:N or mps."""
     compile: bool = False
     """Compile the model with torch.compile."""
 

@@ -28,7 +28,7 @@ class TaskConfig:
     task: str | None = None
     """A task of your own (see ghn.tasks.Task), in place of the data set."""
     image_size: int | None = None
-    """Height and width of images in pixels; small images keep theirs (32 at least) by default, large get the model's."""
+    """Height and width in pixels; small images keep theirs (32 at least) by default, large get the model's."""
     sequence_length: int | None = None
     """Tokens a language model reads at once; 128 by default."""
     tokenizer: str | None = None

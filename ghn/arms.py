@@ -71,7 +71,7 @@ def mimetic_(model: nn.Module, seed: int, inputs: Any = None, checkpoint: str | 
         Trockman and Kolter, https://arxiv.org/abs/2305.09828
     """
     graph = trace(model, inputs)
-    written, found = mimetic_attentions_(model, graph, keyed_generator(_CPU, "mimetic", seed))
+    written, layers = mimetic_attentions_(model, graph, keyed_generator(_CPU, "mimetic", seed))
     tables = 0
     if not any(spec.role == "embedding" for spec in graph.params):
         parameters = dict(model.named_parameters())
@@ -79,7 +79,7 @@ def mimetic_(model: nn.Module, seed: int, inputs: Any = None, checkpoint: str | 
             if spec.role == "position" and spec.axes[-2:] == ("table", "channel"):
                 parameters[spec.name].copy_(sinusoids(*spec.shape[-2:]).to(parameters[spec.name]))
                 tables += 1
-    return f"{written} of {found} attention layers and {tables} position tables written"
+    return f"{written} of {layers} attention layers and {tables} position tables written"
 
 
 def ghn_(

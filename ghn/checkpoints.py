@@ -27,9 +27,9 @@ def shipped_folders() -> list[Path]:
     """Folders of the shipped checkpoints: inside an installed package, or beside it in a clone."""
     package = Path(__file__).parent
     for root in (package / "_checkpoints", package.parent / "checkpoints"):
-        found = sorted(path.parent for path in root.glob("*/config.json"))
-        if found:
-            return found
+        folders = sorted(path.parent for path in root.glob("*/config.json"))
+        if folders:
+            return folders
     return []
 
 

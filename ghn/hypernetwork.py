@@ -463,13 +463,13 @@ def _check_file(path: Path, config: GHNConfig) -> None:
         # How heads are initialized is computed from values, and no matter here.
         twin = GHN(replace(config, decoder=replace(config.decoder, output="normalized")))
     expected = {name: tuple(value.shape) for name, value in twin.state_dict().items()}
-    found = {name: entry.shape for name, entry in stored.items() if not is_step(name, stored)}
-    wrong = [f"Missing key {name}" for name in expected if name not in found and name not in LATER]
-    wrong += [f"Unexpected key {name[:100]}" for name in found if name not in expected]
+    shapes = {name: entry.shape for name, entry in stored.items() if not is_step(name, stored)}
+    wrong = [f"Missing key {name}" for name in expected if name not in shapes and name not in LATER]
+    wrong += [f"Unexpected key {name[:100]}" for name in shapes if name not in expected]
     wrong += [
-        f"{name} has shape {found[name]}, expected {shape}"
+        f"{name} has shape {shapes[name]}, expected {shape}"
         for name, shape in expected.items()
-        if name in found and found[name] != shape_in_file(shape, stored[name])
+        if name in shapes and shapes[name] != shape_in_file(shape, stored[name])
     ]
     wrong += [
         f"{name} has type {entry.dtype}, expected floating-point numbers such as F32"

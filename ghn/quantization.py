@@ -27,21 +27,21 @@ def quantize(tensors: Mapping[str, Tensor], bits: Mapping[str, int]) -> dict[str
         bits: 8 or 4 by name of the matrices that are quantized, 16 of what is stored in half precision; the others
             stay. Pairs of neighbours in a row of four bits are packed into a byte.
     """
-    made: dict[str, Tensor] = {}
+    stored: dict[str, Tensor] = {}
     for name, values in tensors.items():
         if name not in bits:
-            made[name] = values
+            stored[name] = values
             continue
         if bits[name] == 16:
-            made[name] = values.half()
+            stored[name] = values.half()
             continue
         levels = LEVELS[bits[name]]
         step = (values.abs().amax(1) / levels).half()
         rounded = (values / step.float()[:, None]).round().clamp(-levels, levels)
         whole = torch.where(step[:, None] > 0, rounded, 0.0).to(torch.int8)
-        made[name] = whole if bits[name] == 8 else _pack(whole)
-        made[name + STEP] = step
-    return made
+        stored[name] = whole if bits[name] == 8 else _pack(whole)
+        stored[name + STEP] = step
+    return stored
 
 
 def is_table(name: str, stored: Mapping[str, Stored]) -> bool:

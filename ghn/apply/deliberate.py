@@ -77,23 +77,23 @@ def deliberate(model: nn.Module, graph: ComputationGraph, rules: RuleSet | None 
         return {}
     traits, rules = ModelTraits(graph), rules or default_rules()
     inits = {spec.name: rules.decide(traits.contexts[spec.name]).init for spec in specs}
-    found = {}
+    reasons = {}
     for spec in specs:
         reason = spec.name in known and _choice(
             known[spec.name], traits.contexts[spec.name], inits[spec.name]
         )
         if reason:
-            found[spec.name] = f"{reason}; {OVERRIDE}"
+            reasons[spec.name] = f"{reason}; {OVERRIDE}"
     if not traits.norms:
         maps = {spec.name: inits[spec.name].std for spec in specs if spec.role in MIXING_ROLES}
-        for name, reason in _drawn(model, maps.keys() & known.keys() - found.keys(), maps).items():
-            found[name] = f"{reason}; {OVERRIDE}"
+        for name, reason in _drawn(model, maps.keys() & known.keys() - reasons.keys(), maps).items():
+            reasons[name] = f"{reason}; {OVERRIDE}"
     for spec in specs:
         beside = spec.name.removesuffix("bias") + "weight"
         zero = spec.role == "bias" and spec.name in known and not known[spec.name].any()
-        if zero and beside != spec.name and beside in found:
-            found[spec.name] = f"its owner set it to zero, with the matrix before it; {OVERRIDE}"
-    return found
+        if zero and beside != spec.name and beside in reasons:
+            reasons[spec.name] = f"its owner set it to zero, with the matrix before it; {OVERRIDE}"
+    return reasons
 
 
 def _drawn(model: nn.Module, names: Iterable[str], rules: Mapping[str, float]) -> dict[str, str]:
@@ -110,12 +110,12 @@ def _drawn(model: nn.Module, names: Iterable[str], rules: Mapping[str, float]) -
     ways = {name: drawn(weights[name], rules[name]) for name in large}
     if 2 * sum(map(bool, ways.values())) <= len(large):
         return {}
-    found = {}
+    reasons = {}
     for name, weight in weights.items():
         if ways.get(name) or not is_default(weight):
             how = ways.get(name) or "as the others"
-            found[name] = f"its owner drew it by another rule than torch's ({how})"
-    return found
+            reasons[name] = f"its owner drew it by another rule than torch's ({how})"
+    return reasons
 
 
 def _choice(values: Tensor, p: ParamContext, init: Init) -> str:

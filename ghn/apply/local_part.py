@@ -90,12 +90,12 @@ class LocalPart:
                 self._write_rows(entry, scratch)
             return
         first = slices[0]
-        made = scratch.take(sum(entry.rows for entry in slices) * first.columns).view(-1, first.columns)
+        block = scratch.take(sum(entry.rows for entry in slices) * first.columns).view(-1, first.columns)
         for entry in slices:
-            entry.make(made[entry.start - first.start :][: entry.rows])
+            entry.make(block[entry.start - first.start :][: entry.rows])
         start, stop = self._flat()
         unit = math.prod(self.shape[1:])
-        rows = made.reshape(-1)[start - first.start * first.columns :][: stop - start].view(
+        rows = block.reshape(-1)[start - first.start * first.columns :][: stop - start].view(
             -1, *self.shape[1:]
         )
         assert rows.numel() == self.local.shape[0] * unit
@@ -125,6 +125,6 @@ class LocalPart:
         if direct and last - first == stop - start:
             entry.make(target.view(entry.rows, entry.columns))
         else:
-            made = scratch.take(stop - start)
-            entry.make(made.view(entry.rows, entry.columns))
-            target.copy_(made[first - start : last - start])
+            block = scratch.take(stop - start)
+            entry.make(block.view(entry.rows, entry.columns))
+            target.copy_(block[first - start : last - start])

@@ -176,7 +176,7 @@ def _own_means(model: nn.Module, entries: list[_Entry]) -> dict[_Entry, list[_Me
         for name, module in modules.items()
         if hasattr(module, "_init_weights") and hasattr(module, "config")  # models of transformers
     }
-    found = {}
+    means_of = {}
     for entry in entries:
         parts = entry.name.split(".")[:-1]
         prefixes = [".".join(parts[:count]) for count in range(len(parts), -1, -1)]
@@ -188,12 +188,12 @@ def _own_means(model: nn.Module, entries: list[_Entry]) -> dict[_Entry, list[_Me
             inside = prefixes[: prefixes.index(nearest) + 1]
             holders = inside[:1] if entry.table == "_buffers" or entry.tensor.requires_grad else inside
             means = ancestors[nearest]._init_weights
-            found[entry] = [_Means(means, (modules[prefix],)) for prefix in holders]
+            means_of[entry] = [_Means(means, (modules[prefix],)) for prefix in holders]
         elif own is not None:
-            found[entry] = [_Means(own)]
+            means_of[entry] = [_Means(own)]
         else:
             raise PredictionError(_unknown(type(model).__name__, entry))
-    return found
+    return means_of
 
 
 def _fill(own: dict[_Entry, list[_Means]], seed: int) -> _Entry | None:
@@ -241,18 +241,18 @@ def _memory(entry: _Entry, device: torch.device | None, dtype: torch.dtype | Non
         assert isinstance(old, DTensor)
         place = device or torch.device(old.device_mesh.device_type)
         local = torch.empty_like(old.to_local(), device=place, dtype=kind)
-        made: Tensor = DTensor.from_local(
+        tensor: Tensor = DTensor.from_local(
             local, old.device_mesh, old.placements, run_check=False, shape=old.shape, stride=old.stride()
         )
     else:
-        made = torch.empty_strided(old.shape, old.stride(), dtype=kind, device=device or "cpu")
+        tensor = torch.empty_strided(old.shape, old.stride(), dtype=kind, device=device or "cpu")
     if marked:
-        made.fill_(_mark(kind))
+        tensor.fill_(_mark(kind))
     if entry.table == "_buffers":
-        return made
-    parameter = nn.Parameter(made, requires_grad=old.requires_grad)
-    kept = {key: value for key, value in vars(old).items() if key != "_is_hf_initialized"}
-    parameter.__dict__.update(kept)
+        return tensor
+    parameter = nn.Parameter(tensor, requires_grad=old.requires_grad)
+    attributes = {key: value for key, value in vars(old).items() if key != "_is_hf_initialized"}
+    parameter.__dict__.update(attributes)
     return parameter
 
 

@@ -59,8 +59,8 @@ class Report:
         """Share of the variance of all predicted numbers that is learned, in [0, 1]."""
         entries = [entry for entry in self.parameters if entry.fate == "predicted"]
         numbers = [math.prod(entry.shape) for entry in entries]
-        found = sum(entry.learned * count for entry, count in zip(entries, numbers, strict=True))
-        return found / max(1, sum(numbers))
+        total = sum(entry.learned * count for entry, count in zip(entries, numbers, strict=True))
+        return total / max(1, sum(numbers))
 
     def count(self, fate: str) -> int:
         """Number of parameter names with a fate."""

@@ -91,7 +91,7 @@ class _Claims:
     """Which rows of queries and keys are spoken for: maps that several attentions share can only serve one."""
 
     def __init__(self) -> None:
-        self.made: dict[tuple[str, str], tuple[object, ...]] = {}
+        self._claims: dict[tuple[str, str], tuple[object, ...]] = {}
 
     def add(self, candidate: PreviousTokenAttention) -> bool:
         """Claim what an attention needs; False, and nothing is claimed, if another, or its own keys, have it."""
@@ -104,10 +104,10 @@ class _Claims:
             if torch.isin(query, key).any():
                 return False
         names = {name for name, _ in wanted}
-        others = {key: claim for key, claim in self.made.items() if key[0] in names}
+        others = {key: claim for key, claim in self._claims.items() if key[0] in names}
         if others and others != {key: wanted.get(key) for key in others}:
             return False
-        self.made |= wanted
+        self._claims |= wanted
         return True
 
 

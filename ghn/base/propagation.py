@@ -33,7 +33,7 @@ def summands(graph: ComputationGraph) -> dict[int, float]:
     """
     mixing = _mixing(graph)
     counts: list[float] = []
-    found = {}
+    largest_counts = {}
     for node in graph.nodes:
         sources = graph.activations(node.index)
         largest = max(sources, key=lambda source: math.prod(graph.nodes[source].shape), default=None)
@@ -41,11 +41,11 @@ def summands(graph: ComputationGraph) -> dict[int, float]:
         if node.kind in SUMS and largest is not None and graph.nodes[largest].kind not in WEIGHTED:
             count *= max(1.0, math.prod(graph.nodes[largest].shape) / max(1, math.prod(node.shape)))
         elif node.index in mixing:
-            found[node.index], count = count, 1.0
+            largest_counts[node.index], count = count, 1.0
         elif node.kind not in KEEP_SIZE:
             count = 1.0
         counts.append(count)
-    return found
+    return largest_counts
 
 
 def _mixing(graph: ComputationGraph) -> set[int]:

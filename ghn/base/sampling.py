@@ -79,8 +79,8 @@ class RandomBlock:
         if out is not None and rows == len(right) * self.band:
             torch.bmm(left, right, out=out.view(*left.shape[:2], -1))
             return out
-        made = torch.bmm(left, right).view(-1, self.block.columns)[:rows]
-        return made if out is None else out.copy_(made)
+        values = torch.bmm(left, right).view(-1, self.block.columns)[:rows]
+        return values if out is None else out.copy_(values)
 
 
 def base_blocks(kind: str, grid: Grid) -> list[Block]:

@@ -85,8 +85,8 @@ class Product:
         if self._kernel == 1:
             return self._add_matrices(values, inputs, outputs, band)
         zeros = values.new_zeros(len(values) * self._kernel, outputs.shape[1])
-        made = self._add_matrices(zeros, inputs, outputs, band * self._kernel)
-        rows = self._interleave(made).reshape(values.shape)
+        product = self._add_matrices(zeros, inputs, outputs, band * self._kernel)
+        rows = self._interleave(product).reshape(values.shape)
         return values + rows if torch.is_grad_enabled() else values.add_(rows)
 
     def _add_matrices(self, values: Tensor, inputs: Tensor, outputs: Tensor, band: int) -> Tensor:

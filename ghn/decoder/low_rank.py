@@ -114,12 +114,12 @@ class Side:
 
     def each(self) -> list[Tensor]:
         """The factors of each tensor, shape ``(positions, rank)``."""
-        found = {
+        factors = {
             number: own
             for numbers, stack in zip(self.numbers, self.stacks, strict=True)
             for number, own in zip(numbers, stack.unbind(), strict=True)
         }
-        return [found[number] for number in range(len(found))]
+        return [factors[number] for number in range(len(factors))]
 
     def grams(self) -> Tensor:
         """Gram matrix of each tensor's factors, shape ``(tensors, rank, rank)``."""

@@ -121,14 +121,14 @@ def constant_slices(
     gains = torch.stack([part.gain for part in group])
     means = [part.plan.init.mean for part in group]
     numbers = gains.new_tensor([0.0 if isinstance(mean, Tensor) else mean for mean in means])
-    made = gains * numbers
+    batch = gains * numbers
     if learned := group[0].plan.number in factors:
         left, right = (
             torch.stack(side) for side in zip(*(factors[part.plan.number] for part in group), strict=True)
         )
         sizes = torch.stack([part.product for part in group])
-        made = made[:, None, None] + (left * sizes[:, None, None]) @ right.mT
-    for part, mean, entries in zip(group, means, made.unbind(), strict=True):
+        batch = batch[:, None, None] + (left * sizes[:, None, None]) @ right.mT
+    for part, mean, entries in zip(group, means, batch.unbind(), strict=True):
         plan = part.plan
         grid = plan.arrangement.grid
         values = plan.layout.restore(entries) if learned else entries.expand(plan.spec.shape)

@@ -88,14 +88,14 @@ class SlotDecoder(nn.Module):
     @property
     def bits(self) -> dict[str, int]:
         """Bits that checkpoints store a number of a table in, by its name in the state dictionary."""
-        found: dict[str, int] = {}
+        by_name: dict[str, int] = {}
         for number, name in enumerate(self.bank.names):
             rank = self.bank.sizes[name.rpartition("/")[0]].rank
             bits = {DENSE: WHOLE_BITS, 0: VECTOR_BITS}.get(rank, FACTOR_BITS)
-            found[f"bank.rows.{number}"] = bits
+            by_name[f"bank.rows.{number}"] = bits
             if rank > 0:
-                found[f"bank.columns.{number}"] = FACTOR_BITS
-        return found
+                by_name[f"bank.columns.{number}"] = FACTOR_BITS
+        return by_name
 
     def learned_shares(self, plan: GraphPlan, embeddings: Tensor) -> tuple[dict[str, float], str]:
         """See ``Decoder.learned_shares``; of a vector that may move all is."""
@@ -231,5 +231,5 @@ def _values(bank: SlotBank, cut: Cut, size: Tensor) -> tuple[Tensor, Tensor]:
     mean_square = ((left.mT @ left) * (right.mT @ right)).sum() / (cut.height * cut.width)
     share = torch.sigmoid(bank.share[cut.slot])
     product = (left[some] * (share * mean_square.clamp_min(1e-30).rsqrt())) @ right.mT
-    made = cut.master.to(device)[some] * (1 - share**2).sqrt() + product
-    return made * size, index.to(device)
+    values = cut.master.to(device)[some] * (1 - share**2).sqrt() + product
+    return values * size, index.to(device)

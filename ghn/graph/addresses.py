@@ -86,20 +86,20 @@ def addresses(graph: ComputationGraph) -> dict[str, Address]:
     for operation in operations:
         shape = _shape(operation, graph) + (" of tokens" if operation.node in walk.over_tokens else "")
         kinds[operation.node] = f"{shape} {operation.reads}>{operation.read_by}"
-    found: list[tuple[int, str, int, str]] = []
+    order: list[tuple[int, str, int, str]] = []
     main = {operation.spec.name: operation.node for operation in reversed(operations)}
     for spec in graph.params:
         if spec.node is None:
             continue
         if spec.name in main:
             node = main[spec.name]
-            found.append((node, spec.name, stages[node], kinds[node]))
+            order.append((node, spec.name, stages[node], kinds[node]))
             continue
         anchor, side = walk.anchor(spec)
         kind = f"{spec.role}{_rows(spec)} {side} {kinds.get(anchor, '')}"
-        found.append((walk.first_reader(spec), spec.name, stages.get(anchor, 0), kind))
+        order.append((walk.first_reader(spec), spec.name, stages.get(anchor, 0), kind))
     counts: dict[tuple[int, str], list[str]] = defaultdict(list)
-    for _, name, at, kind in sorted(found):
+    for _, name, at, kind in sorted(order):
         counts[at, kind].append(name)
     return {
         name: Address(at, kind, index, len(names))

@@ -103,10 +103,10 @@ def _scalars(node: Node, spec: ParamSpec | None) -> list[float]:
     values = [log_size(size) for size in shape] + [0.0] * (SHAPE_SLOTS - len(shape))
     sizes: list[tuple[str, int]] = list(zip(spec.axes, spec.shape, strict=True)) if spec else []
     for role in PARAM_SLOTS:
-        found = next((axis for axis in sizes if axis[0] == role), None)
-        if found:
-            sizes.remove(found)
-        values.append(log_size(found[1]) if found else 0.0)
+        axis_size = next((axis for axis in sizes if axis[0] == role), None)
+        if axis_size:
+            sizes.remove(axis_size)
+        values.append(log_size(axis_size[1]) if axis_size else 0.0)
     for name, position in ATTRIBUTE_SLOTS:
         attribute = spec.groups if spec and name == "groups" else node.attributes.get(name, 1)
         entries = attribute if isinstance(attribute, tuple) else (attribute,)

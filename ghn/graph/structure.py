@@ -38,7 +38,7 @@ def find_residual_adds(graph: ComputationGraph) -> list[ResidualAdd]:
     """
     branches = _Branches(graph)
     inner: set[int] = set()
-    found = []
+    residuals = []
     adds = [(node.index, *branches.activations(node.index)) for node in graph.nodes if node.kind == "add"]
     pairs = [(index, *sources) for index, *sources in adds if len(sources) == 2]
     for index, first, second in pairs:
@@ -51,15 +51,15 @@ def find_residual_adds(graph: ComputationGraph) -> list[ResidualAdd]:
         shared = branches.down_to(trunk)
         ends, passed = branches.ends(branch, shared)
         inner |= passed
-        found.append(ResidualAdd(index, ends, branches.is_bare(branch, shared)))
-    taken = inner | {add.node for add in found}
+        residuals.append(ResidualAdd(index, ends, branches.is_bare(branch, shared)))
+    taken = inner | {add.node for add in residuals}
     for index, first, second in pairs:
         depths = branches.depth[first], branches.depth[second]
         related = branches.above[first] & branches.above[second]
         if index not in taken and related and depths[0] != depths[1]:
             ends, _ = branches.ends(first if depths[0] > depths[1] else second, related)
-            found.append(ResidualAdd(index, ends))
-    return sorted((add for add in found if add.branch_ends), key=lambda add: add.node)
+            residuals.append(ResidualAdd(index, ends))
+    return sorted((add for add in residuals if add.branch_ends), key=lambda add: add.node)
 
 
 class _Branches:
@@ -102,14 +102,14 @@ class _Branches:
             index: Last activation of the branch.
             shared: Activations that are not the branch's alone, one bit each.
         """
-        frontier, seen, found = [index], {index}, []
+        frontier, seen, ends = [index], {index}, []
         while frontier:
             current = frontier.pop(0)
             if shared >> current & 1:
                 continue
             kind = self.graph.nodes[current].kind
             names = [spec.name for spec in self.graph.operands(current) if spec.role in ENDING_ROLES]
-            found += names
+            ends += names
             if names or kind not in PASSED:
                 continue
             before = self.activations(current)
@@ -118,7 +118,7 @@ class _Branches:
             before = [source for source in (before if kind == "add" else before[:1]) if source not in seen]
             frontier += before
             seen |= set(before)
-        return tuple(dict.fromkeys(found)), {node for node in seen if self.graph.nodes[node].kind == "add"}
+        return tuple(dict.fromkeys(ends)), {node for node in seen if self.graph.nodes[node].kind == "add"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +205,7 @@ def find_attentions(graph: ComputationGraph) -> list[Attention]:
 
     Which channels was followed through every view during the trace, so interleaved and grouped heads come out right.
     """
-    found: list[Attention] = []
+    attentions: list[Attention] = []
     for node in graph.nodes:
         facts = {name: value for name, value in node.attributes.items() if isinstance(value, tuple)}
         heads, width = node.attributes.get("heads"), node.attributes.get("width")
@@ -215,7 +215,7 @@ def find_attentions(graph: ComputationGraph) -> list[Attention]:
             name: _head_channels(graph, facts[name]) for name in ("query", "key", "value") if name in facts
         }
         if "query" in channels and "key" in channels:
-            found.append(
+            attentions.append(
                 Attention(
                     node=node.index,
                     heads=heads,
@@ -228,7 +228,7 @@ def find_attentions(graph: ComputationGraph) -> list[Attention]:
                     rotary=Rotary(*facts["rotary"]) if "rotary" in facts else None,
                 )
             )
-    return found
+    return attentions
 
 
 def _head_channels(graph: ComputationGraph, fact: tuple[int, ...]) -> HeadChannels:

@@ -105,12 +105,12 @@ class _View:
     def module(self, name: str, module: nn.Module) -> Any:
         """Name, class and everything a module holds; of one that came before, its number."""
         attributes = vars(module)
-        kept = [
+        state = [
             (key, self.value(value))
             for key, value in attributes.items()
             if (key not in PRIVATE or value) and key not in BOOKKEEPING
         ]
-        return (name, self._numbers[id(module)], Same(type(module)), tuple(kept))
+        return (name, self._numbers[id(module)], Same(type(module)), tuple(state))
 
     def value(self, value: Any) -> Any:
         """Something hashable that is equal for equal values only."""

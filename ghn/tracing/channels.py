@@ -108,17 +108,17 @@ class ChannelFinder:
         heads = width = 0
         turns: dict[str, tuple[int, ...] | None] = {}
         for name, (node, position) in zip(("query", "key", "value"), operands, strict=True):
-            found = self._rows(*_read(node, position), transposed=name == "key" and not fused)
-            if found is not None and name == "query":
-                heads, width = found.channels.shape
+            rows = self._rows(*_read(node, position), transposed=name == "key" and not fused)
+            if rows is not None and name == "query":
+                heads, width = rows.channels.shape
             if heads == 0:
                 return {}
-            if found is not None and heads % len(found.channels) == 0:
+            if rows is not None and heads % len(rows.channels) == 0:
                 # A head of keys and values serves neighbouring heads of queries.
-                form = _affine(found.channels.repeat_interleave(heads // len(found.channels), dim=0))
+                form = _affine(rows.channels.repeat_interleave(heads // len(rows.channels), dim=0))
                 if form is not None:
-                    result[name] = (found.weight, *form)
-                    turns[name] = _turns(found)
+                    result[name] = (rows.weight, *form)
+                    turns[name] = _turns(rows)
         rotary = turns.get("query")
         if rotary and rotary == turns.get("key"):
             result["rotary"] = rotary
@@ -170,12 +170,12 @@ class ChannelFinder:
             return Followed(index, _channel_numbers(node.kind, node.shape))
         reads = [_read(node, position) for position in range(len(node.inputs))]
         if node.call is not None and not _stays(node):
-            found = [self._follow(*read, steps - 1) for read in reads]
-            return _replay(node, [entry for entry in found if entry is not None], output)
+            operands = [self._follow(*read, steps - 1) for read in reads]
+            return _replay(node, [entry for entry in operands if entry is not None], output)
         if _stays(node):
-            found = [self._follow(*read, steps - 1) for read in reads]
+            operands = [self._follow(*read, steps - 1) for read in reads]
             same = [
-                entry for entry in found if entry is not None and tuple(entry.channels.shape) == node.shape
+                entry for entry in operands if entry is not None and tuple(entry.channels.shape) == node.shape
             ]
             if not same:
                 return None
@@ -209,10 +209,10 @@ class ChannelFinder:
             return None
         if node.arguments.get("groups", 1) != 1:
             return None
-        found = self._view(*_read(node, matrices[0][1]))
-        if found is None:
+        origin = self._view(*_read(node, matrices[0][1]))
+        if origin is None:
             return None
-        parameter, view = found
+        parameter, view = origin
         outputs_first = node.kind == "conv" or node.operation == "linear"
         while view.dim() > 2:  # a kernel of one point, or the same matrix for a whole batch
             axis = -1 if node.kind == "conv" else 0
@@ -230,16 +230,16 @@ class ChannelFinder:
             return index, torch.empty(node.shape, device="meta")
         if len(node.inputs) != 1:
             return None
-        found = self._view(*_read(node, 0))
-        if found is None or node.operation in CASTS:
-            return found
+        origin = self._view(*_read(node, 0))
+        if origin is None or node.operation in CASTS:
+            return origin
         if node.call is None:
             return None
-        parameter, view = found
-        made = _run(node, [view], output)
-        if made is None or made.untyped_storage()._cdata != view.untyped_storage()._cdata:
+        parameter, view = origin
+        result = _run(node, [view], output)
+        if result is None or result.untyped_storage()._cdata != view.untyped_storage()._cdata:
             return None  # a copy
-        return parameter, made
+        return parameter, result
 
     def _projection(self, attention: int, heads: int) -> int | None:
         """Parameter number of the linear map that reads the channels of all heads in their order."""

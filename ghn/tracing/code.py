@@ -188,8 +188,8 @@ def _size(kind: Any) -> int:
 
 def _keeps_nothing(function: FunctionType) -> bool:
     """Whether a function has neither defaults nor attributes; those it gets later were not there before."""
-    kept = function.__defaults__ or function.__kwdefaults__ or vars(function)
-    return not kept or _is_library(function)
+    state = function.__defaults__ or function.__kwdefaults__ or vars(function)
+    return not state or _is_library(function)
 
 
 def _is_library(value: Any) -> bool:
@@ -226,9 +226,9 @@ _codes: dict[frozenset[Any], Code] = {}
 
 def code_of(classes: frozenset[Any]) -> Code:
     """The code of some classes; the same object as before as long as nothing changed."""
-    found = _codes.get(classes)
-    if found is None or not found.unchanged():
+    code = _codes.get(classes)
+    if code is None or not code.unchanged():
         if len(_codes) >= MAX_SETS:
             _codes.clear()
-        found = _codes[classes] = Code(classes)
-    return found
+        code = _codes[classes] = Code(classes)
+    return code

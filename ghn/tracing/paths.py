@@ -339,8 +339,8 @@ def _moved(node: RawNode, operation: str, axes: AxisMap, after: tuple[int, ...])
         dim = int(arguments.get("dim", 0)) % (rank + 1)
         return (*axes[:dim], None, *axes[dim:])
     if operation == "embedding" or (operation == "index" and rank):
-        kept = axes[1:]
-        return (*(axes[0],) * (len(after) - len(kept)), *kept) if len(after) >= len(kept) else None
+        rest = axes[1:]
+        return (*(axes[0],) * (len(after) - len(rest)), *rest) if len(after) >= len(rest) else None
     if operation in BROADCASTS or (node.kind in ALIGNED and len(after) > rank):
         return _aligned(axes, after)
     return axes if len(after) == rank else None

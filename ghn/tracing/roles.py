@@ -50,10 +50,10 @@ class RoleFinder(PathFinder):
     def role(self, parameter: int) -> Role:
         """Role of the parameter recorded at a node, in terms of its own axes."""
         shape = self.nodes[parameter].shape
-        found = [self._settled(use) for use in self.uses(parameter)]
-        if not found:
+        candidates = [self._settled(use) for use in self.uses(parameter)]
+        if not candidates:
             return unknown(shape, "nothing that is computed from it reaches an activation")
-        role, use = min(found, key=self._preference)
+        role, use = min(candidates, key=self._preference)
         if role.role == "unknown":
             return unknown(shape, role.reason)
         if role.role in MIXING_ROLES | {"bias"} and self._is_frequency(use.node):
@@ -64,18 +64,20 @@ class RoleFinder(PathFinder):
             return unknown(
                 shape, "the model needs its determinant or inverse, or reflections that it stands for"
             )
-        if role.role in ("embedding", "linear") and self._is_codebook(role.role, [use for _, use in found]):
+        if role.role in ("embedding", "linear") and self._is_codebook(
+            role.role, [use for _, use in candidates]
+        ):
             return unknown(shape, "the model computes distances to its rows")
         axes = own_axes(shape, role, use)
-        if axes is None or _is_cut(shape, found):
+        if axes is None or _is_cut(shape, candidates):
             return unknown(shape, "one tensor holds several that have different roles")
         if use.summed and not set(axes) - {"one", "unknown"}:
             return unknown(shape, COMPUTES)
         return self._with_factors(shape, role, use, axes)
 
-    def _preference(self, found: tuple[Role, Use]) -> tuple[bool, bool, bool]:
+    def _preference(self, candidate: tuple[Role, Use]) -> tuple[bool, bool, bool]:
         """Order of several uses: tables that are looked up first, then what says most, then what meets activations."""
-        role, use = found
+        role, use = candidate
         return role.role != "embedding", role.role in ("unknown", "matrix"), self.constant[use.node]
 
     def _settled(self, use: Use) -> tuple[Role, Use]:
@@ -138,14 +140,14 @@ class RoleFinder(PathFinder):
     @cached_property
     def _makes_weights(self) -> list[bool]:
         """Whether everything that is computed from a node's result ends as a weight or bias of another operation."""
-        made = [False] * len(self.nodes)
+        ends = [False] * len(self.nodes)
         for index in reversed(range(len(self.nodes))):
-            made[index] = bool(self.readers[index]) and all(
+            ends[index] = bool(self.readers[index]) and all(
                 _takes_weight(self.nodes[reader], slot)
-                or (made[reader] and self.nodes[reader].kind in CARRIERS)
+                or (ends[reader] and self.nodes[reader].kind in CARRIERS)
                 for reader, slot in self.readers[index]
             )
-        return made
+        return ends
 
     def _is_frequency(self, node: int) -> bool:
         """Whether a sine reads what a linear map makes, perhaps scaled or with a bias added."""

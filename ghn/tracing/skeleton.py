@@ -71,12 +71,12 @@ def make_skeleton(model: nn.Module, hooks: bool = False) -> nn.Module:
     skeleton = Copier({id(tensor): whole(tensor) for tensor in _tensors(model)}, tree).module(model)
     for module in skeleton.modules():
         for name in HOOKS:
-            found = getattr(module, name)
-            if found and not isinstance(module, torch.jit.ScriptModule):
+            own = getattr(module, name)
+            if own and not isinstance(module, torch.jit.ScriptModule):
                 setattr(
                     module,
                     name,
-                    type(found)({key: hook for key, hook in found.items() if _runs(hook, hooks)}),
+                    type(own)({key: hook for key, hook in own.items() if _runs(hook, hooks)}),
                 )
     return skeleton
 

@@ -176,9 +176,9 @@ def _remove(holder: Any, inner: set[int]) -> None:
     elif isinstance(holder, set):
         holder -= {value for value in holder if id(value) in inner}
     elif isinstance(holder, list | deque):
-        kept = [value for value in holder if id(value) not in inner]
+        others = [value for value in holder if id(value) not in inner]
         holder.clear()
-        holder.extend(kept)
+        holder.extend(others)
     elif isinstance(holder, CellType):
         holder.cell_contents = None
     else:

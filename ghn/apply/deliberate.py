@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from ghn.apply.drawn import LEAST_ENTRIES, drawn, is_default, is_map
+from ghn.apply.drawn import LEAST_ENTRIES, DrawnMatrix, is_map
 from ghn.base import Init, ModelTraits, ParamContext, RuleSet, default_rules
 from ghn.base.predicted import predicted_params
 from ghn.graph.graph import ComputationGraph
@@ -101,18 +101,18 @@ def _drawn(model: nn.Module, names: Iterable[str], rules: Mapping[str, float]) -
 
     Somebody who does that does so for most of a network, and there all is his that torch has not drawn.
     """
-    weights = {}
+    matrices = {}
     for name in sorted(names):
         holder, _, entry = name.rpartition(".")
         if entry == "weight" and is_map(model.get_submodule(holder)):
-            weights[name] = model.get_parameter(name)
-    large = [name for name, weight in weights.items() if weight.numel() >= LEAST_ENTRIES]
-    ways = {name: drawn(weights[name], rules[name]) for name in large}
+            matrices[name] = DrawnMatrix(model.get_parameter(name))
+    large = [name for name, matrix in matrices.items() if matrix.numel >= LEAST_ENTRIES]
+    ways = {name: matrices[name].distribution(rules[name]) for name in large}
     if 2 * sum(map(bool, ways.values())) <= len(large):
         return {}
     reasons = {}
-    for name, weight in weights.items():
-        if ways.get(name) or not is_default(weight):
+    for name, matrix in matrices.items():
+        if ways.get(name) or not matrix.is_default:
             how = ways.get(name) or "as the others"
             reasons[name] = f"its owner drew it by another rule than torch's ({how})"
     return reasons

@@ -1,6 +1,7 @@
 """How the owner of a linear map or convolution drew its matrix, if not as torch does."""
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -41,59 +42,75 @@ def is_map(module: nn.Module) -> bool:
     return isinstance(module, MAPS) and "weight" in module._parameters
 
 
-def drawn(weight: Tensor, rule: float) -> str:
-    """Name the distribution of ``nn.init`` that a matrix was drawn from; empty if it is torch's default, or unknown.
-
-    Recognized are Xavier's and He's, uniform and normal, and orthogonal rows or columns of any gain.
+class DrawnMatrix:
+    """The weight of a linear map or convolution, of which as many rows are read, once, as are needed to tell.
 
     Args:
-        weight: Of a linear map or convolution, shape ``(out, in, *kernel)``.
-        rule: Size of what would be predicted, and may have been before: that is no choice.
-
-    References:
-        https://docs.pytorch.org/docs/stable/nn.init.html
+        weight: Shape ``(out, in, *kernel)``.
     """
-    fan_in, fan_out = weight[0].numel(), weight[:, 0].numel()
-    values = _rows(weight)
-    count, size = values.numel(), float(values.square().mean().sqrt())
-    largest = float(values.abs().max())
-    at_rule = abs(size / rule - 1) < AT_RULE
-    if _is_orthogonal(weight):
-        return "" if at_rule else f"orthogonal, gain {size * math.sqrt(max(fan_in, len(weight))):.3g}"
-    if is_default(weight):
-        return ""
-    sizes = {
-        **{f"Xavier, gain {gain:.3g}": gain * math.sqrt(2 / (fan_in + fan_out)) for gain in GAINS},
-        **{f"He, gain {gain:.3g}": gain / math.sqrt(fan_in) for gain in GAINS},
-        **{f"He by fan-out, gain {gain:.3g}": gain / math.sqrt(fan_out) for gain in GAINS},
-    }
-    kurtosis = float((values / size).pow(4).mean()) if size else 0.0
-    for name, expected in sizes.items():
-        bound = math.sqrt(3) * expected
-        if kurtosis < MOST_KURTOSIS and bound * (1 - NEAR / count) <= largest <= bound * (1 + 1e-5):
-            return f"{name}, uniform"
-    name = min(sizes, key=lambda name: abs(size - sizes[name]))
-    near = abs(size / sizes[name] - 1) < SIGMAS / math.sqrt(2 * count)
-    normal = abs(kurtosis - 3) < SIGMAS * math.sqrt(24 / count)
-    predicted = at_rule and weight.dim() > 2  # point by point orthogonal
-    return f"{name}, normal" if near and normal and not predicted else ""
 
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight.detach()
+        self.numel = weight.numel()
 
-def is_default(weight: Tensor) -> bool:
-    """Whether a weight may have been drawn by torch: it is within its bound, and not much smaller."""
-    fan_in, values = weight[0].numel(), _rows(weight)
-    within = float(values.abs().max()) * math.sqrt(fan_in) <= 1 + 1e-5
-    return within and float(values.square().mean()) * 3 * fan_in > DEFAULT_SHARE**2
+    @cached_property
+    def _values(self) -> Tensor:
+        return self._weight[: max(1, ENOUGH // self._weight[0].numel())].float().cpu()
 
+    @cached_property
+    def _mean_square(self) -> float:
+        return float(self._values.square().mean())
 
-def _rows(weight: Tensor) -> Tensor:
-    """As many of the first rows as are needed to tell."""
-    return weight.detach()[: max(1, ENOUGH // weight[0].numel())].float().cpu()
+    @cached_property
+    def _largest(self) -> float:
+        return float(self._values.abs().max())
+
+    @cached_property
+    def is_default(self) -> bool:
+        """Whether torch may have drawn it: it is within its bound, and not much smaller."""
+        fan_in = self._weight[0].numel()
+        within = self._largest * math.sqrt(fan_in) <= 1 + 1e-5
+        return within and self._mean_square * 3 * fan_in > DEFAULT_SHARE**2
+
+    def distribution(self, rule: float) -> str:
+        """Name what of ``nn.init`` it was drawn from; empty if that is torch's default, or unknown.
+
+        Recognized are Xavier's and He's, uniform and normal, and orthogonal rows or columns of any gain.
+
+        Args:
+            rule: Size of what would be predicted, and may have been before: that is no choice.
+
+        References:
+            https://docs.pytorch.org/docs/stable/nn.init.html
+        """
+        weight = self._weight
+        fan_in, fan_out = weight[0].numel(), weight[:, 0].numel()
+        count, size = self._values.numel(), math.sqrt(self._mean_square)
+        at_rule = abs(size / rule - 1) < AT_RULE
+        if _is_orthogonal(weight):
+            return "" if at_rule else f"orthogonal, gain {size * math.sqrt(max(fan_in, len(weight))):.3g}"
+        if self.is_default:
+            return ""
+        sizes = {
+            **{f"Xavier, gain {gain:.3g}": gain * math.sqrt(2 / (fan_in + fan_out)) for gain in GAINS},
+            **{f"He, gain {gain:.3g}": gain / math.sqrt(fan_in) for gain in GAINS},
+            **{f"He by fan-out, gain {gain:.3g}": gain / math.sqrt(fan_out) for gain in GAINS},
+        }
+        kurtosis = float((self._values / size).pow(4).mean()) if size else 0.0
+        for name, expected in sizes.items():
+            bound = math.sqrt(3) * expected
+            if kurtosis < MOST_KURTOSIS and bound * (1 - NEAR / count) <= self._largest <= bound * (1 + 1e-5):
+                return f"{name}, uniform"
+        name = min(sizes, key=lambda name: abs(size - sizes[name]))
+        near = abs(size / sizes[name] - 1) < SIGMAS / math.sqrt(2 * count)
+        normal = abs(kurtosis - 3) < SIGMAS * math.sqrt(24 / count)
+        predicted = at_rule and weight.dim() > 2  # point by point orthogonal
+        return f"{name}, normal" if near and normal and not predicted else ""
 
 
 def _is_orthogonal(weight: Tensor) -> bool:
     """Whether the first rows, or columns where those are fewer, are orthogonal and of one length."""
-    matrix = weight.detach().flatten(1)
+    matrix = weight.flatten(1)
     matrix = (matrix if len(matrix) <= matrix.shape[1] else matrix.mT)[:MOST_ROWS].float().cpu()
     product = matrix @ matrix.mT
     length = float(product.diagonal().mean())

@@ -74,7 +74,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_or_none(tiny_ghn, tmp_path, m
     if existing:
         tiny_ghn.save_pretrained(tmp_path)
         earlier = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    monkeypatch.setattr("ghn.hypernetwork.save_file", full)
+    monkeypatch.setattr("ghn.hypernetwork.files.save_file", full)
     with pytest.raises(OutputError, match=r"no checkpoint can be written to .*No space left.*; pass another"):
         tiny_ghn.save_pretrained(tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == earlier

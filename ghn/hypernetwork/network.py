@@ -1,4 +1,4 @@
-"""The hypernetwork: a graph goes in, the parameters of the network it describes come out."""
+"""The network itself: encode graphs, decode parameters, save and load."""
 
 import hashlib
 import itertools
@@ -6,8 +6,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,102 +15,29 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ghn.apply.init_ import init_, predict
 from ghn.apply.report import Report
 from ghn.base import RuleSet, default_rules, in_scheme
 from ghn.base.predicted import predicted_params
-from ghn.checkpoints import CONFIG, WEIGHTS, read_header, resolve_checkpoint
-from ghn.decoder import (
-    MEMORY,
-    DecodeCache,
-    DecoderConfig,
-    Prediction,
-    PredictionCache,
-    SlotDecoder,
-    build_decoder,
-)
-from ghn.decoder.config import from_file, to_file
-from ghn.encoder import EncoderConfig, build_encoder
+from ghn.checkpoints import WEIGHTS, resolve_checkpoint
+from ghn.decoder import MEMORY, DecodeCache, Prediction, PredictionCache, SlotDecoder, build_decoder
+from ghn.encoder import build_encoder
 from ghn.errors import (
     CheckpointConfigError,
     CheckpointError,
     ConfigError,
     OutputError,
     PredictionError,
-    check_known,
-    check_type,
     one_line,
 )
-from ghn.files import part_of, sweep_beside
 from ghn.graph.graph import ComputationGraph
-from ghn.quantization import is_step, is_table, quantize, restore, shape_in_file
+from ghn.hypernetwork.config import GHNConfig
+from ghn.hypernetwork.files import check_counts, check_tensors, name_parts, write_parts
+from ghn.quantization import quantize, restore
 from ghn.settings import own_settings
-
-FORMAT_VERSION = 2
-"""Of config.json and the weights' names; a checkpoint of a higher version is refused."""
-
-LATER = ("decoder.bank.gain",)
-"""Weights that earlier checkpoints have not; they load as what they stand for."""
-
-FLOATS = ("F64", "F32", "F16", "BF16")
-"""Types of weights in a file; they are float32 once loaded."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GHNConfig:
-    """Everything needed to rebuild a hypernetwork; saved as config.json beside the weights."""
-
-    version: int = FORMAT_VERSION
-    """Format the checkpoint was written in."""
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
-
-    def __post_init__(self) -> None:
-        if type(self.version) is not int or self.version < 0:
-            raise ConfigError(
-                f"the configuration has version {self.version!r}; expected a number such as {FORMAT_VERSION}"
-            )
-        if self.version > FORMAT_VERSION:
-            raise ConfigError(
-                f"the configuration has version {self.version!r}, newer than the {FORMAT_VERSION} this ghn reads; "
-                "upgrade with: pip install -U ghn"
-            )
-        # config.json holds plain mappings where this class holds components.
-        for name, component in (("encoder", EncoderConfig), ("decoder", DecoderConfig)):
-            value = getattr(self, name)
-            if isinstance(value, Mapping):
-                value = from_file(value) if component is DecoderConfig else value
-                known = asdict(component())
-                check_known(name, value, known)
-                for key, setting in value.items():
-                    check_type(f"{name}.{key}", setting, known[key])
-                object.__setattr__(self, name, component(**value))
-            elif not isinstance(value, component):
-                raise ConfigError(f"{name} must be a mapping of settings, got {value!r}")
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "GHNConfig":
-        """Read a configuration as ``config.json`` holds it.
-
-        Raises:
-            ConfigError: If a setting is unknown, out of range, or the version is newer.
-        """
-        cls(
-            version=values.get("version", 0)
-        )  # a newer version may have settings unknown here: say that first
-        check_known("the configuration", values, {entry.name for entry in fields(cls)})
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain values; a decoder without slots is told as it was before there were any."""
-        values = asdict(self)
-        values["decoder"] = to_file(values["decoder"])
-        if not values["decoder"]["slots"]:
-            del values["decoder"]["slots"]
-        return values
 
 
 class GHN(
@@ -379,7 +305,11 @@ class GHN(
         }
         file = folder / WEIGHTS if folder.is_dir() else hf_hub_download(model_id, WEIGHTS, **download)
         settings = GHNConfig.from_dict(config) if isinstance(config, Mapping) else config or GHNConfig()
-        _check_file(Path(file), settings)
+        check_counts(Path(file), settings)
+        with own_settings(), torch.device("meta"):
+            # How heads are initialized is computed from values, and no matter here.
+            twin = cls(replace(settings, decoder=replace(settings.decoder, output="normalized")))
+        check_tensors(Path(file), twin.state_dict())
         weights = restore(load_file(file, device=map_location))
         for name, weight in weights.items():
             if not torch.isfinite(weight.float()).all():
@@ -412,7 +342,9 @@ class GHN(
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._write_parts(folder)
+            bits = self.decoder.bits if isinstance(self.decoder, SlotDecoder) else {}
+            tensors = quantize(self.state_dict(), {f"decoder.{name}": count for name, count in bits.items()})
+            write_parts(folder, tensors, self.config.to_dict())
         except (OSError, SafetensorError) as error:
             raise OutputError(
                 f"no checkpoint can be written to {folder}: {one_line(error)}; pass another folder"
@@ -420,64 +352,6 @@ class GHN(
         url: str | None = super().save_pretrained(folder, **kwargs)
         return url
 
-    def _write_parts(self, folder: Path) -> None:
-        """Write complete files beside those of an earlier checkpoint, or nothing."""
-        for name in (WEIGHTS, CONFIG):
-            sweep_beside(folder / name)
-        weights, config = parts = [part_of(folder / name) for name in (WEIGHTS, CONFIG)]
-        with ExitStack() as undo:
-            for part in parts:
-                undo.callback(part.unlink, missing_ok=True)
-            bits = self.decoder.bits if isinstance(self.decoder, SlotDecoder) else {}
-            tensors = quantize(
-                self.state_dict(), {f"decoder.{name}": number for name, number in bits.items()}
-            )
-            save_file({name: value.contiguous() for name, value in tensors.items()}, weights)
-            config.write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
-            undo.pop_all()
-
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Give the files of ``_write_parts`` their names; the mixin has just deleted the earlier configuration."""
-        for name in (WEIGHTS, CONFIG):
-            part_of(save_directory / name).replace(save_directory / name)
-
-
-def _check_file(path: Path, config: GHNConfig) -> None:
-    """Compare what a file holds with the network of a configuration, before anything of either's size is made.
-
-    Raises:
-        CheckpointError: If they differ, or the file holds other numbers than floating-point ones and quantized tables.
-    """
-    stored = read_header(path)
-    loops = {
-        "layers": config.encoder.layers,
-        "slots": sum(sizes[5] for sizes in config.decoder.slots.values()),
-    }
-    for name, count in loops.items():  # even without memory, making very many takes very long
-        if count > len(stored):
-            raise CheckpointError(
-                f"{path} holds {len(stored)} tensors, too few for the {count} {name} of config.json; it is truncated, "
-                "or the configuration is another checkpoint's: copy or download both again"
-            )
-    with own_settings(), torch.device("meta"):
-        # How heads are initialized is computed from values, and no matter here.
-        twin = GHN(replace(config, decoder=replace(config.decoder, output="normalized")))
-    expected = {name: tuple(value.shape) for name, value in twin.state_dict().items()}
-    shapes = {name: entry.shape for name, entry in stored.items() if not is_step(name, stored)}
-    wrong = [f"Missing key {name}" for name in expected if name not in shapes and name not in LATER]
-    wrong += [f"Unexpected key {name[:100]}" for name in shapes if name not in expected]
-    wrong += [
-        f"{name} has shape {shapes[name]}, expected {shape}"
-        for name, shape in expected.items()
-        if name in shapes and shapes[name] != shape_in_file(shape, stored[name])
-    ]
-    wrong += [
-        f"{name} has type {entry.dtype}, expected floating-point numbers such as F32"
-        for name, entry in stored.items()
-        if entry.dtype not in FLOATS and not is_table(name, stored)
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{path} can't be loaded: {wrong[0]}{f' (and {len(wrong) - 1} more)' if wrong[1:] else ''}. It doesn't "
-            "hold the network of config.json: it is corrupted, or not a ghn checkpoint; copy or download both again"
-        )
+        """Give the written files their names; the mixin has just deleted the earlier configuration."""
+        name_parts(save_directory)

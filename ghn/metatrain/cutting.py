@@ -4,6 +4,7 @@ By hand, without autograd through the prediction: it would take several times as
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,19 +35,115 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What cutting has left for the way back."""
+class Taken(ABC):
+    """One cut of a parameter, and what is needed for the way back to the tables."""
 
     part: Part
     cut: Cut
-    left: Tensor | None = None
-    right: Tensor | None = None
-    left_gram: Tensor | None = None
-    right_gram: Tensor | None = None
-    inverse_norm: float = 0.0
-    share: float = 0.0
-    size: float = 0.0
+
+    @abstractmethod
+    def add(self, gradients: "Gradients", slope: Tensor, weight: float) -> None:
+        """Add to the tables' gradients.
+
+        Args:
+            gradients: Of the tables.
+            slope: Gradient of the values, shape ``(height, width)``.
+            weight: Factor on it.
+        """
+
+
+@dataclass(frozen=True)
+class TakenVector(Taken):
+    """Of a vector: its table moves the vector's centre."""
+
+    @classmethod
+    def take(cls, bank: SlotBank, part: Part, cut: Cut) -> tuple[Tensor, "TakenVector"]:
+        """Values, shape ``(height,)``, and the way back."""
+        rows = _rows(bank.rows[cut.slot].detach(), cut.rows, cut.height)
+        return _moved(part, rows, cut.where), cls(part, cut)
+
+    def add(self, gradients: "Gradients", slope: Tensor, weight: float) -> None:
+        """See ``Taken.add``."""
+        centre = self.part.centre
+        factor = weight * centre if not isinstance(centre, Tensor) and centre else weight
+        gradients.add_rows(gradients.bank.rows[self.cut.slot], self.cut.rows, slope.reshape(-1) * factor)
+
+
+@dataclass(frozen=True)
+class TakenMatrix(Taken):
+    """Of a matrix that is learned itself."""
+
+    block: Tensor
+    """What was taken of the table."""
+    inverse_norm: float
+    """One over its root mean square."""
+    size: float
     """Of the slot's part within the parameter: spread times coherent share."""
+
+    @classmethod
+    def take(cls, bank: SlotBank, part: Part, cut: Cut, size: float) -> tuple[Tensor, "TakenMatrix"]:
+        """Values, shape ``(height, width)``, and the way back."""
+        block = whole_matrix(bank.rows[cut.slot].detach(), cut)
+        inverse = 1 / math.sqrt(max(float(block.square().mean()), 1e-30))
+        return block * (size * inverse), cls(part, cut, block, inverse, size)
+
+    def add(self, gradients: "Gradients", slope: Tensor, weight: float) -> None:
+        """See ``Taken.add``."""
+        cut, block, inverse = self.cut, self.block, self.inverse_norm
+        along = float((slope * block).sum()) * inverse**2 / (cut.height * cut.width)
+        slope = torch.add(slope, block, alpha=-along).mul_(weight * self.size * inverse)
+        gradients.add_block(gradients.bank.rows[cut.slot], cut, slope)
+
+
+@dataclass(frozen=True)
+class TakenProduct(Taken):
+    """Of two factors beside a fixed matrix."""
+
+    left: Tensor
+    right: Tensor
+    left_gram: Tensor
+    right_gram: Tensor
+    inverse_norm: float
+    """One over the root mean square of the product."""
+    share: float
+    """Of the product, beside the fixed matrix."""
+    size: float
+    """As of ``TakenMatrix``."""
+
+    @classmethod
+    def take(
+        cls, bank: SlotBank, part: Part, cut: Cut, size: float, share: float
+    ) -> tuple[Tensor, "TakenProduct"]:
+        """Values, shape ``(height, width)``, and the way back."""
+        assert cut.master is not None
+        left = _rows(bank.rows[cut.slot].detach(), cut.rows, cut.height)
+        right = _rows(bank.columns[cut.slot].detach(), cut.columns, cut.width)
+        if cut.shares is not None:
+            right = right * cut.shares[:, None]
+        left_gram, right_gram = left.mT @ left, right.mT @ right
+        mean_square = float((left_gram * right_gram).sum()) / (cut.height * cut.width)
+        inverse = 1 / math.sqrt(max(mean_square, 1e-30))
+        fixed, learned = size * math.sqrt(1 - share**2), size * share * inverse
+        values = torch.addmm(cut.master, left, right.mT, beta=fixed, alpha=learned)
+        return values, cls(part, cut, left, right, left_gram, right_gram, inverse, share, size)
+
+    def add(self, gradients: "Gradients", slope: Tensor, weight: float) -> None:
+        """See ``Taken.add``."""
+        cut, bank, inverse, share = self.cut, gradients.bank, self.inverse_norm, self.share
+        assert cut.master is not None
+        by_left, by_right = slope @ self.right, slope.mT @ self.left
+        along = float((by_left * self.left).sum())
+        correction = along * inverse**2 / (cut.height * cut.width)
+        scale = weight * self.size * share * inverse
+        left = (by_left - correction * (self.left @ self.right_gram)).mul_(scale)
+        right = (by_right - correction * (self.right @ self.left_gram)).mul_(scale)
+        if cut.shares is not None:
+            right = right * cut.shares[:, None]
+        gradients.add_rows(bank.rows[cut.slot], cut.rows, left)
+        gradients.add_rows(bank.columns[cut.slot], cut.columns, right)
+        across = float((slope * cut.master).sum())
+        rise = inverse * along - share / math.sqrt(1 - share**2) * across
+        gradients.of(bank.share)[cut.slot] += weight * self.size * rise * share * (1 - share)
 
 
 @torch.no_grad()
@@ -72,38 +169,27 @@ def cut_out(
             continue
         segments = []
         for cut in part.cuts:
-            rows = bank.rows[cut.slot].detach()
-            if cut.master is None and not cut.dense:
-                taken.append(Taken(part, cut))
-                segments.append(_moved(part, _rows(rows, cut.rows, cut.height), cut.where))
-                continue
-            std, coherent = part.plan.init.std, COHERENT * cut.dilution
-            size = std * coherent * gains[cut.slot]
-            if cut.dense:
-                block = whole_matrix(rows, cut)
-                inverse = 1 / math.sqrt(max(float(block.square().mean()), 1e-30))
-                matrix = block * (size * inverse)
-                taken.append(Taken(part, cut, block, inverse_norm=inverse, size=size))
-            else:
-                assert cut.master is not None
-                left = _rows(rows, cut.rows, cut.height)
-                right = _rows(bank.columns[cut.slot].detach(), cut.columns, cut.width)
-                if cut.shares is not None:
-                    right = right * cut.shares[:, None]
-                left_gram, right_gram = left.mT @ left, right.mT @ right
-                mean_square = float((left_gram * right_gram).sum()) / (cut.height * cut.width)
-                inverse, share = 1 / math.sqrt(max(mean_square, 1e-30)), shares[cut.slot]
-                fixed, learned = size * math.sqrt(1 - share**2), size * share * inverse
-                matrix = torch.addmm(cut.master, left, right.mT, beta=fixed, alpha=learned)
-                taken.append(Taken(part, cut, left, right, left_gram, right_gram, inverse, share, size))
-            if noise is not None:
-                noise.add_(matrix, std * FRESH)
-            segments.append(matrix)
+            segment, way_back = _take(bank, part, cut, shares, gains)
+            if noise is not None and not isinstance(way_back, TakenVector):
+                noise.add_(segment, part.plan.init.std * FRESH)
+            segments.append(segment)
+            taken.append(way_back)
         whole = _together(part, segments)
         if part.plan.init.random and part.cuts[0].width > 1:  # a line is in order as it is
             whole = part.plan.layout.restore(whole)
         values[part.plan.spec.name] = whole.reshape(part.plan.spec.shape)
     return values, taken
+
+
+def _take(
+    bank: SlotBank, part: Part, cut: Cut, shares: Sequence[float], gains: Sequence[float]
+) -> tuple[Tensor, Taken]:
+    if cut.master is None and not cut.dense:
+        return TakenVector.take(bank, part, cut)
+    size = part.plan.init.std * (COHERENT * cut.dilution) * gains[cut.slot]
+    if cut.dense:
+        return TakenMatrix.take(bank, part, cut, size)
+    return TakenProduct.take(bank, part, cut, size, shares[cut.slot])
 
 
 class Gradients:
@@ -113,7 +199,7 @@ class Gradients:
     """
 
     def __init__(self, bank: SlotBank) -> None:
-        self._bank = bank
+        self.bank = bank
         self._zeros: dict[nn.Parameter, Tensor] = {}
 
     def of(self, table: nn.Parameter) -> Tensor:
@@ -125,7 +211,7 @@ class Gradients:
 
     def clear(self) -> None:
         """Begin again."""
-        for table in self._bank.parameters():
+        for table in self.bank.parameters():
             if table.grad is not None:
                 self._zeros[table] = table.grad.zero_()
                 table.grad = None
@@ -139,53 +225,26 @@ class Gradients:
             slopes: Gradients of the parameters, by name; some may be missing.
             weight: Factor on all of them.
         """
-        bank = self._bank
         matrices: dict[str, Tensor] = {}
         for one in taken:
             cut, plan = one.cut, one.part.plan
             name = plan.spec.name
             if name not in slopes:
                 continue
-            if cut.master is None and not cut.dense:
-                slope = slopes[name].reshape(-1)
-                slope = slope if cut.where is None else slope[cut.where]
-                centre = one.part.centre
-                factor = weight * centre if not isinstance(centre, Tensor) and centre else weight
-                self._scatter(bank.rows[cut.slot], cut.rows, slope * factor)
-                continue
             if name not in matrices:
                 matrices[name] = as_matrix(plan, cut, slopes[name])
-            slope = matrices[name] if cut.where is None else matrices[name][cut.where]
-            assert one.left is not None
-            if cut.dense:
-                along = float((slope * one.left).sum()) * one.inverse_norm**2 / (cut.height * cut.width)
-                slope = torch.add(slope, one.left, alpha=-along).mul_(weight * one.size * one.inverse_norm)
-                self._scatter_matrix(bank.rows[cut.slot], cut, slope)
-                continue
-            assert one.right is not None and cut.master is not None
-            assert one.left_gram is not None and one.right_gram is not None
-            by_left, by_right = slope @ one.right, slope.mT @ one.left
-            along = float((by_left * one.left).sum())
-            correction = along * one.inverse_norm**2 / (cut.height * cut.width)
-            scale = weight * one.size * one.share * one.inverse_norm
-            left = (by_left - correction * (one.left @ one.right_gram)).mul_(scale)
-            right = (by_right - correction * (one.right @ one.left_gram)).mul_(scale)
-            if cut.shares is not None:
-                right = right * cut.shares[:, None]
-            self._scatter(bank.rows[cut.slot], cut.rows, left)
-            self._scatter(bank.columns[cut.slot], cut.columns, right)
-            across = float((slope * cut.master).sum())
-            rise = one.inverse_norm * along - one.share / math.sqrt(1 - one.share**2) * across
-            self.of(bank.share)[cut.slot] += weight * one.size * rise * one.share * (1 - one.share)
+            one.add(self, matrices[name] if cut.where is None else matrices[name][cut.where], weight)
 
-    def _scatter(self, table: nn.Parameter, rows: Tensor | None, slope: Tensor) -> None:
+    def add_rows(self, table: nn.Parameter, rows: Tensor | None, slope: Tensor) -> None:
+        """Add to rows of a table's gradient; None is the first ones."""
         gradient = self.of(table)
         if rows is None:
             gradient[: len(slope)] += slope
         else:
             gradient.index_add_(0, rows, slope)
 
-    def _scatter_matrix(self, table: nn.Parameter, cut: Cut, slope: Tensor) -> None:
+    def add_block(self, table: nn.Parameter, cut: Cut, slope: Tensor) -> None:
+        """Add to the rows and columns of a table's gradient that a cut has taken."""
         gradient = self.of(table)
         if cut.shares is not None:
             slope = slope * cut.shares

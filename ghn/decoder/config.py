@@ -12,8 +12,8 @@ from ghn.errors import ConfigError
 MOST = 2**20
 """Of any size; a larger one is a mistake, or damage."""
 
-SLOT_NUMBERS = 7
-"""Sizes of a slot: the fields of ``ghn.decoder.slots.SlotSize``."""
+SLOT_NUMBERS = 8
+"""Sizes of a slot: the fields of ``ghn.decoder.slots.SlotSize``; the last may be missing."""
 
 DENSE = -1
 """Instead of a slot's rank: its matrix itself is learned."""
@@ -108,10 +108,13 @@ def to_file(values: Mapping[str, Any]) -> dict[str, Any]:
 def _check_slot(key: str, sizes: Sequence[int]) -> None:
     """Check one entry of ``DecoderConfig.slots``."""
     numbers = list(sizes) if isinstance(sizes, list | tuple) else []
-    if len(numbers) != SLOT_NUMBERS or any(type(number) is not int for number in numbers):
-        raise ConfigError(f"slot {key!r} has sizes {sizes!r}; expected {SLOT_NUMBERS} whole numbers")
-    *counts, rank = numbers
-    if not 1 <= min(counts) <= max(counts) <= MOST or not DENSE <= rank <= MOST or numbers[4] % 2 == 0:
+    if not SLOT_NUMBERS - 1 <= len(numbers) <= SLOT_NUMBERS or any(type(n) is not int for n in numbers):
+        raise ConfigError(
+            f"slot {key!r} has sizes {sizes!r}; expected {SLOT_NUMBERS - 1} or {SLOT_NUMBERS} whole numbers"
+        )
+    counts, (rank, *part_units) = numbers[: SLOT_NUMBERS - 2], numbers[SLOT_NUMBERS - 2 :]
+    within = 1 <= min(counts) <= max(counts) <= MOST and all(0 <= units <= MOST for units in part_units)
+    if not within or not DENSE <= rank <= MOST or numbers[4] % 2 == 0:
         raise ConfigError(
             f"slot {key!r} has sizes {sizes!r}; expected numbers from 1 to {MOST}, of which the kernel's is odd, and a "
             f"rank of 0 or more, or {DENSE}"

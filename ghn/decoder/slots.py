@@ -28,11 +28,8 @@ from ghn.base.blocks import keyed_generator
 from ghn.decoder.config import DENSE
 from ghn.decoder.plan import ParamPlan
 from ghn.decoder.units import Segment, segments
-from ghn.graph.addresses import Address
+from ghn.graph.addresses import MOST_STEPS, Address
 from ghn.graph.graph import ComputationGraph
-
-MOST_STEPS = 6
-"""Slots along the relative depth of a stage; deeper networks share theirs between neighbours."""
 
 START_SHARE = 0.8
 """Of the low-rank part, beside the fixed matrix, before anything is learned."""
@@ -61,6 +58,8 @@ class SlotSize:
     """Slots along the relative depth."""
     rank: int
     """Width of the tables; 0 for vectors, whose table is one column; ``DENSE`` for one whole table."""
+    part_units: int = 0
+    """Of the parts behind the first, where the blocks are parts of a concatenation; else, or if unknown, 0."""
 
     @property
     def rows(self) -> int:
@@ -112,8 +111,15 @@ def slot_sizes(
             wide = DENSE if rank == DENSE else rank * (1 if kernel > 1 else 2)
             columns_in_all = sizes[2] * sizes[3] * sizes[4] ** 2
             wide = min(wide, sizes[0] * sizes[1], columns_in_all) if matrices[segment.spec.name] else 0
-            found[key] = [*sizes, wide]
+            before = found[key][-1] if key in found else 0
+            found[key] = [*sizes, wide, max(before, _part_units(segment, matrices[segment.spec.name]))]
     return {key: tuple(sizes) for key, sizes in sorted(found.items())}
+
+
+def _part_units(segment: Segment, matrix: bool) -> int:
+    """Units of the widest part behind the first of what a segment reads or, as a vector, is of."""
+    units = (segment.column_units if matrix else segment.row_units)[:, :2]
+    return int(units[units[:, 0] > 0, 1].max()) + 1 if segment.joined else 0
 
 
 @dataclass(frozen=True)
@@ -275,13 +281,14 @@ class SlotBank(nn.Module):
         size = self.sizes[key]
         slot = self.first[key] + segment.address.depth(size.steps)
         units = segment.row_units
-        rows = (units[:, 0] % size.row_blocks) * size.row_units + units[:, 1] % size.row_units
+        vector_parts = size.part_units if not size.rank else 0
+        rows = _numbers(units[:, 0], units[:, 1], size.row_blocks, size.row_units, vector_parts)
         first = bool((rows == torch.arange(len(rows))).all())
         if not size.rank:
             return Cut(slot, None if first else rows, None, len(rows), 1, None, 1.0, segment.rows)
         block, unit, y, x = segment.column_units.unbind(1)
         reach = size.kernel // 2
-        columns = (block % size.column_blocks) * size.column_units + unit % size.column_units
+        columns = _numbers(block, unit, size.column_blocks, size.column_units, size.part_units)
         columns = (columns * size.kernel + y.clamp(-reach, reach) + reach) * size.kernel
         columns = columns + x.clamp(-reach, reach) + reach
         copies = torch.bincount(columns, minlength=size.columns)[columns].float()
@@ -303,6 +310,17 @@ class SlotBank(nn.Module):
             master=master,
             dense=size.rank == DENSE,
         )
+
+
+def _numbers(block: Tensor, unit: Tensor, blocks: int, units: int, part_units: int) -> Tensor:
+    """Rows of a table for units by block and number within it; what is beyond the table repeats what is within.
+
+    Parts of a concatenation behind the first may be narrower than the table's blocks, and repeat within their own
+    width, as what writes them does.
+    """
+    block = block % blocks
+    own = torch.where(block > 0, part_units, units) if part_units else units
+    return block * units + unit % own
 
 
 @lru_cache(maxsize=_CACHED_MASTERS)

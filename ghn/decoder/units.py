@@ -5,14 +5,17 @@ number within the block. Columns of kernels have two more, counted from the kern
 """
 
 import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ghn.graph.addresses import Address, addresses
+from ghn.graph.addresses import MOST_STEPS, Address, addresses
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.layout import Layout
+from ghn.graph.ops import MIXING_ROLES
 from ghn.graph.structure import HeadChannels
 
 PARTS = ("q", "k", "v")
@@ -30,13 +33,24 @@ class Segment:
     """Block and unit of each row, long, shape ``(rows, 2)``."""
     column_units: Tensor
     """Block, unit, and place in the kernel of each column, long, shape ``(columns, 4)``."""
+    joined: bool = False
+    """Whether the blocks that it reads (of a vector: that it is of) are the parts of a concatenation."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Channels of one of the activations that were concatenated."""
+
+    width: int
+    writer: str = ""
+    """Name of the weight that wrote them; empty if none did."""
 
 
 @torch.inference_mode(False)
 def segments(graph: ComputationGraph) -> list[Segment]:
     """Cut every attached parameter of a graph into segments of one address each, in the order of ``graph.params``."""
     places = addresses(graph)
-    finder = _Units(graph)
+    finder = _Units(graph, places)
     found = []
     for spec in graph.params:
         if spec.node is not None:
@@ -45,7 +59,7 @@ def segments(graph: ComputationGraph) -> list[Segment]:
 
 
 class _Units:
-    def __init__(self, graph: ComputationGraph) -> None:
+    def __init__(self, graph: ComputationGraph, places: Mapping[str, Address]) -> None:
         self.graph = graph
         self.heads: dict[str, list[tuple[str, HeadChannels, int, int]]] = {}
         self.reads_heads: dict[str, int] = {}
@@ -57,28 +71,38 @@ class _Units:
                         known.append((part, channels, attention.heads, attention.width))
             if attention.projection is not None:
                 self.reads_heads[attention.projection.name] = attention.heads
-        self.weight_of = {
-            node: weight.name
-            for node in range(len(graph.nodes))
-            for weight in graph.operands(node)
-            if weight.role in ("linear", "embedding")
-        }
-        self.widths = self._widths()
+        self.writers: dict[int, str] = {}
+        """The weight that each operation with one writes by."""
+        self.weight_of: dict[int, str] = {}
+        for node in range(len(graph.nodes)):
+            for weight in graph.operands(node):
+                if weight.role in MIXING_ROLES or weight.role == "embedding":
+                    self.writers[node] = weight.name
+                if weight.role in ("linear", "embedding"):
+                    self.weight_of[node] = weight.name
+        self.places = places
+        self.parts = self._parts()
 
-    def _widths(self) -> list[tuple[int, ...]]:
-        """Of the parts that the channels of each node's image were concatenated from."""
-        found: list[tuple[int, ...]] = []
+    def _parts(self) -> list[tuple[_Part, ...]]:
+        """Of each node's result, what its channels were concatenated from."""
+        found: list[tuple[_Part, ...]] = []
         for node in self.graph.nodes:
             before = self.graph.activations(node.index)
-            channels = node.shape[1] if len(node.shape) == 4 else 0
-            own: tuple[int, ...] = (channels,)
+            channels = node.shape[1] if len(node.shape) in (2, 4) else 0
+            own: tuple[_Part, ...] = (_Part(channels, self._writer(node.index)),)
             if channels and before:
-                if node.kind == "concat" and sum(sum(found[s]) for s in before) == channels:
-                    own = tuple(width for source in before for width in found[source])
-                elif node.kind not in ("conv", "conv_transpose") and sum(found[before[0]]) == channels:
+                if node.kind == "concat" and sum(_total(found[s]) for s in before) == channels:
+                    own = tuple(part for source in before for part in found[source])
+                elif node.index not in self.writers and _total(found[before[0]]) == channels:
                     own = found[before[0]]
             found.append(own)
         return found
+
+    def _writer(self, index: int) -> str:
+        """Name of the weight by which an activation was made."""
+        while index not in self.writers and self.graph.activations(index):
+            index = self.graph.activations(index)[0]
+        return self.writers.get(index, "")
 
     def segments(self, spec: ParamSpec, address: Address) -> list[Segment]:
         layout = Layout.of(spec)
@@ -95,8 +119,9 @@ class _Units:
         if is_vector and spec.role not in ("position", "token", "embedding"):
             # One row a channel.
             rows = self._vector(spec, use)
-            return [Segment(spec, address, None, rows, _flat(1))]
-        return [Segment(spec, address, None, _grouped(layout), columns)]
+            return [Segment(spec, address, None, rows, _flat(1), joined=bool(rows[-1, 0] > 0))]
+        joined = spec.name not in self.reads_heads and bool(columns[-1, 0] > 0)
+        return [Segment(spec, address, None, _grouped(layout), columns, joined)]
 
     def _heads(
         self,
@@ -140,10 +165,10 @@ class _Units:
     def _vector(self, spec: ParamSpec, use: int) -> Tensor:
         before = self.graph.activations(use)
         if spec.role in ("norm_weight", "norm_bias") and before:
-            widths = self.widths[before[0]]
-            if len(widths) > 1 and sum(widths) == spec.numel:
-                return _parts(widths)
-        return _parts((spec.numel,))
+            parts = self.parts[before[0]]
+            if len(parts) > 1 and _total(parts) == spec.numel:
+                return self._numbered(parts)
+        return self._numbered((_Part(spec.numel),))
 
     def _columns(self, spec: ParamSpec, layout: Layout, use: int) -> Tensor:
         counted = layout.column_sizes[: len(layout.column_sizes) - layout.spatial]
@@ -154,15 +179,35 @@ class _Units:
             pairs = torch.cartesian_prod(torch.arange(heads), torch.arange(units // heads)).reshape(-1, 2)
         else:
             before = self.graph.activations(use)
-            widths = self.widths[before[0]] if before and spec.role == "conv" else ()
-            whole = len(widths) > 1 and sum(widths) == units
-            pairs = _parts(widths if whole else (units,))
+            parts = self.parts[before[0]] if before and spec.role in ("conv", "linear") else ()
+            whole = len(parts) > 1 and _total(parts) == units
+            pairs = self._numbered(parts if whole else (_Part(units),))
         if not kernel:
             return torch.cat([pairs, torch.zeros(len(pairs), 2, dtype=torch.long)], 1)
         high, wide = (math.prod(kernel[:-1]), kernel[-1]) if len(kernel) > 1 else (1, kernel[0])
         y, x = torch.arange(high) - high // 2, torch.arange(wide) - wide // 2
         places = torch.cartesian_prod(y, x).reshape(-1, 2)
         return torch.cat([pairs.repeat_interleave(len(places), 0), places.repeat(len(pairs), 1)], 1)
+
+    def _numbered(self, parts: Sequence[_Part]) -> Tensor:
+        """Block and number within it of each channel.
+
+        Parts that layers of one kind and relative depth wrote are copies of one block: a deep DenseNet has more of them
+        than any that was trained on.
+        """
+        blocks: dict[object, int] = {}
+        met: Counter[str] = Counter()
+        found = []
+        for number, part in enumerate(parts):
+            key: object = number
+            if part.writer:
+                place = self.places[part.writer]
+                # What one weight wrote may be there twice, changed on the way.
+                key = (place.stage, place.kind, place.depth(MOST_STEPS), met[part.writer])
+                met[part.writer] += 1
+            block = blocks.setdefault(key, len(blocks))
+            found.append(torch.stack([torch.full((part.width,), block), torch.arange(part.width)], -1))
+        return torch.cat(found)
 
 
 def _grouped(layout: Layout) -> Tensor:
@@ -172,14 +217,8 @@ def _grouped(layout: Layout) -> Tensor:
     return torch.cartesian_prod(torch.arange(blocks), torch.arange(layout.rows // blocks)).reshape(-1, 2)
 
 
-def _parts(widths: tuple[int, ...]) -> Tensor:
-    """Part and number within the part of each channel."""
-    return torch.cat(
-        [
-            torch.stack([torch.full((width,), part), torch.arange(width)], -1)
-            for part, width in enumerate(widths)
-        ]
-    )
+def _total(parts: Sequence[_Part]) -> int:
+    return sum(part.width for part in parts)
 
 
 def _flat(count: int) -> Tensor:

@@ -19,6 +19,9 @@ POOLS = frozenset({"mean", "adaptive_avg_pool", "adaptive_max_pool"})
 MOST_JOINING = 0.6
 """Of a sequence's length, in octaves: class tokens and registers."""
 
+MOST_STEPS = 6
+"""Of relative depth within a stage; layers of deeper networks share theirs with neighbours."""
+
 _JOINING = POOLS | {"mul", "matmul", "einsum", "attention", "glu"}
 """Kinds that read one of several ways which meet again in a product: no fork of the trunk."""
 

@@ -30,7 +30,8 @@ def first_tables(samplers: Mapping[str, Sampler], rank: int, start: Path | None)
     Args:
         samplers: The networks that they have to fit.
         rank: Of the factors; 0 for whole matrices, which begin as the base.
-        start: Tables of an earlier run, or a checkpoint: places that these have slots for begin with theirs.
+        start: Tables of an earlier run, or a checkpoint: places that these have slots for begin with theirs, as far as
+            sizes agree.
 
     Raises:
         ConfigError: If they don't fit into memory.
@@ -38,11 +39,11 @@ def first_tables(samplers: Mapping[str, Sampler], rank: int, start: Path | None)
     """
     earlier = [] if start is None else [load_tables(start)]
     sizes = slot_sizes(_networks(samplers), rank or DENSE)
-    check_memory({**sizes, **{key: size for bank in earlier for key, size in bank.to_slots().items()}})
+    check_memory({**{key: size for bank in earlier for key, size in bank.to_slots().items()}, **sizes})
     bank = SlotBank(sizes)
     if not rank:
         begin_with_base(bank, _networks(samplers))
-    return merge([bank, *earlier]) if earlier else bank
+    return merge([bank, *earlier], sizes) if earlier else bank
 
 
 def _networks(samplers: Mapping[str, Sampler]) -> Networks:

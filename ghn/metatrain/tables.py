@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
-from ghn.decoder.config import DecoderConfig
+from ghn.decoder.config import DENSE, DecoderConfig
 from ghn.decoder.slot_decoder import SlotDecoder
 from ghn.decoder.slots import SlotBank, SlotSize
 from ghn.encoder import EncoderConfig
@@ -81,22 +81,59 @@ def load_tables(path: Path) -> SlotBank:
     return bank
 
 
-def merge(banks: Sequence[SlotBank]) -> SlotBank:
-    """One bank with the tables of all: of a kind of place that several have, the last one's."""
-    whole = SlotBank(
-        dict(sorted({key: sizes for bank in banks for key, sizes in bank.to_slots().items()}.items()))
-    )
-    numbers = {name: number for number, name in enumerate(whole.names)}
-    with torch.no_grad():
-        for bank in banks:
-            for number, name in enumerate(bank.names):
-                to, key = numbers[name], name.rpartition("/")[0]
-                if whole.sizes[key] == bank.sizes[key]:
-                    whole.rows[to].copy_(bank.rows[number])
-                    whole.columns[to].copy_(bank.columns[number])
-                    whole.share[to] = bank.share[number]
-                    whole.gain[to] = bank.gain[number]
+def merge(banks: Sequence[SlotBank], sizes: Mapping[str, Sequence[int]] | None = None) -> SlotBank:
+    """One bank with the tables of all: of a kind of place that several have, the last one's.
+
+    Args:
+        banks: In order.
+        sizes: Of kinds of places that shall have others than the last bank that has them: what fits is taken, and the
+            rest stays as the other banks have it.
+    """
+    chosen = {key: own for bank in banks for key, own in bank.to_slots().items()} | dict(sizes or {})
+    whole = SlotBank(dict(sorted(chosen.items())))
+    for bank in banks:
+        for key in bank.sizes:
+            _copy(bank, whole, key)
     return whole
+
+
+@torch.no_grad()
+def _copy(bank: SlotBank, whole: SlotBank, key: str) -> None:
+    """Copy the tables of a kind of place: units by block and number, kernels by their centre, steps by depth."""
+    own, other = bank.sizes[key], whole.sizes[key]
+    if own.rank != other.rank:  # of factors only whole tables are alike
+        return
+    for step in range(other.steps):
+        start = bank.first[key] + (
+            round(step * (own.steps - 1) / (other.steps - 1)) if other.steps > 1 else 0
+        )
+        to = whole.first[key] + step
+        _fit(bank.rows[start], whole.rows[to], own, other)
+        if own.rank > 0:
+            width = min(len(bank.columns[start]), len(whole.columns[to]))
+            whole.columns[to][:width] = bank.columns[start][:width]
+        whole.share[to] = bank.share[start]
+        whole.gain[to] = bank.gain[start]
+
+
+def _fit(table: Tensor, into: Tensor, own: SlotSize, other: SlotSize) -> None:
+    """Overwrite what two row tables have in common."""
+
+    def blocks(values: Tensor, size: SlotSize) -> Tensor:
+        rows = (size.row_blocks, size.row_units)
+        if size.rank != DENSE:
+            return values.view(*rows, *values.shape[1:])
+        return values.view(*rows, size.column_blocks, size.column_units, size.kernel, size.kernel)
+
+    if own.rank == DENSE and table.shape != into.shape:  # only what is cut out has a size of its own
+        into *= table.square().mean().sqrt() / into.square().mean().sqrt()
+    source, target = blocks(table, own), blocks(into, other)
+    for axis in range(source.ndim):
+        count = min(source.shape[axis], target.shape[axis])
+        kernel = own.rank == DENSE and axis >= 4
+        starts = [(view.shape[axis] - count) // 2 if kernel else 0 for view in (source, target)]
+        source, target = source.narrow(axis, starts[0], count), target.narrow(axis, starts[1], count)
+    target.copy_(source)
 
 
 def hypernetwork(bank: SlotBank) -> GHN:

@@ -32,7 +32,7 @@ def _resnet(rng: random.Random, full: bool) -> Architecture:
     width = rng.choice(range(16, 49, 4) if full else range(8, 25, 4)) // (2 if expansion > 1 else 1)
     kwargs = _residual(rng, width, full)
     kwargs["norm_layer"] = rng.choice(NORMS[:3])
-    return _finish("resnet", spec, kwargs, width * 8 * expansion)
+    return _finish("resnet", spec, kwargs | _deep_stem(rng), width * 8 * expansion)
 
 
 def _resnext(rng: random.Random, full: bool) -> Architecture:
@@ -40,8 +40,17 @@ def _resnext(rng: random.Random, full: bool) -> Architecture:
     width = groups * rng.choice((2, 3, 4) if full else (1, 2))
     kwargs = _residual(rng, width, full)
     # A bottleneck has width // 64 * base_width channels per group, so that groups stay whole at every width.
-    kwargs |= {"cardinality": groups, "base_width": 64 // groups}
-    return _finish("resnext", "timm:resnext50_32x4d", kwargs, width * 32)
+    grouped = {"cardinality": groups, "base_width": 64 // groups}
+    if rng.random() < 0.25:  # the squeeze between the convolutions of a block, not behind them
+        inner = {key: kwargs[key] for key in ("layers", "channels", "act_layer")}
+        inner |= {"group_size": rng.choice((4, 8)), "excite": rng.random() < 0.7}
+        return _finish("resnext", "python:ghn.spaces.factories:grouped_bottlenecks", inner, width * 32)
+    return _finish("resnext", "timm:resnext50_32x4d", kwargs | grouped | _deep_stem(rng), width * 32)
+
+
+def _deep_stem(rng: random.Random) -> dict[str, object]:
+    """Three small kernels that read the image instead of a large one, as in ResNet-D; mostly none."""
+    return {"stem_type": "deep", "stem_width": rng.choice((16, 32))} if rng.random() < 0.2 else {}
 
 
 def _preactivated(rng: random.Random, full: bool) -> Architecture:
@@ -94,12 +103,19 @@ def _inverted(rng: random.Random, full: bool) -> Architecture:
     ]
     if rng.random() < 0.5:  # as MobileNetV2 and EfficientNet begin
         stages[0] = f"ds_r1_k3_s1_c{channels[0]}{excite}"
+    variant = rng.random()
+    if variant < 0.2:  # fused at first, as in EfficientNetV2
+        fused = rng.randint(1, count)
+        stages[:fused] = [stage.replace("ir_", "er_").removesuffix("_se0.25") for stage in stages[:fused]]
+    elif variant < 0.35:  # another kernel before the expansion, as in MobileNetV4
+        stages = [stage.replace("ir_", f"uir_a{rng.choice((3, 5))}_") for stage in stages]
     kwargs = {
         "stages": stages,
         "stem": width if rng.random() < 0.5 else 2 * width,
         "features": channels[-1] * rng.choice((2, 4)),
         "norm_layer": rng.choice(NORMS[:3]),
-        "act_layer": rng.choice(("relu6", "silu", "gelu")),
+        "act_layer": rng.choice(("relu6", "silu", "gelu", "hard_swish")),
+        "pooled_head": rng.random() < 0.25,  # as in HardCoReNAS, FBNetV3 and MobileNetV4
     }
     spec = "python:ghn.spaces.factories:inverted_residuals"
     return Architecture(spec=spec, kwargs=kwargs, family="inverted", depth=sum(repeats), width=channels[-1])

@@ -71,6 +71,34 @@ def test_concatenated_channels_keep_their_parts() -> None:
     assert norm.row_units.equal(reads.column_units[:, :2])
 
 
+def test_parts_that_layers_of_one_depth_wrote_are_copies() -> None:
+    found = by_name(timm.create_model("densenet121", growth_rate=8, block_config=(12, 2)), IMAGES)
+    (reads,) = found["features.denseblock1.denselayer12.conv1.weight"]
+    blocks = reads.column_units[:, 0].bincount().tolist()
+    # The first and the last of the twelve have a depth step of their own; the others share four.
+    assert blocks[:2] == [16, 8] and len(blocks) == 6 and sum(blocks) == 16 + 11 * 8
+
+
+def test_what_one_weight_wrote_twice_are_two_parts() -> None:
+    class Concatenated(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(16, 8, 3)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            image = self.first(image)
+            return self.last(torch.cat([image.relu(), (-image).relu()], 1))
+
+    (reads,) = by_name(Concatenated(), IMAGES)["last.weight"]
+    assert reads.column_units[:, 0].bincount().tolist() == [8 * 9, 8 * 9]
+
+
+def test_a_head_reads_the_parts_of_what_was_pooled() -> None:
+    found = by_name(timm.create_model("densenet121", growth_rate=8, block_config=(2, 2)), IMAGES)
+    (head,) = found["classifier.weight"]
+    assert head.column_units[:, 0].bincount().tolist() == [16, 8, 8]
+
+
 def test_segments_cover_every_row_once() -> None:
     for name, inputs in (
         ("mobilevit_xxs", torch.zeros(2, 3, 64, 64)),

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from ghn.cli import app
 from ghn.console import run_app
+from ghn.decoder.config import DENSE
 from ghn.decoder.slots import SlotBank
 from ghn.errors import CheckpointError
 from ghn.hypernetwork import GHN
@@ -68,6 +69,23 @@ def test_equal_slots_of_other_sizes_are_taken_whole(size: tuple[int, ...]) -> No
         assert whole.state_dict()[name].equal(value)
 
 
+def test_slots_of_given_sizes_take_what_fits() -> None:
+    one = SlotBank({"a/1/bias": (1, 4, 1, 1, 1, 2, 0), "a/1/conv": (1, 4, 2, 3, 3, 2, DENSE)})
+    first, last = one.first["a/1/conv"], one.first["a/1/conv"] + 1
+    with torch.no_grad():
+        one.rows[0].fill_(7.0)
+        one.rows[last].mul_(4.0)
+    sizes = {"a/1/bias": (1, 2, 1, 1, 1, 1, 0), "a/1/conv": (1, 6, 1, 5, 5, 3, DENSE)}
+    whole = merge([SlotBank(sizes), one], sizes)
+    assert whole.to_slots() == {key: (*size, 0) for key, size in sizes.items()}
+    assert whole.rows[0].equal(one.rows[0][:2])
+    for step, start in ((0, first), (2, last)):
+        before = one.rows[start].view(4, 2, 3, 3, 3)
+        after = whole.rows[whole.first["a/1/conv"] + step].view(6, 1, 5, 5, 5)
+        assert after[:4, :, :3, 1:4, 1:4].equal(before[:, :1])
+    assert 3.0 < after[4:].square().mean().sqrt() < 5.0  # what is new is as large beside it as it was
+
+
 def test_what_holds_no_tables_is_refused(finished: tuple[Path, GHN], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="without slots"):
         load_tables(WITHOUT_SLOTS)
@@ -76,7 +94,7 @@ def test_what_holds_no_tables_is_refused(finished: tuple[Path, GHN], tmp_path: P
     folder, _ = finished
     sizes = load_tables(folder).to_slots()
     tensors = load_file(folder / TABLES)
-    key = next(key for key in sizes if sizes[key][-1] == 0)
+    key = next(key for key in sizes if sizes[key][6] == 0)
     larger = {**sizes, key: (sizes[key][0] + 1, *sizes[key][1:])}
     for metadata in ({}, {"sizes": "[1]"}, {"sizes": json.dumps(larger)}, {"sizes": '{"a/b": [1]}'}):
         save_file(tensors, tmp_path / "other.safetensors", metadata)

@@ -106,7 +106,8 @@ def _inverted(rng: random.Random, full: bool) -> Architecture:
     variant = rng.random()
     if variant < 0.2:  # fused at first, as in EfficientNetV2
         fused = rng.randint(1, count)
-        stages[:fused] = [stage.replace("ir_", "er_").removesuffix("_se0.25") for stage in stages[:fused]]
+        plain = (stage.removesuffix("_se0.25").replace("_k5", "_k3") for stage in stages[:fused])
+        stages[:fused] = [stage.replace("ir_", "er_") for stage in plain]
     elif variant < 0.35:  # another kernel before the expansion, as in MobileNetV4
         stages = [stage.replace("ir_", f"uir_a{rng.choice((3, 5))}_") for stage in stages]
     kwargs = {

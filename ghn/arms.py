@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ghn.apply.knowledge import Examples
 from ghn.apply.mimetic import mimetic_attentions_, sinusoids
 from ghn.apply.rules import split_arm
 from ghn.base import RuleSet, default_rules
 from ghn.base.blocks import keyed_generator
+from ghn.decoder import Learned
 from ghn.errors import ConfigError, did_you_mean
 from ghn.graph.ops import MIXING_ROLES
 from ghn.shortcut import load_hypernetwork
@@ -24,20 +26,33 @@ from ghn.tracing.trace import trace
 if TYPE_CHECKING:
     from ghn.apply.report import Report
 
-Arm = Callable[[nn.Module, int, Any, str | None], str]
-"""Writes into a model in place, given the seed, example inputs (None: found automatically) and the checkpoint.
+Arm = Callable[[nn.Module, int, Any, str | None, Examples | None], str]
+"""Writes into a model in place, given the seed, example inputs (None: found automatically), the checkpoint, and
+labelled examples of the data (None: unknown).
 
 Returns what it changed, in a few words.
 """
 
 
-def random_(model: nn.Module, seed: int, inputs: Any = None, checkpoint: str | None = None) -> str:
+def random_(
+    model: nn.Module,
+    seed: int,
+    inputs: Any = None,
+    checkpoint: str | None = None,
+    examples: Examples | None = None,
+) -> str:
     """Keep the zoo's own initialization: the model was constructed under the seed."""
     return ""
 
 
 @torch.no_grad()
-def orthogonal_(model: nn.Module, seed: int, inputs: Any = None, checkpoint: str | None = None) -> str:
+def orthogonal_(
+    model: nn.Module,
+    seed: int,
+    inputs: Any = None,
+    checkpoint: str | None = None,
+    examples: Examples | None = None,
+) -> str:
     """Make every matrix orthogonal, with the root mean square that it has; the rest stays.
 
     Matrices are the weights of linear maps and convolutions (flattened to one row per output channel, as in
@@ -61,7 +76,13 @@ def orthogonal_(model: nn.Module, seed: int, inputs: Any = None, checkpoint: str
 
 
 @torch.no_grad()
-def mimetic_(model: nn.Module, seed: int, inputs: Any = None, checkpoint: str | None = None) -> str:
+def mimetic_(
+    model: nn.Module,
+    seed: int,
+    inputs: Any = None,
+    checkpoint: str | None = None,
+    examples: Examples | None = None,
+) -> str:
     """Make query·key of each attention layer resemble the identity, and value·projection its negative.
 
     The paper's hyperparameters for vision are used throughout. Learned tables of positions become sinusoids in models
@@ -87,11 +108,13 @@ def ghn_(
     seed: int,
     inputs: Any = None,
     checkpoint: str | None = None,
+    examples: Examples | None = None,
     rules: RuleSet | None = None,
-    learned: bool = True,
+    learned: Learned = True,
 ) -> str:
     """Predict the parameters with a trained hypernetwork."""
-    return _summary(load_hypernetwork(checkpoint).init_(model, inputs, seed, learned=learned, rules=rules))
+    net = load_hypernetwork(checkpoint)
+    return _summary(net.init_(model, inputs, seed, learned, examples=examples, rules=rules))
 
 
 base_ = partial(ghn_, learned=False)

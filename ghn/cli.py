@@ -56,6 +56,15 @@ class DType(StrEnum):
     FLOAT16 = "float16"
 
 
+class HowMuch(StrEnum):
+    """How much of what was learned is taken."""
+
+    AUTO = "auto"
+    ALL = "all"
+    EARLY = "early"
+    NONE = "none"
+
+
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2."""
     run_app(app, sys.argv[1:])
@@ -150,6 +159,13 @@ def predict(
     model_kwargs: ModelKwargs = None,
     inputs: Inputs = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Same seed, same weights.")] = 0,
+    learned: Annotated[
+        HowMuch,
+        typer.Option(
+            help="How much of what was learned: all (for its data), early (fading with depth), none; auto is all for "
+            "language models of its vocabulary, else early."
+        ),
+    ] = HowMuch.AUTO,
     dtype: Annotated[DType, typer.Option(help="Type of the written weights.")] = DType.FLOAT32,
     device: Annotated[str, typer.Option(help="Where weights are predicted: cpu, cuda, cuda:1 …")] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
@@ -204,6 +220,7 @@ def predict(
             out,
             example,
             seed=seed,
+            learned={"auto": True, "none": False}.get(learned, learned.value),  # type: ignore[arg-type]
             dtype=getattr(torch, dtype),
             overwrite=overwrite,
             keep_deliberate=keep_deliberate,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ghn.apply.knowledge import Examples
 from ghn.apply.report import Report
 from ghn.base import RuleSet
 from ghn.checkpoints import CONFIG, WEIGHTS, resolve_checkpoint
@@ -22,6 +23,7 @@ def init_(
     inputs: Any = None,
     seed: int = 0,
     *,
+    examples: Examples | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     memory: int = MEMORY,
@@ -35,6 +37,8 @@ def init_(
         checkpoint: Folder or hub id; None is the checkpoint that ships with ghn. Loaded once, until its files change.
         inputs: Example inputs, needed for models of no known zoo.
         seed: Same seed, same weights.
+        examples: A few hundred labelled inputs of your data, ``(images, labels)``: they decide whether the model
+            gets all that was learned or, for other data, what the first layers learned.
         device: Where the model goes; None leaves it, or puts a meta model on the CPU.
         dtype: Of its parameters; None is what it has.
         memory: Bytes to take beside the model, roughly.
@@ -50,6 +54,7 @@ def init_(
         model,
         inputs,
         seed,
+        examples=examples,
         device=device,
         dtype=dtype,
         memory=memory,

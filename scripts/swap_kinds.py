@@ -20,6 +20,7 @@ import torch
 import typer
 from torch import nn
 
+from ghn.apply.knowledge import Examples
 from ghn.arms import ARMS, Arm
 from ghn.console import run_app
 from ghn.errors import ConfigError, did_you_mean
@@ -36,11 +37,17 @@ def swapped(first: str, second: str, role: str) -> Arm:
     """The arm ``first`` with the parameters of a role from the arm ``second``."""
 
     @torch.no_grad()
-    def arm(model: nn.Module, seed: int, inputs: Any = None, checkpoint: str | None = None) -> str:
+    def arm(
+        model: nn.Module,
+        seed: int,
+        inputs: Any = None,
+        checkpoint: str | None = None,
+        examples: Examples | None = None,
+    ) -> str:
         twin = copy.deepcopy(model)
         specs = [spec for spec in trace(model, inputs).params if spec.role == role]
         for name, target in ((first, model), (second, twin)):
-            ARMS[name](target, seed, inputs, checkpoint)
+            ARMS[name](target, seed, inputs, checkpoint, examples)
         targets, sources = dict(model.named_parameters()), dict(twin.named_parameters())
         for spec in specs:
             targets[spec.name].copy_(sources[spec.name])

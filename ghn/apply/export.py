@@ -18,7 +18,7 @@ from ghn.apply.report import Report
 from ghn.apply.tensor_file import Form, TensorFile, open_file, open_folder
 from ghn.base import RuleSet
 from ghn.base.predicted import predicted_names
-from ghn.decoder import MEMORY
+from ghn.decoder import MEMORY, Learned
 from ghn.errors import OutputError, PredictionError
 from ghn.files import replacing, sweep_beside
 from ghn.settings import own_settings
@@ -101,6 +101,7 @@ def export_prediction(
     inputs: Any = None,
     *,
     seed: int = 0,
+    learned: Learned = True,
     dtype: torch.dtype = torch.float32,
     overwrite: bool = False,
     memory: int = MEMORY,
@@ -117,6 +118,7 @@ def export_prediction(
         out: As ``output_path`` takes it.
         inputs: Example inputs, found automatically for models of timm, torchvision and Hugging Face.
         seed: Same seed, same weights.
+        learned: As ``GHN.init_`` takes it.
         dtype: Of the written floating-point parameters and buffers.
         overwrite: Whether an earlier export may be replaced.
         memory: Bytes to take, roughly.
@@ -136,7 +138,7 @@ def export_prediction(
     check_numbers(seed, memory)
     path = output_path(spec, out, overwrite)
     sweep_beside(path.absolute())
-    prediction = checked_prediction(net, model, inputs, seed, keep_deliberate=keep_deliberate, rules=rules)
+    prediction = checked_prediction(net, model, inputs, seed, learned, keep_deliberate, rules)
     predicted = predicted_names(prediction.graph)
     with torch.no_grad(), materialized(model, predicted, None, dtype, seed, whole=False), own_settings():
         state = _state(model, spec)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.apply.deliberate import deliberate
+from ghn.apply.knowledge import Examples, beats_chance, check_examples
 from ghn.apply.local_part import LocalPart, Scratch
 from ghn.apply.materialize import check_target, materialized, move_
 from ghn.apply.predictor import Predictor
@@ -16,7 +17,7 @@ from ghn.apply.report import Report, why_kept
 from ghn.base import RuleSet
 from ghn.base.blocks import Grid
 from ghn.base.predicted import predicted_names
-from ghn.decoder import MEMORY, ParamSlice, Prediction
+from ghn.decoder import MEMORY, Learned, ParamSlice, Prediction
 from ghn.errors import ConfigError, PredictionError
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.settings import own_settings, paused_collection
@@ -30,7 +31,7 @@ def predict(
     model: nn.Module,
     inputs: Any = None,
     seed: int = 0,
-    learned: bool = True,
+    learned: Learned = True,
     keep_deliberate: bool = True,
     rules: RuleSet | None = None,
 ) -> dict[str, Tensor]:
@@ -55,7 +56,8 @@ def init_(
     model: nn.Module,
     inputs: Any = None,
     seed: int = 0,
-    learned: bool = True,
+    learned: Learned = True,
+    examples: Examples | None = None,
     memory: int = MEMORY,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
@@ -66,7 +68,11 @@ def init_(
     target = check_target(device, dtype)
     check_numbers(seed, memory)
     model = unwrap(model)
+    if examples is not None:
+        check_examples(examples)
     prediction = checked_prediction(net, model, inputs, seed, learned, keep_deliberate, rules)
+    tried = examples is not None and learned is True and any(prediction.learned_shares()[0].values())
+    whole = prediction.like(seed, "all") if tried else prediction
     names = predicted_names(prediction.graph)
     with (
         paused_collection(),
@@ -74,13 +80,17 @@ def init_(
         materialized(model, names, target, dtype, seed),
     ):
         move_(model, target, dtype)
-        targets = dict(model.named_parameters())
-        parts = {name: LocalPart.of(name, targets[name]) for name in names}
+        own = dict(model.named_parameters())
+        parts = {name: LocalPart.of(name, own[name]) for name in names}
 
         def wanted(spec: ParamSpec, grid: Grid) -> tuple[int, int]:
             return parts[spec.name].wanted(grid)
 
-        _write(prediction.stream(memory, wanted), parts, prediction.device)
+        _write(whole.stream(memory, wanted), parts, prediction.device)
+        if tried and examples is not None and beats_chance(model, examples):
+            prediction = whole
+        elif tried:
+            _write(prediction.stream(memory, wanted), parts, prediction.device)
     return Report.of(prediction)
 
 
@@ -142,7 +152,7 @@ def checked_prediction(
     model: nn.Module,
     inputs: Any = None,
     seed: int = 0,
-    learned: bool = True,
+    learned: Learned = True,
     keep_deliberate: bool = True,
     rules: RuleSet | None = None,
 ) -> Prediction:

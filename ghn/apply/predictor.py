@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from ghn.base import RuleSet
-from ghn.decoder import Prediction
+from ghn.decoder import Learned, Prediction
 from ghn.graph.graph import ComputationGraph
 
 
@@ -17,6 +17,6 @@ class Predictor(Protocol):
         """How parameters start if asked for by ``rules``; None is the default."""
 
     def predict_graph(
-        self, graph: ComputationGraph, seed: int, learned: bool, rules: RuleSet | None
+        self, graph: ComputationGraph, seed: int, learned: Learned, rules: RuleSet | None
     ) -> Prediction:
         """As ``GHN.predict_graph``."""

@@ -14,7 +14,7 @@ from ghn.decoder.config import DecoderConfig
 from ghn.decoder.learned import Product
 from ghn.decoder.low_rank import FactorGenerator, Side, generation_bytes, init_head_, product_norm, whiten
 from ghn.decoder.mip import shares
-from ghn.decoder.plan import GraphPlan, plan_parameters
+from ghn.decoder.plan import GraphPlan, Learned, plan_parameters
 from ghn.decoder.slices import (
     MEMORY,
     BoundParam,
@@ -59,7 +59,7 @@ class Decoder(nn.Module):
         plan: GraphPlan,
         embeddings: Tensor,
         seed: int,
-        learned: bool = True,
+        learned: Learned = True,
         memory: int = MEMORY,
         wanted: Wanted | None = None,
         cache: DecodeCache | None = None,
@@ -74,7 +74,7 @@ class Decoder(nn.Module):
             plan: Of the graph.
             embeddings: One row per attached entry of ``graph.params``, in that order, shape ``(tensors, embedding)``.
             seed: Keys the random base.
-            learned: False leaves the learned part out: rules and random bases alone.
+            learned: False leaves the learned part out: rules and random bases alone. This decoder takes all or nothing.
             memory: Bytes to take beside the results, roughly; at least what one band of the largest tensor needs.
             wanted: Which rows of a parameter are needed; all of them if None. Slices may begin before and end after.
             cache: What earlier decoding of the same graph, embeddings and weights has left, to which this one adds; a
@@ -99,7 +99,9 @@ class Decoder(nn.Module):
                     product = _product(part, factors.get(part.plan.number))
                     yield from random_slices(part, product, seed, memory, wanted, cache)
 
-    def learned_shares(self, plan: GraphPlan, embeddings: Tensor) -> tuple[dict[str, float], str]:
+    def learned_shares(
+        self, plan: GraphPlan, embeddings: Tensor, learned: Learned = True
+    ) -> tuple[dict[str, float], str]:
         """Share of each parameter's variance that is learned, by name, and where from; 0 of those that are not there.
 
         Of a vector it says how far it may move.
@@ -107,7 +109,7 @@ class Decoder(nn.Module):
         trust = (self.statistics(embeddings).trust ** 2).tolist()
         return {param.spec.name: trust[param.number] for param in plan.params if param.learned}, ""
 
-    def _bound(self, plan: GraphPlan, embeddings: Tensor, learned: bool) -> list[BoundParam]:
+    def _bound(self, plan: GraphPlan, embeddings: Tensor, learned: Learned) -> list[BoundParam]:
         """Bring what is predicted and what the rules say together."""
         statistics = self.statistics(embeddings) if learned else self.statistics.defaults(embeddings)
         params = plan.params
@@ -115,7 +117,7 @@ class Decoder(nn.Module):
         spread, random, shown = torch.zeros(3, *statistics.trust.shape, device=statistics.trust.device)
         spread[rows] = spread.new_tensor([param.init.std for param in params])
         random[rows] = random.new_tensor([float(param.init.random) for param in params])
-        shown[rows] = shown.new_tensor([float(learned and param.learned) for param in params])
+        shown[rows] = shown.new_tensor([float(bool(learned) and param.learned) for param in params])
         trust = statistics.trust * shown
         if self.config.base == "none":
             trust, random = torch.where(random > 0, 1.0, trust), torch.zeros_like(random)

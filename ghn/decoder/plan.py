@@ -1,7 +1,8 @@
 """What each parameter of a graph is made of, as far as that is known before anything is predicted."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 
 LARGE_TABLE = 2**20
 """Elements from which a table of vectors has orthogonal rows too: drawing so many independent numbers is slow."""
+
+
+LEARNED = (True, False, "all", "early")
+Learned = bool | Literal["all", "early"]
+"""How much of what was learned a prediction takes: False for nothing, "all", "early" for what fades out with depth, and
+True for all of a language model whose vocabulary it was learned with, else "early"."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,17 @@ class GraphPlan:
     """Of those that are predicted, in the order of ``graph.params``."""
     cuts: "Cuts | None" = None
     """What slots have for them, where a decoder has slots."""
+
+    @cached_property
+    def depths(self) -> dict[str, float]:
+        """Where each parameter is in the order of execution, from 0 for the first to 1 for the last, by name."""
+        readers = {
+            param.spec.name: min(self.graph.readers(param.spec.node), default=0)
+            for param in self.params
+            if param.spec.node is not None
+        }
+        ranks = {reader: rank for rank, reader in enumerate(sorted(set(readers.values())))}
+        return {name: ranks[reader] / max(1, len(ranks) - 1) for name, reader in readers.items()}
 
 
 @own_settings()

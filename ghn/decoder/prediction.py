@@ -9,7 +9,7 @@ from torch import Tensor
 from ghn.base import Decision
 from ghn.decoder.cache import DecodeCache
 from ghn.decoder.decoder import Decoder
-from ghn.decoder.plan import GraphPlan
+from ghn.decoder.plan import GraphPlan, Learned
 from ghn.decoder.slices import MEMORY, ParamSlice, Wanted, collect
 from ghn.decoder.slot_decoder import SlotDecoder
 from ghn.graph.graph import ComputationGraph
@@ -24,7 +24,7 @@ class Prediction:
         plan: What the parameters are made of.
         embeddings: As ``Decoder.stream`` takes them.
         seed: Keys the random base.
-        learned: Whether there is a learned part.
+        learned: How much of what was learned it takes.
         cache: What slices are decoded with, if they are to be quick the next time.
     """
 
@@ -34,13 +34,13 @@ class Prediction:
         plan: GraphPlan,
         embeddings: Tensor,
         seed: int = 0,
-        learned: bool = True,
+        learned: Learned = True,
         cache: DecodeCache | None = None,
     ) -> None:
         self._decoder, self._plan, self._embeddings, self._cache = decoder, plan, embeddings, cache
         self.seed, self.learned = seed, learned
 
-    def like(self, seed: int, learned: bool) -> "Prediction":
+    def like(self, seed: int, learned: Learned) -> "Prediction":
         """Another one of the same graph, with the same cache."""
         return Prediction(self._decoder, self._plan, self._embeddings, seed, learned, self._cache)
 
@@ -87,4 +87,4 @@ class Prediction:
         """Share of each parameter's variance that is learned, by name, and where it is from, or why there is none."""
         if not self.learned:
             return {}, "the base was asked for"
-        return self._decoder.learned_shares(self._plan, self._embeddings)
+        return self._decoder.learned_shares(self._plan, self._embeddings, self.learned)

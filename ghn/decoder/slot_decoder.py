@@ -12,7 +12,7 @@ from ghn.base.blocks import Block
 from ghn.decoder.cache import DecodeCache
 from ghn.decoder.config import DENSE, DecoderConfig
 from ghn.decoder.mip import shares
-from ghn.decoder.plan import GraphPlan, plan_parameters
+from ghn.decoder.plan import GraphPlan, Learned, plan_parameters
 from ghn.decoder.slices import (
     MEMORY,
     BoundParam,
@@ -62,7 +62,7 @@ class SlotDecoder(nn.Module):
         plan: GraphPlan,
         embeddings: Tensor,
         seed: int,
-        learned: bool = True,
+        learned: Learned = True,
         memory: int = MEMORY,
         wanted: Wanted | None = None,
         cache: DecodeCache | None = None,
@@ -71,17 +71,17 @@ class SlotDecoder(nn.Module):
         cache = cache or DecodeCache(room=0)
         cache.begin(seed)
         parts = plan.cuts.parts if learned and plan.cuts else {}
-        for group in by_geometry(self._bound(plan, embeddings, parts)):
+        for group in by_geometry(self._bound(plan, embeddings, parts, learned)):
             if not group[0].plan.init.random:
                 factors = {
                     bound.plan.number: self._vector(parts[bound.plan.spec.name])
                     for bound in group
-                    if bound.plan.spec.name in parts
+                    if bound.plan.learned
                 }
                 yield from constant_slices(group, factors)
                 continue
             for bound in group:
-                part = parts.get(bound.plan.spec.name)
+                part = parts.get(bound.plan.spec.name) if bound.plan.learned else None
                 template = None if part is None else Template(self.bank, part, bound)
                 yield from random_slices(bound, template, seed, memory, wanted, cache)
 
@@ -97,32 +97,40 @@ class SlotDecoder(nn.Module):
                 by_name[f"bank.columns.{number}"] = FACTOR_BITS
         return by_name
 
-    def learned_shares(self, plan: GraphPlan, embeddings: Tensor) -> tuple[dict[str, float], str]:
-        """See ``Decoder.learned_shares``; of a vector that may move all is."""
+    def learned_shares(
+        self, plan: GraphPlan, embeddings: Tensor, learned: Learned = True
+    ) -> tuple[dict[str, float], str]:
+        """See ``Decoder.learned_shares``; of a vector, how far it moves."""
         assert plan.cuts is not None
         shares = {}
-        for bound in self._bound(plan, embeddings, plan.cuts.parts):
+        for bound in self._bound(plan, embeddings, plan.cuts.parts, learned):
             if bound.plan.learned:
                 whole = (
                     bound.product**2 + bound.base**2 if bound.plan.init.random else bound.product.new_ones(())
                 )
                 shares[bound.plan.spec.name] = (bound.product**2 / whole).item()
-        return shares, plan.cuts.origin
+        fading = plan.cuts.parts and fades(plan, learned)
+        return shares, plan.cuts.origin + ("; fading out with depth, for other data" if fading else "")
 
-    def _bound(self, plan: GraphPlan, embeddings: Tensor, parts: Mapping[str, Part]) -> list[BoundParam]:
+    def _bound(
+        self, plan: GraphPlan, embeddings: Tensor, parts: Mapping[str, Part], learned: Learned
+    ) -> list[BoundParam]:
         modulation = (2 * torch.sigmoid(self.statistics.net(embeddings)[:, 1])).clamp(max=1)
+        fading = fades(plan, learned)
         bounds = []
         for param in plan.params:
             spread, part = param.init.std, parts.get(param.spec.name)
-            param = replace(param, learned=part is not None)
-            one = modulation.new_ones(())
+            left = 1 - plan.depths.get(param.spec.name, 0.0) if fading else 1.0
+            param = replace(param, learned=part is not None and left > 0)
+            one, trust = modulation.new_ones(()), modulation[param.number] * left
             if not param.init.random:
-                bounds.append(BoundParam(param, one, one, modulation[param.number]))
+                bounds.append(BoundParam(param, one, one, trust))
                 continue
-            trust = modulation[param.number] if part else modulation.new_zeros(())
+            if part is None or not param.learned:
+                bounds.append(BoundParam(param, one, one * spread, trust.new_zeros(())))
+                continue
             base, _ = shares(trust * COHERENT, one)
-            product = trust * coherence(part) if part else trust
-            bounds.append(BoundParam(param, one, base * spread, product * spread))
+            bounds.append(BoundParam(param, one, base * spread, trust * coherence(part) * spread))
         return bounds
 
     def _vector(self, part: Part) -> tuple[Tensor, Tensor]:
@@ -139,6 +147,20 @@ class SlotDecoder(nn.Module):
         if not isinstance(part.centre, Tensor) and part.centre:
             offsets = offsets * part.centre
         return offsets.new_ones(1, 1), offsets[:, None]
+
+
+def fades(plan: GraphPlan, learned: Learned) -> bool:
+    """Whether what was learned fades out with depth: where that is asked for, and unless told for all but tokens.
+
+    The first layers of trained networks serve most data, and the last ones their own (Yosinski et al.,
+    https://arxiv.org/abs/1411.1792). Classes of other images mean something else, while tokens of a vocabulary mean the
+    same in all texts. docs/log/slots-on-other-data.md has what it is worth.
+    """
+    if learned is not True or plan.cuts is None:
+        return learned == "early"
+    return not any(
+        param.spec.role == "embedding" and param.spec.name in plan.cuts.parts for param in plan.params
+    )
 
 
 def coherence(part: Part) -> float:

@@ -39,6 +39,11 @@ class OwnTask(ModelTask):
         with blamed(self.dataset):
             return self._task.inputs(batch, device, augment)
 
+    def examples(self) -> tuple[Inputs, Tensor] | None:
+        """See ``Task.examples``."""
+        with blamed(self.dataset):
+            return self._task.examples()
+
     def loss(self, output: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Task.loss``."""
         with blamed(self.dataset):

@@ -19,11 +19,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ghn.apply.init_ import init_, predict
+from ghn.apply.knowledge import Examples
 from ghn.apply.report import Report
 from ghn.base import RuleSet, default_rules, in_scheme
 from ghn.base.predicted import predicted_params
 from ghn.checkpoints import WEIGHTS, resolve_checkpoint
-from ghn.decoder import MEMORY, DecodeCache, Prediction, PredictionCache, SlotDecoder, build_decoder
+from ghn.decoder import (
+    LEARNED,
+    MEMORY,
+    DecodeCache,
+    Learned,
+    Prediction,
+    PredictionCache,
+    SlotDecoder,
+    build_decoder,
+)
 from ghn.encoder import build_encoder
 from ghn.errors import (
     CheckpointConfigError,
@@ -31,6 +41,7 @@ from ghn.errors import (
     ConfigError,
     OutputError,
     PredictionError,
+    did_you_mean,
     one_line,
 )
 from ghn.graph.graph import ComputationGraph
@@ -68,7 +79,7 @@ class GHN(
         self,
         graphs: Sequence[ComputationGraph],
         seed: int = 0,
-        learned: bool = True,
+        learned: Learned = True,
         rules: RuleSet | None = None,
     ) -> list[Prediction]:
         """Predict the parameters of graphs, so that wrappers for distributed training can hold a hypernetwork.
@@ -76,7 +87,7 @@ class GHN(
         Args:
             graphs: From ``ghn.trace``.
             seed: As ``predict_graph`` takes it, and so are ``learned`` and ``rules``.
-            learned: Whether there is a learned part.
+            learned: How much of what was learned is in it.
             rules: How parameters start.
 
         Returns:
@@ -88,7 +99,7 @@ class GHN(
         return predictions
 
     def predict_graph(
-        self, graph: ComputationGraph, seed: int = 0, learned: bool = True, rules: RuleSet | None = None
+        self, graph: ComputationGraph, seed: int = 0, learned: Learned = True, rules: RuleSet | None = None
     ) -> Prediction:
         """Encode a graph, and prepare to decode its parameters; every prediction is made here.
 
@@ -97,7 +108,7 @@ class GHN(
         Args:
             graph: From ``ghn.trace``.
             seed: Keys the random base; the learned part is deterministic.
-            learned: False gives the hypernetwork's base alone, as if it had never been trained.
+            learned: As ``init_`` takes it; False gives the base alone, as if the hypernetwork had never been trained.
             rules: How parameters start; None is ``ghn.base.default_rules()``.
 
         Returns:
@@ -109,6 +120,10 @@ class GHN(
                 damaged or can't predict.
         """
         rules = rules or default_rules()
+        if learned not in LEARNED:
+            raise ConfigError(
+                f"learned={learned!r}; expected True, False, 'all' or 'early'.{did_you_mean(str(learned), LEARNED[2:])}"
+            )
         if torch.is_grad_enabled():
             embeddings = self.encode(graph)
             return Prediction(self.decoder, self.decoder.plan(graph, rules), embeddings, seed, learned)
@@ -155,7 +170,7 @@ class GHN(
         model: nn.Module,
         inputs: Any = None,
         seed: int = 0,
-        learned: bool = True,
+        learned: Learned = True,
         *,
         keep_deliberate: bool = True,
         rules: RuleSet | None = None,
@@ -170,7 +185,7 @@ class GHN(
             inputs: Example inputs (tensor, tuple of positional or dict of keyword arguments); found automatically for
                 models of timm, torchvision and Hugging Face.
             seed: Same seed, same result; the order of parameters is irrelevant.
-            learned: False gives the base alone.
+            learned: As ``init_`` takes it.
             keep_deliberate: Leave out what its owner initialized deliberately; see ``ghn.apply.deliberate``.
             rules: How parameters start, such as ``default_rules().without(name)`` of ``ghn.base``; None is the default.
 
@@ -190,8 +205,9 @@ class GHN(
         model: nn.Module,
         inputs: Any = None,
         seed: int = 0,
-        learned: bool = True,
+        learned: Learned = True,
         *,
+        examples: Examples | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         memory: int = MEMORY,
@@ -208,7 +224,11 @@ class GHN(
             model: As ``predict`` takes it, and so are ``inputs``, ``seed`` and ``learned``.
             inputs: Example inputs.
             seed: Same seed, same result, whatever ``memory`` is.
-            learned: Whether there is a learned part.
+            learned: How much of what was learned it takes. "all" is for data it was learned from, "early" for others:
+                it fades out with depth, and the last layer has none. True is "all" for a language model with the
+                vocabulary it was learned with, else "early" unless ``examples`` say otherwise. False is the base alone.
+            examples: A few hundred inputs and the right classes, as a loss takes them: a model that tells these better
+                than chance with all that was learned gets all.
             device: Where the model goes; None leaves it, or puts a meta model on the CPU.
             dtype: float32, bfloat16, float16 or float64; None is what the model has.
             memory: Bytes to take beside the model and the graph's encoding, roughly.
@@ -226,8 +246,11 @@ class GHN(
                 the meta device is neither predicted nor computed by its module; or, in the middle, memory or a device
                 is gone.
             ConfigError: If ``device``, ``dtype`` or ``seed`` can't be used, or ``memory`` is too little.
+            DataError: If the model fails on ``examples``, or their classes don't fit what it returns.
         """
-        return init_(self, model, inputs, seed, learned, memory, device, dtype, keep_deliberate, rules)
+        return init_(
+            self, model, inputs, seed, learned, examples, memory, device, dtype, keep_deliberate, rules
+        )
 
     def rules(self, rules: RuleSet | None = None) -> RuleSet:
         """How parameters start: by some rules (None is ``ghn.base.default_rules()``) as ``decoder.scheme`` has them."""

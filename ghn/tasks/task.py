@@ -18,6 +18,10 @@ Inputs = dict[str, Any] | tuple[Tensor, ...]
 """Keyword or positional arguments of a network."""
 
 
+PREDICTIONS = 256
+"""Enough to tell whether a network knows something about the data (``ghn.apply.knowledge``)."""
+
+
 class Task(ABC):
     """A data set, how networks read it, and what they are judged by.
 
@@ -54,6 +58,20 @@ class Task(ABC):
     def example(self) -> Inputs:
         """Two training examples on the CPU, as a network takes them: to trace it."""
         return self.inputs(self.train.__getitems__([0, len(self.train) // 2]), torch.device("cpu"))[0]
+
+    def examples(self) -> tuple[Inputs, Tensor] | None:
+        """Training examples on the CPU, spread over the split, and about ``PREDICTIONS`` right classes.
+
+        None where targets are no classes: the task has a loss of its own.
+        """
+        if type(self).loss is not Task.loss:
+            return None
+        device = torch.device("cpu")
+        one = self.inputs(self.train.__getitems__([0]), device)[1]
+        count = min(len(self.train), max(2, -(-PREDICTIONS // max(1, one.numel()))))
+        return self.inputs(
+            self.train.__getitems__([len(self.train) * number // count for number in range(count)]), device
+        )
 
     def loss(self, output: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss in nats, and the number of predictions that are right; scalars on the device."""

@@ -121,7 +121,7 @@ def test_arms_leave_rules_out(tiny_ghn, tmp_path):
     assert needs_checkpoint(name) and not needs_checkpoint("random")
     models = {arm: load_model("timm:test_vit") for arm in ("base", name)}
     for arm, model in models.items():
-        arm_of(arm)(model, 0, None, str(tmp_path))
+        arm_of(arm)(model, 0, None, str(tmp_path), None)
     base, without = (dict(model.state_dict()) for model in models.values())
     assert without["head.weight"].std() == pytest.approx(base["head.weight"].std().item() / 3**0.5, rel=0.05)
     assert without["pos_embed"].std() < base["pos_embed"].std() / 2

@@ -91,7 +91,7 @@ def test_the_hypernetwork_makes_what_meta_training_made(bank: SlotBank, width: i
     made = cut(bank, model)
     graph, plans = described(model)
     whole, base = (
-        net.predict_graph(graph, seed=1).params,
+        net.predict_graph(graph, seed=1, learned="all").params,
         net.predict_graph(graph, seed=1, learned=False).params,
     )
     parts = {part.plan.spec.name: part for part in bank.parts(graph, plans, "resnet")}
@@ -104,8 +104,8 @@ def test_the_hypernetwork_makes_what_meta_training_made(bank: SlotBank, width: i
 
 def test_init_writes_what_predict_gives_in_pieces_of_any_size(bank: SlotBank) -> None:
     net, model = hypernetwork(bank), network(24)
-    predicted = net.predict(model, IMAGES, seed=3)
-    net.init_(model, IMAGES, seed=3, memory=2**22)
+    predicted = net.predict(model, IMAGES, seed=3, learned="all")
+    net.init_(model, IMAGES, seed=3, learned="all", memory=2**22)
     for name, values in model.named_parameters():
         assert values.equal(predicted[name]), name
 
@@ -122,7 +122,7 @@ def test_twice_the_width_computes_the_same(bank: SlotBank) -> None:
 
 def test_seeds_differ_and_agree_in_what_is_learned(bank: SlotBank) -> None:
     net, (graph, _) = hypernetwork(bank), described(network(8))
-    one, other = net.predict_graph(graph, seed=0).params, net.predict_graph(graph, seed=1).params
+    one, other = (net.predict_graph(graph, seed=seed, learned="all").params for seed in (0, 1))
     name = "layer3.0.conv2.weight"
     similar = nn.functional.cosine_similarity(one[name].flatten(), other[name].flatten(), dim=0)
     assert 0.8 < similar < 0.99
@@ -171,7 +171,7 @@ def test_gradients_are_those_of_the_loss(bank: SlotBank) -> None:
 
 def test_prediction_is_differentiable_in_the_tables(bank: SlotBank) -> None:
     net, model = hypernetwork(bank), network(8)
-    predicted = net.predict(model, IMAGES)
+    predicted = net.predict(model, IMAGES, learned="all")
     functional_call(model, predicted, torch.randn(4, 3, 16, 16)).square().mean().backward()
     assert isinstance(net.decoder, SlotDecoder)
     gradients = [table.grad for table in net.decoder.bank.rows if table.grad is not None]
@@ -183,7 +183,10 @@ def test_a_network_of_another_kind_keeps_to_its_base(bank: SlotBank) -> None:
     net = hypernetwork(bank)
     graph = ghn.trace(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(2, 4))
     assert net.decoder.bank.family(graph)[0] == ""
-    whole, base = net.predict_graph(graph).params, net.predict_graph(graph, learned=False).params
+    whole, base = (
+        net.predict_graph(graph, learned="all").params,
+        net.predict_graph(graph, learned=False).params,
+    )
     assert all(values.equal(base[name]) for name, values in whole.items())
 
 
@@ -209,7 +212,10 @@ def test_other_classes_start_from_the_base(bank: SlotBank) -> None:
     net = hypernetwork(bank)
     model = timm.create_model("resnet18", layers=[1, 1, 1, 1], channels=[8, 16, 32, 64], num_classes=7)
     graph = ghn.trace(model, IMAGES)
-    whole, base = net.predict_graph(graph).params, net.predict_graph(graph, learned=False).params
+    whole, base = (
+        net.predict_graph(graph, learned="all").params,
+        net.predict_graph(graph, learned=False).params,
+    )
     assert whole["fc.weight"].equal(base["fc.weight"])
     assert not whole["layer4.0.conv1.weight"].equal(base["layer4.0.conv1.weight"])
 
@@ -219,7 +225,7 @@ def test_saved_tables_come_back_within_rounding_and_then_stay(bank: SlotBank, tm
     net.save_pretrained(tmp_path / "once")
     again = GHN.from_pretrained(tmp_path / "once")
     graph, _ = described(network(8))
-    for name, values in net.predict_graph(graph).params.items():
+    for name, values in net.predict_graph(graph, learned="all").params.items():
         bound = 0.02 if bank.sizes["resnet/1/convk trunk>act"].rank > 0 else 0.1
         torch.testing.assert_close(
             again.predict_graph(graph).params[name], values, rtol=0, atol=bound * values.abs().max().item()
@@ -238,12 +244,12 @@ def test_noise_is_added_in_place() -> None:
 
 def test_report_says_what_is_learned_and_from_where(bank: SlotBank) -> None:
     net = hypernetwork(bank)
-    report = net.init_(network(8), IMAGES)
+    report = net.init_(network(8), IMAGES, learned="all")
     shares = {entry.name: entry.learned for entry in report.parameters}
     assert shares["layer3.0.conv2.weight"] == pytest.approx(COHERENT**2, abs=1e-3)
     assert report.learned == pytest.approx(COHERENT**2, abs=0.01)
     assert "98% learned: from resnet, which has 100% of its layers" in str(report)
-    wider = net.init_(network(32), IMAGES)
+    wider = net.init_(network(32), IMAGES, learned="all")
     assert 0.8 < wider.learned < report.learned
     assert net.init_(network(8), IMAGES, learned=False).learned == 0
     other = net.init_(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(2, 4))

@@ -37,13 +37,17 @@ def first_tables(samplers: Mapping[str, Sampler], rank: int, start: Path | None)
         ConfigError: If they don't fit into memory.
         CheckpointError: If ``start`` holds none.
     """
-    earlier = [] if start is None else [load_tables(start)]
+    earlier = SlotBank({}) if start is None else load_tables(start)
     sizes = slot_sizes(_networks(samplers), rank or DENSE)
-    check_memory({**{key: size for bank in earlier for key, size in bank.to_slots().items()}, **sizes})
+    known = earlier.to_slots()
+    for key in sizes.keys() & known.keys():
+        if SlotSize(*sizes[key]).rank == SlotSize(*known[key]).rank:  # nothing that was learned is left out
+            sizes[key] = tuple(map(max, zip(sizes[key], known[key], strict=True)))
+    check_memory({**known, **sizes})
     bank = SlotBank(sizes)
     if not rank:
         begin_with_base(bank, _networks(samplers))
-    return merge([bank, *earlier], sizes) if earlier else bank
+    return bank if start is None else merge([bank, earlier], sizes)
 
 
 def _networks(samplers: Mapping[str, Sampler]) -> Networks:

@@ -170,13 +170,21 @@ def _field_docstrings(component: type) -> dict[str, str]:
     return told
 
 
+def copied_files() -> set[str]:
+    """Files of the repository that pages lead to, and those that these pages lead to."""
+    linked = {name for path in DOCS.glob("*.md") for name in REPOSITORY.findall(path.read_text())}
+    for name in [name for name in linked if name.endswith(".md")]:
+        for link in re.findall(r"\]\(((?:\.\./)+[^)#]+)\)", (ROOT / name).read_text()):
+            linked.add((ROOT / name).parent.joinpath(link).resolve().relative_to(ROOT).as_posix())
+    return linked
+
+
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     """Add the pages that are made here, and copies of files elsewhere in the repository that pages lead to."""
     from mkdocs.structure.files import File
 
     files.append(File.generated(config, "cli.md", content=command_line()))
-    texts = [path.read_text() for path in DOCS.glob("*.md")]
-    for name in sorted({name for text in texts for name in REPOSITORY.findall(text)}):
+    for name in sorted(copied_files()):
         files.append(File.generated(config, f"repository/{name}", abs_src_path=str(ROOT / name)))
     return files
 

@@ -88,3 +88,9 @@ def test_links_between_docs_and_the_rest_of_the_repository_lead_somewhere_on_the
     assert led("[a](../CONTRIBUTING.md)", "extending.md") == "[a](repository/CONTRIBUTING.md)"
     assert led("[a](../extending.md)", "how-it-works/base.md") == "[a](../extending.md)"
     assert led("[a](docs/extending.md)", "repository/CONTRIBUTING.md") == "[a](../extending.md)"
+
+
+def test_what_copied_pages_lead_to_is_copied_too(pages: ModuleType) -> None:
+    copied = pages.copied_files()
+    assert {"CONTRIBUTING.md", "benchmarks/results/supernet/text-from-base.png"} <= copied
+    assert not [name for name in copied if not (ROOT / name).is_file()]

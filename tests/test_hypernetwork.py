@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -215,3 +216,19 @@ def test_settings_are_read_by_their_names_in_files_and_by_today_s(tmp_path):
         written = json.loads((tmp_path / "config.json").read_text())["decoder"]
         assert {name: written[name] for name in files} == files
     assert GHN.from_pretrained(tmp_path).config == net.config
+
+
+def test_a_wrapper_for_distributed_training_holds_it(tiny_ghn, tmp_path):
+    graph = trace(nn.Linear(4, 3), torch.ones(1, 4))
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(copy.deepcopy(tiny_ghn), find_unused_parameters=True)
+        for _ in range(2):  # the second pass fails if the first has left gradients out
+            for net in (wrapped, tiny_ghn):
+                ((params, _),) = net([graph])
+                sum(values.square().sum() for values in params.values()).backward()
+    finally:
+        dist.destroy_process_group()
+    for name, weight in tiny_ghn.named_parameters():
+        reduced = wrapped.module.get_parameter(name).grad
+        assert weight.grad is None or torch.equal(weight.grad, reduced), name

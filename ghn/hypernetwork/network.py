@@ -81,8 +81,8 @@ class GHN(
         seed: int = 0,
         learned: Learned = True,
         rules: RuleSet | None = None,
-    ) -> list[Prediction]:
-        """Predict the parameters of graphs, so that wrappers for distributed training can hold a hypernetwork.
+    ) -> list[tuple[dict[str, Tensor], Prediction]]:
+        """Predict the parameters of graphs; wrappers such as ``DistributedDataParallel`` find the tensors in it.
 
         Args:
             graphs: From ``ghn.trace``.
@@ -91,12 +91,11 @@ class GHN(
             rules: How parameters start.
 
         Returns:
-            One for each graph, of which ``params`` are made.
+            Of each graph the parameters, by ``ParamSpec.name``, and the prediction that they are of, which knows their
+            rules and learned shares.
         """
         predictions = [self.predict_graph(graph, seed, learned, rules) for graph in graphs]
-        for prediction in predictions:
-            _ = prediction.params
-        return predictions
+        return [(prediction.params, prediction) for prediction in predictions]
 
     def predict_graph(
         self, graph: ComputationGraph, seed: int = 0, learned: Learned = True, rules: RuleSet | None = None

@@ -302,12 +302,12 @@ def test_a_forward_pass_predicts_each_graph_as_alone(settings):
     """Another width, an equal geometry, and the same graph again are in the company."""
     net = GHN(GHNConfig(decoder=DecoderConfig(hidden=16, rank=4, **settings)))
     graphs = [trace(*TARGETS[target]()) for target in ("gpt2", "vit", "lstm", "gpt2")]
-    for graph, prediction in zip(graphs, net(graphs, seed=3), strict=True):
+    for graph, (params, prediction) in zip(graphs, net(graphs, seed=3), strict=True):
         assert prediction.graph is graph
         alone = net.predict_graph(graph, seed=3).params
-        assert list(alone) == list(prediction.params)
+        assert list(alone) == list(params)
         for name, values in alone.items():
-            assert torch.equal(values, prediction.params[name]), name
+            assert torch.equal(values, params[name]), name
             assert values.is_contiguous()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ghn.base import RuleSet
 from ghn.decoder.cache import DecodeCache, Factors
 from ghn.decoder.config import DecoderConfig
-from ghn.decoder.learned import Product
+from ghn.decoder.learned import LowRankUpdate
 from ghn.decoder.low_rank import FactorGenerator, Side, generation_bytes, init_head_, product_norm, whiten
 from ghn.decoder.mip import shares
 from ghn.decoder.plan import GraphPlan, Learned, plan_parameters
@@ -170,10 +170,10 @@ class Decoder(nn.Module):
         return list(zip(left.divided(norms).each(), right.each(), strict=True))
 
 
-def _product(part: BoundParam, factors: tuple[Tensor, Tensor] | None) -> Product | None:
+def _product(part: BoundParam, factors: tuple[Tensor, Tensor] | None) -> LowRankUpdate | None:
     if factors is None:
         return None
-    return Product(factors[0] * part.product, factors[1], part.plan.layout, part.plan.arrangement)
+    return LowRankUpdate(factors[0] * part.product, factors[1], part.plan.layout, part.plan.memory_layout)
 
 
 def _each(values: Tensor, rows: list[int]) -> dict[int, Tensor]:

@@ -12,7 +12,7 @@ from ghn.graph.layout import COLUMN_AXES, Layout
 
 
 @dataclass(frozen=True)
-class Arrangement:
+class MemoryLayout:
     """How the matrix of a parameter (rows are outputs, columns inputs) lies in its memory.
 
     If columns are the longer steps (GPT-2's maps, transposed convolutions), a memory row belongs to one input and
@@ -27,7 +27,7 @@ class Arrangement:
     """Size of each axis within a memory row, if transposed, and whether it counts columns."""
 
     @classmethod
-    def of(cls, spec: ParamSpec, layout: Layout) -> "Arrangement":
+    def of(cls, spec: ParamSpec, layout: Layout) -> "MemoryLayout":
         """Look at the axes of a parameter."""
         axes = layout.permutation[len(layout.permutation) - len(layout.column_sizes) :]
         columns = tuple(sorted(range(len(axes)), key=axes.__getitem__))
@@ -53,15 +53,15 @@ def _together(spec: ParamSpec, layout: Layout) -> int:
     return next((size for size in reversed(layout.row_sizes) if size > 1), 1)
 
 
-class Product:
+class LowRankUpdate:
     """A low-rank product of which any bands of rows can be added to a base."""
 
-    def __init__(self, left: Tensor, right: Tensor, layout: Layout, arrangement: Arrangement) -> None:
+    def __init__(self, left: Tensor, right: Tensor, layout: Layout, memory_layout: MemoryLayout) -> None:
         rank = right.shape[-1]
-        in_memory = right.view(*layout.column_sizes, rank).permute(*arrangement.columns, -1)
+        in_memory = right.view(*layout.column_sizes, rank).permute(*memory_layout.columns, -1)
         self._left, self._right = left, in_memory.reshape(-1, rank)
-        self._grid, self._transposed = arrangement.grid, arrangement.transposed
-        self._inner = arrangement.inner
+        self._grid, self._transposed = memory_layout.grid, memory_layout.transposed
+        self._inner = memory_layout.inner
         self._kernel = math.prod(size for size, is_column in self._inner if is_column)
 
     def add(self, values: Tensor, block: Block, band: int, first: int) -> Tensor:

@@ -13,7 +13,7 @@ from ghn.base.predicted import predicted_params
 from ghn.base.rules.whitened_filters import whiten_pixels
 from ghn.base.sampling import RandomBlock, base_blocks, sample_block
 from ghn.decoder.config import DecoderConfig
-from ghn.decoder.learned import Arrangement
+from ghn.decoder.learned import MemoryLayout
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.layout import Layout
 from ghn.graph.ops import MIXING_ROLES
@@ -40,7 +40,7 @@ class ParamPlan:
     """Row of the embeddings."""
     spec: ParamSpec
     layout: Layout
-    arrangement: Arrangement
+    memory_layout: MemoryLayout
     init: Init
     kind: str
     """Of the base, if the parameter is random; see ``ghn.base.sampling.sample_block``."""
@@ -54,11 +54,11 @@ class ParamPlan:
     @property
     def blocks(self) -> list[Block]:
         """That the base is drawn in."""
-        return base_blocks(self.kind, self.arrangement.grid)
+        return base_blocks(self.kind, self.memory_layout.grid)
 
     def sample(self, seed: int, block: Block) -> RandomBlock:
         """Draw one of ``blocks``, on the CPU."""
-        numbers = sample_block(self.kind, seed, self.spec.name, self.arrangement.grid, block)
+        numbers = sample_block(self.kind, seed, self.spec.name, self.memory_layout.grid, block)
         if not self.init.whitened or self.kind == "none":
             return numbers
         rows = numbers.make(0, numbers.bands, torch.ones(()))
@@ -126,7 +126,7 @@ def plan_parameters(
                 number=number,
                 spec=spec,
                 layout=layout,
-                arrangement=Arrangement.of(spec, layout),
+                memory_layout=MemoryLayout.of(spec, layout),
                 init=init,
                 kind=_kind(config.base, init, spec),
                 learned=config.base == "none" or _has_learned_part(context, decision, config),

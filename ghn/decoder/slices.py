@@ -11,7 +11,7 @@ from torch import Tensor
 from ghn.base.blocks import Block, Grid
 from ghn.base.sampling import RandomBlock
 from ghn.decoder.cache import DecodeCache
-from ghn.decoder.learned import Product
+from ghn.decoder.learned import LowRankUpdate
 from ghn.decoder.plan import ParamPlan
 from ghn.graph.graph import ParamSpec
 from ghn.settings import own_settings
@@ -62,7 +62,7 @@ class Addend(Protocol):
     """Something of which any rows of a block can be added to a base."""
 
     def add(self, values: Tensor, block: Block, band: int, first: int) -> Tensor:
-        """As ``Product.add``."""
+        """As ``LowRankUpdate.add``."""
 
 
 def random_slices(
@@ -75,11 +75,11 @@ def random_slices(
 ) -> Iterator[ParamSlice]:
     """The slices of a parameter with a base, to which what is learned is added; see ``Decoder.stream``."""
     plan, device = part.plan, part.base.device
-    grid = plan.arrangement.grid
+    grid = plan.memory_layout.grid
     products: list[Addend] = []
     if plan.init.pattern is not None:
         left, right = (side.to(device) for side in plan.init.pattern.factors(seed))
-        products.append(Product(left * part.base, right, plan.layout, plan.arrangement))
+        products.append(LowRankUpdate(left * part.base, right, plan.layout, plan.memory_layout))
     if learned is not None:
         products.append(learned)
     begin, end = (0, grid.height) if wanted is None else wanted(plan.spec, grid)
@@ -130,7 +130,7 @@ def constant_slices(
         batch = batch[:, None, None] + (left * sizes[:, None, None]) @ right.mT
     for part, mean, entries in zip(group, means, batch.unbind(), strict=True):
         plan = part.plan
-        grid = plan.arrangement.grid
+        grid = plan.memory_layout.grid
         values = plan.layout.restore(entries) if learned else entries.expand(plan.spec.shape)
         if isinstance(mean, Tensor):
             values = values + part.gain * mean.to(part.gain.device)

@@ -205,23 +205,23 @@ class Template:
         if part.cuts[0].where is not None:
             index = index[torch.argsort(torch.cat([cut.where for cut in part.cuts if cut.where is not None]))]
         table = torch.cat(tables)
-        arrangement, layout = part.plan.arrangement, part.plan.layout
+        memory_layout, layout = part.plan.memory_layout, part.plan.layout
         self._whole: Tensor | None = None
         self._side: _Side | None = None
-        self._transposed = arrangement.transposed
+        self._transposed = memory_layout.transposed
         if self._line:
-            self._whole = table[index].reshape(arrangement.grid.height, -1)
-        elif not arrangement.transposed:
+            self._whole = table[index].reshape(memory_layout.grid.height, -1)
+        elif not memory_layout.transposed:
             order = torch.arange(layout.columns).view(layout.column_sizes or (1,))
-            order = order.permute(arrangement.columns).reshape(-1) if arrangement.columns else order
+            order = order.permute(memory_layout.columns).reshape(-1) if memory_layout.columns else order
             in_order = bool((order == torch.arange(layout.columns)).all())
             self._side = _Side(table if in_order else table[:, order], index)
         else:
             entries = layout.restore(table[index]).contiguous()
-            self._whole = entries.view(arrangement.grid.height, arrangement.grid.columns)
+            self._whole = entries.view(memory_layout.grid.height, memory_layout.grid.columns)
 
     def add(self, values: Tensor, block: Block, band: int, first: int) -> Tensor:
-        """Add rows of a block; see ``Product.add``."""
+        """Add rows of a block; see ``LowRankUpdate.add``."""
         start = block.start + first * band
         rows = slice(start, start + len(values))
         if self._whole is not None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ghn.base.sampling import base_blocks
-from ghn.decoder.learned import Arrangement, Product
+from ghn.decoder.learned import LowRankUpdate, MemoryLayout
 from ghn.graph.graph import ParamSpec
 from ghn.graph.layout import Layout
 
@@ -26,14 +26,14 @@ SPECS = {
 }
 
 
-def _made(spec: ParamSpec) -> tuple[Arrangement, Product, torch.Tensor]:
+def _made(spec: ParamSpec) -> tuple[MemoryLayout, LowRankUpdate, torch.Tensor]:
     """A product, and its values in the order of memory, all at once."""
     layout = Layout.of(spec)
-    arrangement = Arrangement.of(spec, layout)
+    memory_layout = MemoryLayout.of(spec, layout)
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(size, RANK, generator=generator) for size in (layout.rows, layout.columns))
-    expected = layout.restore(left @ right.mT).reshape(arrangement.grid.height, -1)
-    return arrangement, Product(left, right, layout, arrangement), expected
+    expected = layout.restore(left @ right.mT).reshape(memory_layout.grid.height, -1)
+    return memory_layout, LowRankUpdate(left, right, layout, memory_layout), expected
 
 
 @pytest.mark.parametrize("gradients", [True, False])
@@ -42,9 +42,9 @@ def _made(spec: ParamSpec) -> tuple[Arrangement, Product, torch.Tensor]:
 def test_bands_are_parts_of_the_whole_to_the_last_bit(name, kind, gradients):
     shape, axes, groups = SPECS[name]
     spec = ParamSpec(names=("p",), shape=shape, axes=tuple(axes.split()), groups=groups, node=0)
-    arrangement, product, expected = _made(spec)
-    assert arrangement.grid.height * arrangement.grid.columns == math.prod(shape)
-    for block in base_blocks(kind, arrangement.grid):
+    memory_layout, product, expected = _made(spec)
+    assert memory_layout.grid.height * memory_layout.grid.columns == math.prod(shape)
+    for block in base_blocks(kind, memory_layout.grid):
         here = expected[block.start : block.start + block.height]
         band = block.height if block.matrices > 1 else -(-block.height // 5)
         with torch.set_grad_enabled(gradients):
@@ -61,10 +61,10 @@ def test_no_product_is_made_as_a_whole():
         names=("p",), shape=(2**14, 2**10, 32, 32), axes=("in", "out", "spatial", "spatial"), node=0
     )
     layout = Layout.of(spec)
-    arrangement = Arrangement.of(spec, layout)
+    memory_layout = MemoryLayout.of(spec, layout)
     right = torch.ones(1, RANK).expand(layout.columns, -1)
-    product = Product(torch.ones(layout.rows, RANK), right, layout, arrangement)
-    block = base_blocks("normal", arrangement.grid)[-1]
+    product = LowRankUpdate(torch.ones(layout.rows, RANK), right, layout, memory_layout)
+    block = base_blocks("normal", memory_layout.grid)[-1]
     assert torch.equal(
         product.add(torch.zeros(block.height, block.columns), block, block.height, 0),
         torch.full((block.height, block.columns), float(RANK)),

@@ -5,14 +5,19 @@
     python benchmarks/users.py --jobs 2
 
 Each network of ``benchmarks/user_networks`` is trained on its task from its own start and from that of ``ghn.init_``
-with the shipped checkpoint, by Adam with a cosine schedule, at three learning rates from three seeds. Data, order and
-noise are the same for all arms. Losses are those of examples that are not trained on (of the four small tables: of all
-rows), means of three evaluations around a tenth of the steps, and of the last three; each arm counts at its best rate.
+with the shipped checkpoint, by Adam with a cosine schedule, at three learning rates. Data, order and noise are the same
+for all arms. Losses are those of examples that are not trained on (of the four small tables: of all rows), means of
+three evaluations around a tenth of the steps, and of the last three; each arm counts at its best rate.
 
-Rows are appended to benchmarks/results/users.csv as they come, with a digest of the weights that a run started from:
-a second call runs what is missing, and what starts otherwise than it did. The table is docs/users.md. The arm
-``ghn/ROLE,ROLE…`` has the parameters of these roles as in the model's own start: if it ends lower than ``ghn``, that
-role is what the prediction has wrong.
+How many seeds a network has depends on how far they scatter, not on which arm ends lower: both arms begin with three,
+and have twice as many (up to 48) as long as the standard error of the ratio of their losses is above 0.02 of it, and
+all runs of the network together would take at most 20 seconds of CPU time.
+
+Seeds are trained together, their weights stacked (``user_networks/training.py``). Rows are appended to
+benchmarks/results/users.csv as they come, with a digest of the weights that a run started from: a second call runs what
+is missing, and what starts otherwise than it did. The table is docs/users.md. The arm ``ghn/ROLE,ROLE…`` has the
+parameters of these roles as in the model's own start: if it ends lower than ``ghn``, that role is what the prediction
+has wrong.
 """
 
 import copy
@@ -22,18 +27,20 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from functools import cache
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from torch import Tensor, nn
+from torch import nn
 from user_networks import SUITE, Network, Task
+from user_networks.training import trained
 
 import ghn
 from ghn.environment import commit
@@ -44,9 +51,12 @@ RESULTS = HERE / "results" / "users.csv"
 TABLE = HERE.parent / "docs" / "users.md"
 
 ARMS = ("own", "ghn")
-SEEDS = (0, 1, 2)
-NEAR = 0.02
-"""Share of the steps between two of three evaluations."""
+SEEDS = (3, 6, 12, 24, 48)
+"""How many a network may have."""
+PRECISE = 0.02
+"""Standard error of the ratio of both losses, relative to it, at which more seeds are not needed."""
+MOST_SECONDS = 20.0
+"""CPU time of all runs of a network and its two arms up to which it may have more seeds than the fewest."""
 MOST_AT_95_PERCENT, MOST, MOST_MEDIAN = 1.03, 1.10, 0.85
 """The bar: ratio of ``ghn``'s loss to the own start's, each at its best rate."""
 
@@ -111,50 +121,24 @@ def digest(model: nn.Module) -> str:
     return found.hexdigest()[:12]
 
 
-def evaluated(model: nn.Module, task: Task) -> float:
-    """Loss of what is not trained on, with the same noise each time."""
-    model.eval()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        loss = (task.measure or task.loss)(model, *task.test).item()
-    model.train()
-    return loss if math.isfinite(loss) else math.inf
-
-
-def trained(model: nn.Module, task: Task, rate: float, seed: int) -> tuple[float, float]:
-    """Train in place; losses around a tenth of the steps and at the end."""
-    torch.manual_seed(seed)
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.Adam(weights, lr=rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, task.steps)
-    near = max(1, round(NEAR * task.steps))
-    early, late = ({at - near, at, at + near} for at in (round(0.1 * task.steps), task.steps - near))
-    losses: dict[int, float] = {}
-    order: Sequence[Tensor] = ()
-    for step in range(1, task.steps + 1):
-        if not order:
-            order = list(torch.randperm(len(task.train[0])).split(task.size))
-            order = order[:-1] if len(order) > 1 else order  # batches of one size
-        chosen, order = order[0], order[1:]
-        optimizer.zero_grad()
-        task.loss(model, *(tensor[chosen] for tensor in task.train)).backward()
-        optimizer.step()
-        schedule.step()
-        if step in early | late:
-            losses[step] = evaluated(model, task)
-    return tuple(statistics.fmean(losses[step] for step in steps) for steps in (early, late))  # type: ignore[return-value]
-
-
-def run(network: str, arm: str, rate: float, seed: int, known: Run | None, commit: str) -> Run:
-    """Train once, unless the known run started from the same weights."""
+def run(network: str, arm: str, seeds: range, known: Sequence[Run], commit: str) -> list[Run]:
+    """Train some seeds at all rates, unless the known runs of them started from the same weights."""
     torch.set_num_threads(1)
-    begin, task = time.perf_counter(), task_of(network)
-    model = started(task, arm, seed)
-    start = digest(model)
-    if known and known.start == start:
-        return known
-    tenth, end = trained(model, task, rate, seed)
-    return Run(network, arm, rate, seed, start, tenth, end, round(time.perf_counter() - begin, 2), commit)
+    task, rates = task_of(network), SUITE[network].rates
+    models = [started(task, arm, seed) for seed in seeds]
+    starts = dict(zip(seeds, map(digest, models), strict=True))
+    if len(known) == len(seeds) * len(rates) and all(starts[row.seed] == row.start for row in known):
+        return list(known)
+    made = []
+    for rate in rates:
+        begin = time.process_time()
+        losses = trained([copy.deepcopy(model) for model in models], task, rate, seeds)
+        seconds = round((time.process_time() - begin) / len(seeds), 3)
+        made += [
+            Run(network, arm, rate, seed, starts[seed], *ends, seconds, commit)
+            for seed, ends in zip(seeds, losses, strict=True)
+        ]
+    return made
 
 
 def read(path: Path) -> dict[tuple[str, str, float, int], Run]:
@@ -184,10 +168,13 @@ class Comparison:
     """A network's arm against its own start, means over seeds."""
 
     network: Network
+    seeds: int
     own: float
     own_rate: float
     loss: float
     rate: float
+    error: float
+    """Standard error of the ratio of the losses, relative to it."""
     tenth: float
     """Ratio of the losses at a tenth of the steps, each at the best rate of the end."""
     same: float
@@ -199,35 +186,65 @@ class Comparison:
         return self.loss / self.own
 
 
-def compare(runs: Iterable[Run], arm: str) -> list[Comparison]:
-    """Networks that have all runs of both arms, worst first."""
-    grouped: dict[tuple[str, str], dict[float, list[Run]]] = {}
-    for row in runs:
-        grouped.setdefault((row.network, row.arm), {}).setdefault(row.rate, []).append(row)
+Table = Mapping[tuple[str, str, float, int], Run]
+
+
+def compare(runs: Table, network: Network, arm: str, seeds: int) -> Comparison | None:
+    """A network's arm against its own start over the first seeds; None if a run of them is missing."""
+    found = {
+        (name, rate): [runs.get((network.name, name, rate, seed)) for seed in range(seeds)]
+        for name in ("own", arm)
+        for rate in network.rates
+    }
+    complete = {key: [row for row in rows if row] for key, rows in found.items()}
+    if any(len(rows) < seeds for rows in complete.values()):
+        return None
+    ends = {key: statistics.fmean(row.end for row in rows) for key, rows in complete.items()}
+    best, reached = (min(network.rates, key=lambda rate: ends[name, rate]) for name in ("own", arm))
+    own, other = complete["own", best], complete[arm, reached]
+    differences = [
+        a.end / ends[arm, reached] - b.end / ends["own", best] for a, b in zip(other, own, strict=True)
+    ]
+    return Comparison(
+        network=network,
+        seeds=seeds,
+        own=ends["own", best],
+        own_rate=best,
+        loss=ends[arm, reached],
+        rate=reached,
+        error=statistics.stdev(differences) / math.sqrt(seeds),
+        tenth=statistics.fmean(row.tenth for row in other) / statistics.fmean(row.tenth for row in own),
+        same=ends[arm, best] / ends["own", best],
+    )
+
+
+def wanted(runs: Table, network: Network) -> int:
+    """How many seeds a network should have next, by how far those it has scatter and what more of them take."""
+    count = SEEDS[0]
+    for more in SEEDS[1:]:
+        found = compare(runs, network, "ghn", count)
+        if not found or found.error <= PRECISE or more * _seconds(runs, network) > MOST_SECONDS:
+            break
+        count = more
+    return count
+
+
+def _seconds(runs: Table, network: Network) -> float:
+    """CPU time of a seed: of both arms at all rates."""
+    first = [
+        row
+        for row in runs.values()
+        if row.network == network.name and row.arm in ARMS and row.seed < SEEDS[0]
+    ]
+    return len(ARMS) * len(network.rates) * statistics.fmean(row.seconds for row in first)
+
+
+def comparisons(runs: Table, arm: str) -> list[Comparison]:
+    """Networks that have runs of an arm and of their own start, with all seeds that both have, worst first."""
     found = []
     for network in SUITE.values():
-        own, other = (
-            {
-                rate: (statistics.fmean(r.end for r in rows), statistics.fmean(r.tenth for r in rows))
-                for rate, rows in grouped.get((network.name, name), {}).items()
-                if len(rows) == len(SEEDS) and rate in network.rates
-            }
-            for name in ("own", arm)
-        )
-        if len(own) < len(network.rates) or len(other) < len(network.rates):
-            continue
-        best, reached = min(own, key=own.__getitem__), min(other, key=other.__getitem__)
-        found.append(
-            Comparison(
-                network=network,
-                own=own[best][0],
-                own_rate=best,
-                loss=other[reached][0],
-                rate=reached,
-                tenth=other[reached][1] / own[best][1],
-                same=other[best][0] / own[best][0],
-            )
-        )
+        complete = (compare(runs, network, arm, seeds) for seeds in SEEDS if seeds <= wanted(runs, network))
+        found += [entry for entry in complete if entry][-1:]
     return sorted(found, key=lambda entry: -entry.ratio)
 
 
@@ -235,10 +252,11 @@ def summary(found: Sequence[Comparison]) -> str:
     """The bar, in a line."""
     ratios = [entry.ratio for entry in found]
     share = statistics.fmean(ratio <= MOST_AT_95_PERCENT for ratio in ratios)
+    sure = sum(entry.ratio * (1 - 2 * entry.error) > MOST_AT_95_PERCENT for entry in found)
     return (
-        f"{len(found)} networks: at most {MOST_AT_95_PERCENT} times the own start's loss on {share:.0%} (bar 95%), "
-        f"at most {max(ratios):.2f} times on all (bar {MOST}), median {statistics.median(ratios):.2f} "
-        f"(bar {MOST_MEDIAN})"
+        f"{len(found)} networks: at most {MOST_AT_95_PERCENT} times the own start's loss on {share:.0%} (bar 95%; "
+        f"{sure} above by two standard errors), at most {max(ratios):.2f} times on all (bar {MOST}), "
+        f"median {statistics.median(ratios):.2f} (bar {MOST_MEDIAN})"
     )
 
 
@@ -247,18 +265,24 @@ def table(found: Sequence[Comparison]) -> str:
     lines = [
         "# Users' networks: the predicted start against the model's own",
         "",
-        "Made by `python benchmarks/users.py` from `benchmarks/results/users.csv`; what is measured is said there.",
-        "Loss of examples that are not trained on (of the four small tables: of all rows), mean of three seeds, each",
-        "start at its own best learning rate of three, in brackets; ratios below 1 are gains.",
+        "Made by `python benchmarks/users.py` from `benchmarks/results/users.csv`.",
+        "Loss of examples that are not trained on (of the four small tables: of all rows), mean over seeds, each start",
+        "at its own best learning rate of three, in brackets; ratios below 1 are gains, ± is their standard error.",
+        "",
+        "How many seeds a network has depends on how far they scatter, not on which start is better: both have",
+        f"{SEEDS[0]}, and twice as many (up to {SEEDS[-1]}) as long as the standard error is above {PRECISE:.0%} of "
+        "the ratio and all runs of",
+        f"the network would take at most {MOST_SECONDS:g} seconds of CPU time.",
         "",
         f"{summary(found)}.",
         "",
-        "| network | task | own start | `ghn` | ratio | at a tenth of the steps | at the own start's rate |",
-        "|---|---|---|---|---|---|---|",
+        "| network | task | own start | `ghn` | ratio | seeds | at a tenth of the steps | at the own start's rate |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {entry.network.name} | {entry.network.description} | {entry.own:.4g} ({entry.own_rate:g}) "
-        f"| {entry.loss:.4g} ({entry.rate:g}) | {entry.ratio:.2f} | {entry.tenth:.2f} | {entry.same:.2f} |"
+        f"| {entry.loss:.4g} ({entry.rate:g}) | {entry.ratio:.2f} ± {entry.ratio * entry.error:.2f} | {entry.seeds} "
+        f"| {entry.tenth:.2f} | {entry.same:.2f} |"
         for entry in found
     ]
     return "\n".join(lines) + "\n"
@@ -276,41 +300,44 @@ def main(
         if name not in SUITE:
             raise ConfigError(f"no network {name!r} in the suite.{did_you_mean(name, SUITE)}")
     warnings.filterwarnings("ignore")
-    known, arms = read(results), arm or ARMS
-    wanted = [
-        (name, one, rate, seed)
-        for name in only or SUITE
-        for one in arms
-        for rate in SUITE[name].rates
-        for seed in SEEDS
-    ]
-    write(results, known.values())
+    runs, networks, arms = read(results), [SUITE[name] for name in only or SUITE], arm or list(ARMS)
+    write(results, runs.values())
     version = commit() or ""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        columns = zip(*((*key, known.get(key), version) for key in wanted), strict=True)
-        for row in pool.map(run, *columns):
-            if known.get(row.key) != row:
-                write(results, [row], append=True)
-                known[row.key] = row
-            if row.key[1:] == (arms[-1], SUITE[row.network].rates[-1], SEEDS[-1]):
-                report(row.network, known.values(), arms)
-    write(results, sorted(known.values(), key=lambda row: (list(SUITE).index(row.network), row.key)))
-    found = compare(known.values(), "ghn")
+        for fewer, more in pairwise((0, *SEEDS)):
+            networks = [network for network in networks if wanted(runs, network) >= more]
+            blocks = [(network.name, arm, range(fewer, more)) for network in networks for arm in arms]
+            known = [known_runs(runs, *block) for block in blocks]
+            columns = zip(*blocks, strict=True) if blocks else ((), (), ())
+            for made in pool.map(run, *columns, known, [version] * len(blocks)):
+                changed = [row for row in made if runs.get(row.key) != row]
+                write(results, changed, append=True)
+                runs |= {row.key: row for row in changed}
+                if changed and made[0].arm == arms[-1]:
+                    report(runs, SUITE[made[0].network], arms, more)
+    write(results, sorted(runs.values(), key=lambda row: (list(SUITE).index(row.network), row.key)))
+    found = comparisons(runs, "ghn")
     if found:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(table(found))
         typer.echo(summary(found))
 
 
-def report(network: str, runs: Iterable[Run], arms: Iterable[str]) -> None:
+def known_runs(runs: Table, network: str, arm: str, seeds: range) -> list[Run]:
+    """Those of an arm at all rates."""
+    keys = ((network, arm, rate, seed) for rate in SUITE[network].rates for seed in seeds)
+    return [runs[key] for key in keys if key in runs]
+
+
+def report(runs: Table, network: Network, arms: Iterable[str], seeds: int) -> None:
     """Print a network's comparisons."""
-    mine = [row for row in runs if row.network == network]
     for arm in arms:
-        for entry in compare(mine, arm):
+        entry = compare(runs, network, arm, seeds)
+        if entry and arm != "own":
             typer.echo(
-                f"{network:28} {arm:18} {entry.own:8.4g} ({entry.own_rate:g}) -> {entry.loss:8.4g} ({entry.rate:g})  "
-                f"end {entry.ratio:.3f}  tenth {entry.tenth:.3f}  same rate {entry.same:.3f}  "
-                f"{sum(row.seconds for row in mine) / len(mine):.2f} s"
+                f"{network.name:28} {arm:12} {seeds:2} seeds  {entry.own:8.4g} ({entry.own_rate:g}) -> "
+                f"{entry.loss:8.4g} ({entry.rate:g})  end {entry.ratio:.3f} ± {entry.error * entry.ratio:.3f}  "
+                f"tenth {entry.tenth:.3f}  same rate {entry.same:.3f}  {_seconds(runs, network):.2f} s a seed"
             )
 
 

@@ -104,6 +104,7 @@ def physics_informed() -> Task:
         test=test,
         steps=250,
         size=128,
+        stacks=False,
     )
 
 

@@ -218,4 +218,4 @@ def spectral_digits() -> Task:
             *(nn.Flatten(), spectral_norm(nn.Linear(128, 64)), nn.LeakyReLU(0.2), nn.Linear(64, 10)),
         )
 
-    return Task(build=build, loss=classification, train=train, test=test, steps=150)
+    return Task(build=build, loss=classification, train=train, test=test, steps=150, stacks=False)

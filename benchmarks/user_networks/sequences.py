@@ -37,7 +37,9 @@ def lstm_characters() -> Task:
     """LSTM language model of Python's source, by character."""
     train, test = text(33)
     test = (test[0][:128],)
-    return Task(build=lambda: Recurrent(nn.LSTM, 128), loss=next_token, train=train, test=test, size=32)
+    return Task(
+        build=lambda: Recurrent(nn.LSTM, 128), loss=next_token, train=train, test=test, size=32, stacks=False
+    )
 
 
 class Forecaster(nn.Module):
@@ -58,7 +60,9 @@ def gru_forecast() -> Task:
     """Two layers of a GRU that continue sums of sines."""
     series = waves(2048, 32)
     train, test = split(series[:, :24], series[:, 24:])
-    return Task(build=lambda: Forecaster(nn.GRU, 2), loss=regression, train=train, test=test, steps=150)
+    return Task(
+        build=lambda: Forecaster(nn.GRU, 2), loss=regression, train=train, test=test, steps=150, stacks=False
+    )
 
 
 @network
@@ -66,7 +70,7 @@ def rnn_forecast() -> Task:
     """Tanh RNN that continues sums of sines."""
     series = waves(2048, 32)
     train, test = split(series[:, :24], series[:, 24:])
-    return Task(build=lambda: Forecaster(nn.RNN), loss=regression, train=train, test=test)
+    return Task(build=lambda: Forecaster(nn.RNN), loss=regression, train=train, test=test, stacks=False)
 
 
 @network
@@ -79,7 +83,9 @@ def gru_recall() -> Task:
         shown = torch.cat([x[:, :8], torch.zeros_like(x[:, 8:])], dim=1)
         return F.cross_entropy(model(shown)[:, 8:].flatten(0, 1), x[:, 8:].flatten())
 
-    return Task(build=lambda: Recurrent(nn.GRU, 9), loss=loss, train=train, test=test, steps=250)
+    return Task(
+        build=lambda: Recurrent(nn.GRU, 9), loss=loss, train=train, test=test, steps=250, stacks=False
+    )
 
 
 class Translator(nn.Module):
@@ -120,6 +126,7 @@ def translator_reverse() -> Task:
         test=test,
         steps=250,
         size=32,
+        stacks=False,
     )
 
 

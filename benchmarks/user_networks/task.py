@@ -35,6 +35,8 @@ class Task:
     steps: int = 200
     size: int = 64
     """Examples of a batch."""
+    stacks: bool = True
+    """Whether several are trained at once: ``torch.vmap`` can't do it for torch's recurrent layers, among others."""
 
 
 @dataclass(frozen=True, kw_only=True)

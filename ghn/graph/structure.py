@@ -1,5 +1,6 @@
 """Patterns in a graph that initialization depends on: residual branches and attention."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -34,13 +35,19 @@ def find_residual_adds(graph: ComputationGraph) -> list[ResidualAdd]:
     """Find the residual additions of a graph, in execution order.
 
     Of two activations that are added, one is the branch if it was computed from the other, or if both were computed
-    from something else and it took more operations (a projected shortcut).
+    from something else and it took more operations (a projected shortcut). Neither is spread over axes that the other
+    has: a time added to all pixels, or a query to all keys, is a condition.
     """
     branches = _Branches(graph)
     inner: set[int] = set()
     residuals = []
     adds = [(node.index, *branches.activations(node.index)) for node in graph.nodes if node.kind == "add"]
-    pairs = [(index, *sources) for index, *sources in adds if len(sources) == 2]
+    elements = [math.prod(node.shape) for node in graph.nodes]
+    pairs = [
+        (index, *sources)
+        for index, *sources in adds
+        if len(sources) == 2 and all(elements[source] >= elements[index] for source in sources)
+    ]
     for index, first, second in pairs:
         if branches.computed_from(second, first):
             trunk, branch = first, second

@@ -57,6 +57,32 @@ def test_a_branch_that_only_pools_is_bare():
     assert not any(add.bare for add in trace(load_model("timm:test_resnet")).residual_adds)
 
 
+class ConditionedBlock(nn.Module):
+    """A residual branch that a condition is added within, as the time in a diffusion model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.time = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1), nn.Linear(8, 8)
+
+    def forward(self, x, time):
+        return x + self.second(torch.relu(self.first(x) + self.time(time)[:, :, None, None]))
+
+
+class Conditioned(nn.ModuleList):
+    def __init__(self) -> None:
+        super().__init__(ConditionedBlock() for _ in range(2))
+
+    def forward(self, x, time):
+        for block in self:
+            x = block(x, time)
+        return x
+
+
+def test_what_is_added_to_all_places_is_no_shortcut():
+    ends = _ends(Conditioned(), (torch.randn(2, 8, 4, 4), torch.randn(2, 8)))
+    assert ends == ["0.second.weight", "1.second.weight"]
+
+
 def test_layer_scale_comes_before_what_it_scales():
     model = load_model("timm:test_convnext2")
     assert _ends(model) == [f"stages.{stage}.blocks.0.gamma" for stage in range(4)]

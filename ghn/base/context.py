@@ -21,6 +21,8 @@ BATCH_STATISTICS = frozenset({"batch_norm", "group_norm", "instance_norm"})
 """Normalizations over more than the channels of one position."""
 POSITION_NORMS = frozenset({"layer_norm", "rms_norm"})
 """Normalizations over the channels of one position alone."""
+VECTOR_ROLES = frozenset({"embedding", "token", "position"})
+"""Tables of vectors, and vectors that join a sequence."""
 RECTIFIERS = ACTIVATIONS - {"sigmoid", "tanh", "hardsigmoid", "hardtanh"}
 """Activations that pass large positive numbers."""
 
@@ -45,8 +47,8 @@ class ModelTraits:
 
     @cached_property
     def norms(self) -> frozenset[str]:
-        """Kinds of normalization that it has anywhere."""
-        return frozenset(node.kind for node in self.graph.nodes) & NORMS
+        """Kinds of normalization that it has anywhere but on its inputs."""
+        return frozenset(self.graph.nodes[index].kind for index in self._learned) & NORMS
 
     @cached_property
     def vocabulary(self) -> int:
@@ -112,6 +114,29 @@ class ModelTraits:
     def neighbours(self) -> Neighbours:
         """Who feeds whom beyond additions of a bias."""
         return Neighbours(self.graph)
+
+    @cached_property
+    def _learned(self) -> Set[int]:
+        """Operations with a map or table, and those that read, however indirectly, what one makes."""
+        found = {
+            operation
+            for context in self.contexts.values()
+            if context.spec.role in MIXING_ROLES | VECTOR_ROLES
+            for operation in context.operations
+        }
+        for node in self.graph.nodes:
+            if not found.isdisjoint(self.graph.activations(node.index)):
+                found.add(node.index)
+        return found
+
+    @cached_property
+    def _normalized_later(self) -> Set[int]:
+        """Nodes that a normalization reads, however indirectly."""
+        found: set[int] = set()
+        for node in reversed(self.graph.nodes):
+            if node.index in found or node.kind in NORMS:
+                found |= set(self.graph.activations(node.index))
+        return found
 
     @cached_property
     def _tables(self) -> list[ParamSpec]:
@@ -277,6 +302,11 @@ class ParamContext:
         return not self.traits._stem_operations.isdisjoint(self.operations)
 
     @property
+    def is_linear(self) -> bool:
+        """Whether its operation is a linear map."""
+        return all(self.traits.graph.nodes[operation].kind == "linear" for operation in self.operations)
+
+    @property
     def filters_images(self) -> bool:
         """Whether its columns are the colours and pixels of images."""
         return self.spec.name in self.traits._stems
@@ -334,6 +364,20 @@ class ParamContext:
     def is_repeated(self) -> bool:
         """Whether its operation is one of a loop, and reads what the last turn made."""
         return repeats(self.traits.graph, self.operations)
+
+    @cached_property
+    def is_unnormalized(self) -> bool:
+        """Whether weights alone keep the size of what its operation makes, up to the outputs.
+
+        Where nothing normalizes anywhere, and of linear maps behind the last normalization of a network that neither
+        attends nor looks tokens up.
+        """
+        traits = self.traits
+        if not traits.norms:
+            return True
+        if traits.has_attention or traits.reads_tokens:
+            return False
+        return self.is_linear and traits._normalized_later.isdisjoint(self.operations)
 
     @cached_property
     def summands(self) -> float:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from ghn.graph.graph import ComputationGraph
-from ghn.graph.ops import ACTIVATIONS, MIXING_ROLES
+from ghn.graph.ops import ACTIVATIONS, MIXING_ROLES, NORMS
 
 SUMS = frozenset({"sum", "scatter"})
 WEIGHTED = frozenset({"mul", "div", "elementwise", "softmax"})
@@ -13,14 +13,18 @@ KEEP_SIZE = ACTIVATIONS | {"add", "sub", "concat", "index", "shape", "copy", "dr
 
 
 def chain_lengths(graph: ComputationGraph) -> list[int]:
-    """For each node how many operations with a matrix or kernel are on the longest way through it, itself included."""
-    mixing = _mixing(graph)
+    """For each node how many operations with a matrix or kernel are on the longest way through it, itself included.
+
+    Ways begin and end at normalizations, behind which sizes are what they are.
+    """
+    mixing, norms = _mixing(graph), {node.index for node in graph.nodes if node.kind in NORMS}
     mixes = [int(index in mixing) for index in range(len(graph.nodes))]
     before, after = list(mixes), list(mixes)
     for index in range(len(graph.nodes)):
-        before[index] += max((before[source] for source in graph.activations(index)), default=0)
+        sources = () if index in norms else graph.activations(index)
+        before[index] += max((before[source] for source in sources), default=0)
     for index in range(len(graph.nodes) - 1, -1, -1):
-        for source in graph.activations(index):
+        for source in () if index in norms else graph.activations(index):
             after[source] = max(after[source], mixes[source] + after[index])
     return [first + last - own for first, last, own in zip(before, after, mixes, strict=True)]
 

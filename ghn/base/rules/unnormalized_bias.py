@@ -28,8 +28,8 @@ class UnnormalizedBias(Rule):
     """Times one over the root of what the operation sums."""
 
     def applies(self, p: ParamContext) -> bool:
-        """Whether it is added to a sum, nothing normalizes anywhere, and it makes no output."""
-        return p.operation_fan_in > 0 and not p.traits.norms and not p.feeds_outputs
+        """Whether it is added to a sum, nothing normalizes that, and it makes no output."""
+        return p.operation_fan_in > 0 and p.is_unnormalized and not p.feeds_outputs
 
     def init(self, p: ParamContext) -> Init:
         """Evenly spread numbers of this size."""

@@ -65,8 +65,8 @@ class UnnormalizedChain(Rule):
     """What keeps the size of large numbers through all rectifiers: with more, SiLU and GELU let deep chains explode."""
 
     def applies(self, p: ParamContext) -> bool:
-        """Whether nothing normalizes anywhere, and an activation reads the map."""
-        if p.traits.norms or activation_gain(p.readers) is None:
+        """Whether nothing normalizes what it makes, and an activation reads it."""
+        if not p.is_unnormalized or activation_gain(p.readers) is None:
             return False
         return not p.is_repeated or not p.readers.isdisjoint(RECTIFIERS)
 

@@ -160,6 +160,19 @@ def test_chains_that_something_normalizes_follow_their_fan():
     assert normalized["0.weight"].rule == "mlp_mixer"
 
 
+def test_normalizations_of_inputs_are_none():
+    made = decided(nn.Sequential(nn.BatchNorm1d(8), *mlp(8, 16, 2)), torch.zeros(2, 8))
+    assert made["1.weight"] == decided(mlp(8, 16, 2), torch.zeros(2, 8))["0.weight"]
+
+
+def test_a_chain_behind_the_last_normalization_is_as_one_without():
+    body = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    made = decided(nn.Sequential(*body, *mlp(8, 16, 16, 2)), IMAGES)
+    alone = decided(mlp(8, 16, 16, 2), torch.zeros(2, 8))
+    assert [made[f"{index}.weight"] for index in (5, 7)] == [alone[f"{index}.weight"] for index in (0, 2)]
+    assert alone["0.weight"].rule == "unnormalized_chain"
+
+
 def test_gains_are_those_that_keep_the_size_of_normal_numbers():
     z = torch.linspace(-9, 9, 100_001, dtype=torch.float64)
     density = (-z.square() / 2).exp() / math.sqrt(2 * math.pi) * (z[1] - z[0])

@@ -79,10 +79,23 @@ def test_biases_of_which_nothing_is_known_are_zero():
     assert made.rule == "zero_shift" and made.init.mean == 0 and not made.init.random
 
 
-def test_networks_with_normalization_keep_zero_biases():
-    model = nn.Sequential(nn.Linear(8, 32), nn.LayerNorm(32), nn.ReLU(), nn.Linear(32, 2))
-    made = decisions(trace(model, torch.randn(4, 8)))["0.bias"]
-    assert made.rule == "zero_shift" and not made.init.random and made.init.mean == 0
+def biases(*layers: nn.Module, features: int = 8) -> dict[str, str]:
+    """Rules of the biases of a network of such layers."""
+    made = decisions(trace(nn.Sequential(*layers), torch.randn(4, features)))
+    return {name: decision.rule for name, decision in made.items() if name.endswith("bias")}
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm])
+def test_maps_that_something_normalizes_keep_zero_biases(norm):
+    found = biases(nn.Linear(8, 32), norm(32), nn.ReLU(), nn.Linear(32, 2))
+    assert set(found.values()) == {"zero_shift"}
+
+
+def test_biases_behind_the_last_normalization_are_as_torch_draws_them():
+    found = biases(
+        nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 2)
+    )
+    assert [name for name, rule in found.items() if rule == "unnormalized_bias"] == ["3.bias"]
 
 
 @pytest.mark.parametrize(("layers", "bias"), [(LEAST - 1, 0.0), (LEAST, 1.0)])

@@ -307,6 +307,11 @@ class ParamContext:
         return all(self.traits.graph.nodes[operation].kind == "linear" for operation in self.operations)
 
     @property
+    def reads_inputs(self) -> bool:
+        """Whether its operation reads an input of the model."""
+        return not self.traits._first_operations.isdisjoint(self.operations)
+
+    @property
     def filters_images(self) -> bool:
         """Whether its columns are the colours and pixels of images."""
         return self.spec.name in self.traits._stems

@@ -330,6 +330,10 @@ def networks() -> dict[str, tuple[Callable[[], nn.Module], Any]]:
     """Factory and example inputs of each network, by name."""
     return {
         "mlp": (lambda: mlp(16, 64, 64, 3), VECTORS),
+        "mlp with layer norms": (
+            lambda: nn.Sequential(nn.Linear(16, 32), nn.LayerNorm(32), mlp(32, 32, 3)),
+            VECTORS,
+        ),
         "deep mlp": (lambda: mlp(16, *[32] * 8, 1, activation=nn.Tanh), VECTORS),
         "convolutional vae": (ConvolutionalVAE, torch.randn(2, 1, 8, 8)),
         "u-net": (lambda: UNet(True), (torch.randn(2, 1, 8, 8), torch.rand(2))),

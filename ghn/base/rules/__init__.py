@@ -6,6 +6,7 @@ from ghn.base.rules.classifier import Classifier
 from ghn.base.rules.conv_batch_norm import ConvBatchNorm
 from ghn.base.rules.fan_in import FanIn
 from ghn.base.rules.fan_out import FanOut
+from ghn.base.rules.input_bias import InputBias
 from ghn.base.rules.known_factor import KnownFactor
 from ghn.base.rules.last_norm import LastNorm
 from ghn.base.rules.last_norm_bias import LastNormBias
@@ -51,7 +52,7 @@ RULES: tuple[Rule, ...] = (
     *(RelativeBias(), PatchPositions(), TokenPositions()),
     *(SequenceTable(), UnnormalizedTable(), VectorTable()),
     # Vectors that are added.
-    *(StemBias(), UnnormalizedBias(), LastNormBias(), BatchNormBias(), ZeroShift()),
+    *(StemBias(), InputBias(), UnnormalizedBias(), LastNormBias(), BatchNormBias(), ZeroShift()),
     # Vectors that multiply.
     *(ParameterFreeBranch(), LastNorm(), UnitMultiplier()),
     *(StateSpaceDecay(), Temperature(), PreluSlope(), WeightNormLength()),

@@ -85,10 +85,34 @@ def biases(*layers: nn.Module, features: int = 8) -> dict[str, str]:
     return {name: decision.rule for name, decision in made.items() if name.endswith("bias")}
 
 
-@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm])
-def test_maps_that_something_normalizes_keep_zero_biases(norm):
-    found = biases(nn.Linear(8, 32), norm(32), nn.ReLU(), nn.Linear(32, 2))
+def test_maps_before_batch_statistics_keep_zero_biases():
+    found = biases(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2))
     assert set(found.values()) == {"zero_shift"}
+
+
+def test_maps_of_inputs_before_layer_normalizations_have_random_biases():
+    block = (nn.LayerNorm(32), nn.GELU(), nn.Linear(32, 32))
+    found = biases(nn.Linear(8, 32), *block, *block, nn.LayerNorm(32), nn.Linear(32, 2))
+    assert [name for name, rule in found.items() if rule == "input_bias"] == ["0.bias"]
+    assert set(found.values()) == {"input_bias", "zero_shift"}
+    first = decisions(trace(nn.Sequential(nn.Linear(8, 32), nn.LayerNorm(32)), torch.randn(4, 8)))[
+        "0.bias"
+    ].init
+    assert first.std == pytest.approx(math.sqrt(2 / (8 + 32))) and first.distribution == "uniform"
+
+
+def test_maps_of_inputs_beside_a_table_of_positions_keep_zero_biases():
+    class Places(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.map, self.norm, self.head = nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 2)
+            self.places = nn.Parameter(torch.randn(1, 5, 16))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.norm(self.map(x) + self.places))
+
+    made = decisions(trace(Places(), torch.randn(3, 5, 8)))
+    assert made["places"].rule != "zero_shift" and made["map.bias"].rule == "zero_shift"
 
 
 def test_biases_behind_the_last_normalization_are_as_torch_draws_them():

@@ -40,10 +40,14 @@ def summands(graph: ComputationGraph) -> dict[int, float]:
     largest_counts = {}
     for node in graph.nodes:
         sources = graph.activations(node.index)
-        largest = max(sources, key=lambda source: math.prod(graph.nodes[source].shape), default=None)
+        sizes = {source: math.prod(graph.nodes[source].shape) for source in sources}
+        largest = max(sizes.values(), default=0)
+        weighted = any(
+            size == largest and graph.nodes[source].kind in WEIGHTED for source, size in sizes.items()
+        )
         count = max((counts[source] for source in sources), default=1.0)
-        if node.kind in SUMS and largest is not None and graph.nodes[largest].kind not in WEIGHTED:
-            count *= max(1.0, math.prod(graph.nodes[largest].shape) / max(1, math.prod(node.shape)))
+        if node.kind in SUMS and sources and not weighted:
+            count *= max(1.0, largest / max(1, math.prod(node.shape)))
         elif node.index in mixing:
             largest_counts[node.index], count = count, 1.0
         elif node.kind not in KEEP_SIZE:

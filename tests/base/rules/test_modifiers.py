@@ -53,6 +53,12 @@ def test_attention_starts_smaller_over_words_than_over_characters(vocabulary, sh
     assert mlp.init.std == pytest.approx(math.sqrt(1 / 3 / 256) / math.sqrt(2))
 
 
+def weighted_messages(x: Tensor) -> Tensor:
+    """All of a set to one node, each times a weight, as in graph convolutions."""
+    to = (0 * x).long()
+    return torch.zeros(3, 1, 8).scatter_add(1, to, 0.3 * x)[:, 0]
+
+
 class Sets(nn.Module):
     def __init__(self, pool) -> None:
         super().__init__()
@@ -72,6 +78,7 @@ class Sets(nn.Module):
         (lambda x: x.sum(1) / 16, 1),
         (lambda x: (x.softmax(1) * x).sum(1), 1),
         (lambda x: x.amax(1), 1),
+        (weighted_messages, 1),
     ],
 )
 def test_what_reads_a_sum_of_many_is_smaller(pool, factor):

@@ -34,6 +34,10 @@ FACTOR_BITS = 8
 VECTOR_BITS = 16
 
 
+FADING = 1.5
+"""Power of what is left of the way to the last layer: how much is learned of a parameter, where it fades out."""
+
+
 class SlotDecoder(nn.Module):
     """Decodes every parameter of a graph: rule x (random base + what its slot has for it).
 
@@ -120,7 +124,7 @@ class SlotDecoder(nn.Module):
         bounds = []
         for param in plan.params:
             spread, part = param.init.std, parts.get(param.spec.name)
-            left = 1 - plan.depths.get(param.spec.name, 0.0) if fading else 1.0
+            left = (1 - plan.depths.get(param.spec.name, 0.0)) ** FADING if fading else 1.0
             param = replace(param, learned=part is not None and left > 0)
             one, trust = modulation.new_ones(()), modulation[param.number] * left
             if not param.init.random:

@@ -431,7 +431,8 @@ def _slots() -> Iterator[tuple[str, Make]]:
                     _config, lambda values, changed=changed: values["decoder"]["slots"].update({key: changed})
                 ),
             )
-    for value in ([], [1], sizes[:6], [*sizes, -1], [*sizes, 2**21], [*sizes, 0, 1], "1184322", 7, None, {"row_blocks": 1}):
+    wrong = [[], [1], sizes[:6], [*sizes, -1], [*sizes, 2**21], [*sizes, 0, 1]]
+    for value in (*wrong, "1184322", 7, None, {"row_blocks": 1}):
         yield (
             f"slots: sizes {value!r}",
             partial(_config, lambda values, value=value: values["decoder"]["slots"].update({key: value})),

@@ -118,6 +118,8 @@ def _inverted(rng: random.Random, full: bool) -> Architecture:
         "act_layer": rng.choice(("relu6", "silu", "gelu", "hard_swish")),
         "pooled_head": rng.random() < 0.25,  # as in HardCoReNAS, FBNetV3 and MobileNetV4
     }
+    if kwargs["pooled_head"]:  # behind a convolution of its own
+        stages.append(f"cn_r1_k1_s1_c{3 * channels[-1]}")
     spec = "python:ghn.spaces.factories:inverted_residuals"
     return Architecture(spec=spec, kwargs=kwargs, family="inverted", depth=sum(repeats), width=channels[-1])
 

@@ -1,10 +1,12 @@
-"""What a tensor is to one process: whole or a part, with a plain storage or without."""
+"""What a tensor is to one process, whole or a part, with a storage or without; and which one holds predictions."""
 
 import sys
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from ghn.errors import DataError
 
 
 def is_distributed(tensor: Tensor) -> bool:
@@ -34,3 +36,20 @@ def has_storage(tensor: Tensor) -> bool:
 def storage_key(tensor: Tensor) -> int:
     """Identity of a tensor's storage, shared by its views; of the tensor itself where it has none."""
     return tensor.untyped_storage()._cdata if has_storage(tensor) else -id(tensor)
+
+
+def logits_of(output: Any) -> Tensor:
+    """Predictions in what a network returns; of several heads (auxiliary, distillation) those of the first.
+
+    Raises:
+        DataError: If there is no tensor in it.
+    """
+    found = getattr(output, "logits", output)
+    if isinstance(found, (tuple, list)) and found:
+        found = found[0]
+    if not isinstance(found, Tensor):
+        raise DataError(
+            f"the model returns {type(output).__name__}; expected a tensor of logits, or .logits: choose an image "
+            "classifier or a causal language model"
+        )
+    return found

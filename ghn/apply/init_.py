@@ -71,8 +71,8 @@ def init_(
     if examples is not None:
         check_examples(examples)
     prediction = checked_prediction(net, model, inputs, seed, learned, keep_deliberate, rules)
-    tried = examples is not None and learned is True and any(prediction.learned_shares()[0].values())
-    whole = prediction.like(seed, "all") if tried else prediction
+    asked = examples if learned is True and prediction.fades else None
+    whole = prediction if asked is None else prediction.like(seed, "all")
     names = predicted_names(prediction.graph)
     with (
         paused_collection(),
@@ -87,11 +87,10 @@ def init_(
             return parts[spec.name].wanted(grid)
 
         _write(whole.stream(memory, wanted), parts, prediction.device)
-        if tried and examples is not None and beats_chance(model, examples):
-            prediction = whole
-        elif tried:
-            _write(prediction.stream(memory, wanted), parts, prediction.device)
-    return Report.of(prediction)
+        if asked is not None and not beats_chance(model, asked):
+            whole = prediction
+            _write(whole.stream(memory, wanted), parts, prediction.device)
+    return Report.of(whole)
 
 
 MIN_MEMORY = 2**22

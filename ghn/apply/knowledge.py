@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ghn.errors import DataError, one_line
+from ghn.tensors import logits_of
 from ghn.tracing.inputs import call_arguments
 
 Examples = tuple[Any, Tensor]
@@ -45,7 +46,7 @@ def beats_chance(model: nn.Module, examples: Examples) -> bool:
         DataError: If the model fails on them, or returns something else.
     """
     inputs, targets = examples
-    logits = _logits(_run(model, inputs))
+    logits = logits_of(_run(model, inputs))
     guesses, right = logits.argmax(-1).flatten(), targets.to(logits.device).flatten()
     if len(guesses) != len(right):
         raise DataError(
@@ -78,14 +79,3 @@ def _run(model: nn.Module, inputs: Any) -> Any:
             module.training = mode
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
-
-
-def _logits(output: Any) -> Tensor:
-    logits = getattr(output, "logits", output)
-    if isinstance(logits, (tuple, list)) and logits:
-        logits = logits[0]
-    if not isinstance(logits, Tensor) or logits.dim() < 2:
-        raise DataError(
-            f"the model returns {type(output).__name__}; expected logits, or .logits: leave examples out"
-        )
-    return logits

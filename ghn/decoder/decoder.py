@@ -99,6 +99,10 @@ class Decoder(nn.Module):
                     product = _product(part, factors.get(part.plan.number))
                     yield from random_slices(part, product, seed, memory, wanted, cache)
 
+    def fades(self, plan: GraphPlan, learned: Learned) -> bool:
+        """Whether a graph has less than all that was learned, fading out with depth; here it is all or nothing."""
+        return False
+
     def learned_shares(
         self, plan: GraphPlan, embeddings: Tensor, learned: Learned = True
     ) -> tuple[dict[str, float], str]:

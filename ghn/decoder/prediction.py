@@ -81,6 +81,11 @@ class Prediction:
             param.spec.name: Decision(param.init, param.rule, param.modifiers) for param in self._plan.params
         }
 
+    @property
+    def fades(self) -> bool:
+        """Whether what was learned fades out with depth."""
+        return self._decoder.fades(self._plan, self.learned)
+
     @torch.no_grad()
     @own_settings()
     def learned_shares(self) -> tuple[dict[str, float], str]:

@@ -113,14 +113,26 @@ class SlotDecoder(nn.Module):
                     bound.product**2 + bound.base**2 if bound.plan.init.random else bound.product.new_ones(())
                 )
                 shares[bound.plan.spec.name] = (bound.product**2 / whole).item()
-        fading = plan.cuts.parts and fades(plan, learned)
-        return shares, plan.cuts.origin + ("; fading out with depth, for other data" if fading else "")
+        fading = "; fading out with depth, for other data" if self.fades(plan, learned) else ""
+        return shares, plan.cuts.origin + fading
+
+    def fades(self, plan: GraphPlan, learned: Learned) -> bool:
+        """See ``Decoder.fades``: where that is asked for, and unless told for all but tokens.
+
+        The first layers of trained networks serve most data, and the last ones their own (Yosinski et al.,
+        https://arxiv.org/abs/1411.1792). Classes of other images mean something else, while tokens of a vocabulary mean
+        the same in all texts. docs/log/slots-on-other-data.md has what it is worth.
+        """
+        parts = plan.cuts.parts if plan.cuts else {}
+        if learned is not True or not parts:
+            return bool(parts) and learned == "early"
+        return not any(param.spec.role == "embedding" and param.spec.name in parts for param in plan.params)
 
     def _bound(
         self, plan: GraphPlan, embeddings: Tensor, parts: Mapping[str, Part], learned: Learned
     ) -> list[BoundParam]:
         modulation = (2 * torch.sigmoid(self.statistics.net(embeddings)[:, 1])).clamp(max=1)
-        fading = fades(plan, learned)
+        fading = self.fades(plan, learned)
         bounds = []
         for param in plan.params:
             spread, part = param.init.std, parts.get(param.spec.name)
@@ -151,20 +163,6 @@ class SlotDecoder(nn.Module):
         if not isinstance(part.centre, Tensor) and part.centre:
             offsets = offsets * part.centre
         return offsets.new_ones(1, 1), offsets[:, None]
-
-
-def fades(plan: GraphPlan, learned: Learned) -> bool:
-    """Whether what was learned fades out with depth: where that is asked for, and unless told for all but tokens.
-
-    The first layers of trained networks serve most data, and the last ones their own (Yosinski et al.,
-    https://arxiv.org/abs/1411.1792). Classes of other images mean something else, while tokens of a vocabulary mean the
-    same in all texts. docs/log/slots-on-other-data.md has what it is worth.
-    """
-    if learned is not True or plan.cuts is None:
-        return learned == "early"
-    return not any(
-        param.spec.role == "embedding" and param.spec.name in plan.cuts.parts for param in plan.params
-    )
 
 
 def coherence(part: Part) -> float:

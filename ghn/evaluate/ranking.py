@@ -27,7 +27,7 @@ from ghn.finetune.own_task import OwnTask
 from ghn.finetune.run import best_runs
 from ghn.finetune.run_folder import RunFolder
 from ghn.spaces import Architecture, ImageSpace
-from ghn.tasks import ImageClassification, Task, call
+from ghn.tasks import ImageClassification, Task, call, mean_loss
 
 TRAINED = "trained.csv"
 """A row for each network, as it was trained."""
@@ -240,13 +240,7 @@ def _before_training(task: OwnTask, arm: Arm, seed: int, checkpoint: str | None)
     model: nn.Module = task.build(seed)
     arm(model, seed, task.example(), checkpoint, None)
     model.train()
-    loss = right = count = 0.0
-    for batch in evaluation_batches(task.evaluation, AT_ONCE, EXAMPLES):
-        inputs, targets = task.inputs(batch, torch.device("cpu"))
-        mean, correct = task.loss(call(model, inputs), targets)
-        size = targets.numel()
-        loss, right, count = loss + float(mean) * size, right + float(correct), count + size
-    return loss / count, right / count
+    return mean_loss(task, evaluation_batches(task.evaluation, AT_ONCE, EXAMPLES), partial(call, model))
 
 
 def _json(architecture: Architecture) -> str:

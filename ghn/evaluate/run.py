@@ -196,7 +196,7 @@ def best_rate(runs: Runs, arm: str, seed: int, grid: list[float]) -> float:
 def starting_weights(arm: str, task: ModelTask, plan: CompareConfig) -> str:
     """Digest of the weights that an arm starts from: 'mimetic' starts from random's where there is no attention."""
     model = task.build(0)
-    arm_of(arm)(model, 0, task.example(), plan.checkpoint, task.examples())
+    arm_of(arm)(model, 0, task.example(), plan.checkpoint, task.examples)
     digest = hashlib.sha256()
     for parameter in model.parameters():
         digest.update(parameter.detach().contiguous().numpy().tobytes())

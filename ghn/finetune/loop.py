@@ -85,7 +85,7 @@ def train_run(
     reset_peak(device)
     model = task.build(seed)
     started = time.perf_counter()
-    note = arm_of(init)(model, seed, task.example(), config.checkpoint, task.examples())
+    note = arm_of(init)(model, seed, task.example(), config.checkpoint, task.examples)
     init_seconds = time.perf_counter() - started
     torch.manual_seed(seed + accelerator.process_index)  # for dropout: whatever the arm has drawn
     model.to(device)

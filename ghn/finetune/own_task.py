@@ -1,5 +1,6 @@
 """A task of the user's own, with any model that takes its inputs."""
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -39,10 +40,11 @@ class OwnTask(ModelTask):
         with blamed(self.dataset):
             return self._task.inputs(batch, device, augment)
 
+    @cached_property
     def examples(self) -> tuple[Inputs, Tensor] | None:
         """See ``Task.examples``."""
         with blamed(self.dataset):
-            return self._task.examples()
+            return self._task.examples
 
     def loss(self, output: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Task.loss``."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch.func import functional_call
@@ -11,7 +12,7 @@ from ghn.decoder.slots import SlotBank
 from ghn.metatrain.cutting import Noise, cut_out
 from ghn.metatrain.processes import Processes
 from ghn.metatrain.sampler import Sampler, Target
-from ghn.tasks import Batch, Task
+from ghn.tasks import Batch, Inputs, Task, mean_loss
 
 EXAMPLES = {"images": 1000, "text": 256}
 """Of the evaluation split that a network is measured on, by kind of data."""
@@ -41,17 +42,14 @@ def validate(
 def measure(bank: SlotBank, target: Target, task: Task, noise: Noise | None) -> float:
     """Metric of a network as it is cut out, under batch statistics."""
     weights, _ = cut_out(bank, target.parts, noise)
-    loss = right = count = 0.0
+
+    def forward(inputs: Inputs) -> Any:
+        positional, named = ((), inputs) if isinstance(inputs, Mapping) else (inputs, {})
+        return functional_call(target.network, weights, positional, dict(named))
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        for batch in _batches(task):
-            inputs, targets = task.inputs(batch, torch.device("cpu"))
-            positional, named = ((), inputs) if isinstance(inputs, Mapping) else (inputs, {})
-            output = functional_call(target.network, weights, positional, dict(named))
-            mean, correct = task.loss(output, targets)
-            size = targets.numel()
-            loss, right, count = loss + float(mean) * size, right + float(correct), count + size
-    return task.metric(loss / count, right / count)
+        return task.metric(*mean_loss(task, _batches(task), forward))
 
 
 def _batches(task: Task) -> Iterator[Batch]:

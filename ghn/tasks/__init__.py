@@ -2,7 +2,8 @@
 
 from ghn.tasks.image_classification import ImageClassification
 from ghn.tasks.language_modeling import LanguageModeling
-from ghn.tasks.task import Batch, Inputs, Task, call, logits_of, losses
+from ghn.tasks.task import Batch, Inputs, Task, call, losses, mean_loss
+from ghn.tensors import logits_of
 
 __all__ = [
     "Batch",
@@ -13,4 +14,5 @@ __all__ = [
     "call",
     "logits_of",
     "losses",
+    "mean_loss",
 ]

@@ -1,7 +1,8 @@
 """Data with a loss and a metric: all that training a network takes beside the network."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghn.data.order import Split
-from ghn.errors import DataError
+from ghn.tensors import logits_of
 
 Batch = tuple[Tensor, ...]
 """Examples as a split gives them."""
@@ -59,6 +60,7 @@ class Task(ABC):
         """Two training examples on the CPU, as a network takes them: to trace it."""
         return self.inputs(self.train.__getitems__([0, len(self.train) // 2]), torch.device("cpu"))[0]
 
+    @cached_property
     def examples(self) -> tuple[Inputs, Tensor] | None:
         """Training examples on the CPU, spread over the split, and about ``PREDICTIONS`` right classes.
 
@@ -87,21 +89,15 @@ def call(network: nn.Module, inputs: Inputs) -> Any:
     return network(**inputs) if isinstance(inputs, Mapping) else network(*inputs)
 
 
-def logits_of(output: Any) -> Tensor:
-    """Predictions in what a network returns; of several heads (auxiliary, distillation) those of the first.
-
-    Raises:
-        DataError: If there is no tensor in it.
-    """
-    found = getattr(output, "logits", output)
-    if isinstance(found, (tuple, list)) and found:
-        found = found[0]
-    if not isinstance(found, Tensor):
-        raise DataError(
-            f"the model returns {type(output).__name__}; expected a tensor of logits, or .logits: choose an image "
-            "classifier or a causal language model"
-        )
-    return found
+def mean_loss(task: Task, batches: Iterable[Batch], forward: Callable[[Inputs], Any]) -> tuple[float, float]:
+    """Mean loss in nats, and share of right predictions, of what ``forward`` returns for batches on the CPU."""
+    loss = right = count = 0.0
+    for batch in batches:
+        inputs, targets = task.inputs(batch, torch.device("cpu"))
+        mean, correct = task.loss(forward(inputs), targets)
+        size = targets.numel()
+        loss, right, count = loss + float(mean) * size, right + float(correct), count + size
+    return loss / count, right / count
 
 
 def losses(output: Any, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -178,11 +178,24 @@ class _Walk:
 
     def is_merge(self, node: Node) -> bool:
         sources = set(self.graph.activations(node.index))
-        if node.kind not in MERGES or len(sources) < 2:
+        if node.kind not in MERGES or len(sources) < 2 or self._sums_heads(node):
             return False
         return node.kind == "concat" or all(
             math.prod(self.graph.nodes[source].shape[1:]) == math.prod(node.shape[1:]) for source in sources
         )
+
+    def _sums_heads(self, node: Node) -> bool:
+        """Whether an addition joins the results of several heads, such as DeiT's two: nothing learns behind it."""
+        if node.kind != "add" or node.index < max(self.weights, default=0):
+            return False
+        for source in self.graph.activations(node.index):
+            current = source
+            while current not in self.weights:
+                before = self.graph.activations(current)
+                if len(before) != 1:
+                    return False
+                current = before[0]
+        return True
 
     def is_gate(self, node: Node) -> bool:
         """Whether an operation multiplies an activation by one that broadcasts."""

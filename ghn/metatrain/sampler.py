@@ -24,7 +24,7 @@ from ghn.user_code import blamed
 SHARED_WITH = {"llama": "gpt2", "vit_relpos": "vit"}
 """Families that share the slots of another."""
 
-SLOW = frozenset({"gmlp", "resmlp", "vit", "vit_relpos"})
+SLOW = frozenset({"gmlp", "metaformer", "pyramid_vit", "resmlp", "vit", "vit_relpos"})
 """Families whose networks take about three times as long as convolutional ones."""
 
 VALIDATION_DRAWS = 400

@@ -5,6 +5,7 @@ from ghn.spaces.cnn import sample_cnn
 from ghn.spaces.gpt2 import sample_gpt2
 from ghn.spaces.held_out import held_out
 from ghn.spaces.mlp import sample_mlp
+from ghn.spaces.pyramid import sample_pyramid
 from ghn.spaces.space import LARGEST, SMALLEST_IMAGE, ImageSpace, TargetSpace, TextSpace
 from ghn.spaces.vit import sample_vit
 
@@ -20,5 +21,6 @@ __all__ = [
     "sample_cnn",
     "sample_gpt2",
     "sample_mlp",
+    "sample_pyramid",
     "sample_vit",
 ]

@@ -6,13 +6,27 @@ Sampled architectures name these as ``python:ghn.spaces.factories:NAME``.
 from collections.abc import Sequence
 from functools import partial
 
+import timm.models.metaformer as metaformers
 import timm.models.mlp_mixer as mlps
-from timm.layers import ConvNormAct, SelectAdaptivePool2d, get_act_layer
+import torch
+from timm.layers import (
+    ConvNormAct,
+    GroupNorm1,
+    LayerNorm2d,
+    PatchEmbed,
+    RelPosBias,
+    SelectAdaptivePool2d,
+    get_act_layer,
+    trunc_normal_,
+)
 from timm.models._efficientnet_builder import decode_arch_def, round_channels
 from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 from timm.models.efficientnet import EfficientNet
 from timm.models.mobilenetv3 import MobileNetV3
-from torch import nn
+from timm.models.swin_transformer import PatchMerging
+from timm.models.vision_transformer import Block
+from timm.models.vision_transformer_relpos import RelPosBlock
+from torch import Tensor, nn
 
 from ghn.errors import ConfigError
 
@@ -128,4 +142,137 @@ def mlp(
         block_layer=TOKEN_MIXERS[block],
         mlp_layer=mlps.GatedMlp if block == "gmlp" else mlps.Mlp,
         act_layer=get_act_layer(act_layer),
+    )
+
+
+def metaformer(
+    depths: Sequence[int],
+    dims: Sequence[int],
+    token_mixers: Sequence[str],
+    norm_layer: str = "layernorm",
+    act_layer: str = "star_relu",
+    mlp_bias: bool = False,
+    norm_between: bool = True,
+    mlp_head: bool = True,
+    layer_scale: float | None = None,
+    num_classes: int = 10,
+) -> nn.Module:
+    """timm's MetaFormer, with a token mixer for each stage (https://arxiv.org/abs/2210.13452).
+
+    Args:
+        depths: Blocks of each stage.
+        dims: Channels of each.
+        token_mixers: Of each, 'sepconv' or 'attention', whose heads have 16 channels each.
+        norm_layer: 'layernorm' without biases, or 'groupnorm1'; attention always has the former.
+        act_layer: timm's name, or 'star_relu', whose scale and bias are learned.
+        mlp_bias: Whether the maps of channels have biases.
+        norm_between: Whether the stem and what halves the image have norms.
+        mlp_head: Whether the classifier has a hidden layer.
+        layer_scale: What branches begin to be multiplied by, if they are.
+        num_classes: Of the data.
+    """
+    attention = [mixer == "attention" for mixer in token_mixers]
+    norm = metaformers.LayerNorm2dNoBias if norm_layer == "layernorm" else GroupNorm1
+    return metaformers.MetaFormer(
+        depths=tuple(depths),
+        dims=tuple(dims),
+        token_mixers=[
+            metaformers.Attention if attends else metaformers.SepConv
+            for attends in attention
+        ],
+        mlp_act=metaformers.StarReLU if act_layer == "star_relu" else get_act_layer(act_layer),
+        mlp_bias=mlp_bias,
+        layer_scale_init_values=layer_scale,
+        res_scale_init_values=None,
+        downsample_norm=metaformers.LayerNorm2dNoBias if norm_between else None,
+        norm_layers=[metaformers.LayerNormNoBias if attends else norm for attends in attention],
+        output_norm=LayerNorm2d,
+        use_mlp_head=mlp_head,
+        num_classes=num_classes,
+        **({"head_dim": 16} if any(attention) else {}),
+    )
+
+
+class PyramidViT(nn.Module):
+    """ViT blocks in stages; between two, each two by two neighbouring tokens become one of twice the width."""
+
+    def __init__(
+        self,
+        img_size: int,
+        patch_size: int,
+        dims: Sequence[int],
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        mlp_ratio: float,
+        relative: bool,
+        act_layer: str,
+        init_values: float | None,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        side = img_size // patch_size
+        self.embed = PatchEmbed(img_size, patch_size, embed_dim=dims[0], norm_layer=nn.LayerNorm)
+        self.pos_embed = None if relative else nn.Parameter(torch.zeros(1, side * side, dims[0]))
+        if self.pos_embed is not None:
+            trunc_normal_(self.pos_embed, std=0.02)
+        shared = {
+            "mlp_ratio": mlp_ratio,
+            "qkv_bias": True,
+            "init_values": init_values,
+            "act_layer": get_act_layer(act_layer),
+            "norm_layer": nn.LayerNorm,
+        }
+        self.merges, self.stages = nn.ModuleList(), nn.ModuleList()
+        for stage, (width, depth, heads) in enumerate(zip(dims, depths, num_heads, strict=True)):
+            self.merges.append(PatchMerging(dims[stage - 1], width) if stage else nn.Identity())
+            within = max(1, side >> stage)
+            block: type[nn.Module] | partial[nn.Module] = Block
+            if relative:
+                block = partial(RelPosBlock, rel_pos_cls=partial(RelPosBias, window_size=(within, within)))
+            self.stages.append(nn.Sequential(*(block(width, heads, **shared) for _ in range(depth))))
+        self.norm = nn.LayerNorm(dims[-1])
+        self.head = nn.Linear(dims[-1], num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images of shape (batch, 3, height, width) to logits of shape (batch, classes)."""
+        tokens = self.embed(images)
+        if self.pos_embed is not None:
+            tokens = tokens + self.pos_embed
+        for number, (merge, blocks) in enumerate(zip(self.merges, self.stages, strict=True)):
+            if number:
+                batch, count, width = tokens.shape
+                side = round(count**0.5)
+                tokens = merge(tokens.reshape(batch, side, side, width)).flatten(1, 2)
+            tokens = blocks(tokens)
+        return self.head(self.norm(tokens).mean(1))
+
+
+def pyramid_vit(
+    img_size: int,
+    patch_size: int,
+    dims: Sequence[int],
+    depths: Sequence[int],
+    num_heads: Sequence[int],
+    mlp_ratio: float = 4.0,
+    relative: bool = False,
+    act_layer: str = "gelu",
+    init_values: float | None = None,
+    num_classes: int = 10,
+) -> nn.Module:
+    """A ``PyramidViT``.
+
+    Args:
+        img_size: In pixels.
+        patch_size: Of the first tokens, in pixels.
+        dims: Channels of each stage.
+        depths: Blocks of each.
+        num_heads: Of each.
+        mlp_ratio: Hidden channels of a block for each of its channels.
+        relative: Relative positions in every block, instead of absolute ones at the start.
+        act_layer: timm's name.
+        init_values: What branches begin to be multiplied by, if they are.
+        num_classes: Of the data.
+    """
+    return PyramidViT(
+        img_size, patch_size, dims, depths, num_heads, mlp_ratio, relative, act_layer, init_values, num_classes
     )

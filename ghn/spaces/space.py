@@ -9,6 +9,7 @@ from ghn.spaces.architecture import SCALES, Architecture
 from ghn.spaces.cnn import sample_cnn
 from ghn.spaces.gpt2 import sample_gpt2
 from ghn.spaces.mlp import sample_mlp
+from ghn.spaces.pyramid import sample_pyramid
 from ghn.spaces.vit import sample_vit
 
 SMALLEST_IMAGE = 8
@@ -24,6 +25,8 @@ LARGEST: dict[str, tuple[int, int]] = {
     "plain": (8, 384),
     "vit": (9, 512),
     "vit_relpos": (9, 512),
+    "metaformer": (9, 192),
+    "pyramid_vit": (9, 256),
     "resmlp": (8, 384),
     "gmlp": (8, 384),
     "gpt2": (9, 256),
@@ -42,7 +45,7 @@ class TargetSpace(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpace:
-    """Vision networks: half of them are convolutional, three in eight are transformers, the others mixers."""
+    """Vision networks: half are convolutional, an eighth mixers, the others transformers, with stages or without."""
 
     scale: str = "small"
     """One of ``SCALES``."""
@@ -60,7 +63,8 @@ class ImageSpace:
     def sample(self, rng: random.Random) -> Architecture:
         """See ``TargetSpace.sample``."""
         kind = rng.random()
-        sample = sample_cnn if kind < 0.5 else sample_vit if kind < 0.875 else sample_mlp
+        transformer = sample_vit if kind < 0.6875 else sample_pyramid
+        sample = sample_cnn if kind < 0.5 else transformer if kind < 0.875 else sample_mlp
         return sample(rng, self.image_size, self.scale)
 
 

@@ -38,13 +38,14 @@ def main(
     networks: Annotated[int, typer.Option(help="Architectures to draw from.")] = 150,
     updates: Annotated[int, typer.Option(help="To measure.")] = 300,
     warmup: Annotated[int, typer.Option(help="Updates before.")] = 100,
+    targets: Annotated[int, typer.Option(help="Networks of an update, shared by all processes.")] = 2,
     name: Annotated[str, typer.Option(help="Of the entry.")] = "one-process",
 ) -> None:
     """Measure, print and save."""
     config = MetaTrainConfig(
         data=DataConfig(images=images),
         sampling=SamplingConfig(networks=networks, full_every=0),
-        optimizer=OptimizerConfig(updates=warmup + updates),
+        optimizer=OptimizerConfig(updates=warmup + updates, targets=targets),
     )
     keep_freed_memory()
     processes = Processes(new_accelerator(cpu=True))

@@ -53,6 +53,24 @@ class Address:
 
 
 @dataclass(frozen=True)
+class _Level:
+    """Sizes of the trunk."""
+
+    numbers: int
+    """Of a whole batch: mixers turn sequences over, class tokens join them, and some models join them all."""
+    channels: int = 0
+    """Of an image; 0 for sequences."""
+    pixels: int = 0
+    """Likewise."""
+
+    def differs(self, after: "_Level") -> bool:
+        """Whether the width or resolution is another; a few tokens that join a sequence are no change."""
+        if self.channels and after.channels:
+            return self.channels != after.channels or abs(math.log2(after.pixels / self.pixels)) > 1
+        return abs(math.log2(after.numbers / self.numbers)) > MOST_JOINING
+
+
+@dataclass(frozen=True)
 class _Operation:
     """What an operation with a matrix or table reads, and what reads it."""
 
@@ -60,9 +78,8 @@ class _Operation:
     spec: ParamSpec
     reads: str
     read_by: str
-    writes: tuple[int, ...] | None
-    """Sizes of the trunk that it writes to: channels and places of an image, or how many numbers a batch of sequences
-    has; None if it doesn't write to the trunk."""
+    writes: "_Level | None"
+    """Sizes of the trunk that it writes to; None if it doesn't write to the trunk."""
 
 
 def addresses(graph: ComputationGraph) -> dict[str, Address]:
@@ -79,7 +96,7 @@ def addresses(graph: ComputationGraph) -> dict[str, Address]:
         pending.append(operation)
         if operation.writes is None:
             continue
-        if level is None or _changed(level, operation.writes):
+        if level is None or level.differs(operation.writes):
             stage += 1
         # What reads the input is a stage of its own, as wide as what follows or not.
         level = None if operation.reads == "input" else operation.writes
@@ -233,15 +250,13 @@ class _Walk:
             self._level(operation.spec, operation.node),
         )
 
-    def _level(self, spec: ParamSpec, node: int) -> tuple[int, ...]:
+    def _level(self, spec: ParamSpec, node: int) -> _Level:
         shape = self.graph.nodes[node].shape
-        if (
-            len(shape) < 4
-        ):  # mixers turn sequences over, class tokens join them, and some models join them all
-            return (math.prod(shape),)
-        shape = shape[1:]
+        numbers = math.prod(shape)
+        if len(shape) < 4:
+            return _Level(numbers)
         channels = max(1, _channels(spec))
-        return channels, math.prod(shape) // channels
+        return _Level(numbers, channels, math.prod(shape[1:]) // channels)
 
     def _mixes_tokens(self, index: int, spec: ParamSpec) -> bool:
         """Whether a map reads a sequence turned over, or goes on within one that is."""
@@ -374,15 +389,6 @@ class _Walk:
                 return min(following), "before"
             current = min(readers)
         return -1, "end"
-
-
-def _changed(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
-    """Whether the trunk has got another width or resolution; a few tokens that join a sequence are no change."""
-    if len(before) == len(after) == 2:
-        return before[0] != after[0] or abs(math.log2(after[1] / before[1])) > 1
-    if len(before) == len(after) == 1:
-        return abs(math.log2(after[0] / before[0])) > MOST_JOINING
-    return False  # an image became a sequence of its patches, or the other way
 
 
 def _depthwise(spec: ParamSpec) -> bool:

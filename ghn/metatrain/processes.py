@@ -28,9 +28,23 @@ class Processes:
         """Whether this process writes and shows."""
         return self.rank == 0
 
-    def share(self, items: Sequence[Value]) -> Sequence[Value]:
-        """What of some items is this process's to do."""
-        return items[self.rank :: self.count]
+    def share(self, items: Sequence[Value], work: Sequence[float] | None = None) -> Sequence[Value]:
+        """What of some items is this process's to do.
+
+        Args:
+            items: The same in all processes.
+            work: How long each takes, in any unit, so that the processes finish together; alike if missing. The longest
+                comes first, and each goes to the process with the least to do.
+        """
+        if work is None:
+            return items[self.rank :: self.count]
+        loads, own = [0.0] * self.count, []
+        for number in sorted(range(len(items)), key=lambda number: (-work[number], number)):
+            least = loads.index(min(loads))
+            loads[least] += work[number]
+            if least == self.rank:
+                own.append(number)
+        return [items[number] for number in sorted(own)]
 
     def gather(self, values: list[Any]) -> list[Any]:
         """The values of all processes, in order of their ranks."""

@@ -1,5 +1,6 @@
 """The networks that a run learns from and is validated on: sampled from a target space, traced, and cut out."""
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from ghn.decoder.plan import ParamPlan, plan_parameters
 from ghn.decoder.slots import Part, SlotBank
 from ghn.errors import ConfigError, GhnError, did_you_mean, one_line
 from ghn.graph.graph import ComputationGraph
+from ghn.graph.ops import MIXING_ROLES
 from ghn.metatrain.config import SamplingConfig
 from ghn.metatrain.graph_store import GraphStore
 from ghn.metatrain.processes import Processes
@@ -26,6 +28,11 @@ SHARED_WITH = {"llama": "gpt2", "vit_relpos": "vit"}
 
 SLOW = frozenset({"gmlp", "metaformer", "pyramid_vit", "resmlp", "vit", "vit_relpos"})
 """Families whose networks take about three times as long as convolutional ones."""
+
+WORK_OF_AN_OPERATION = 9000.0
+"""Multiplications of an example that take as long as starting an operation: fitted to 90 networks on a core, with 64
+examples at a time. Then ``work`` is off by a quarter, where networks differ by a factor of 2.4 (deviations of the
+logarithm)."""
 
 VALIDATION_DRAWS = 400
 """Networks that are looked through for those to validate."""
@@ -70,6 +77,7 @@ class Sampler:
         self._seed = seed
         self._example = task.example()
         self._target = lru_cache(maxsize=2 * config.networks)(self._make)
+        self.work = lru_cache(maxsize=2 * config.networks)(self._work)
         self.architecture = lru_cache(maxsize=2 * config.networks)(self._draw)
 
     def _draw(self, number: int) -> Architecture:
@@ -108,6 +116,20 @@ class Sampler:
         families = sorted(self.by_family)
         weights = [self._config.slow_weight if family in SLOW else 1.0 for family in families]
         return rng.choice(self.by_family[rng.choices(families, weights)[0]])
+
+    def _work(self, number: int) -> float:
+        """About how long a network takes, in multiplications of an example."""
+        graph = self.graph(number)
+        work = len(graph.nodes) * WORK_OF_AN_OPERATION
+        for spec in graph.params:
+            if spec.node is None or spec.role not in MIXING_ROLES:
+                continue
+            channels = math.prod(
+                size for size, axis in zip(spec.shape, spec.axes, strict=True) if axis == "out"
+            )
+            results = (math.prod(graph.nodes[reader].shape[1:]) for reader in graph.readers(spec.node))
+            work += spec.numel / max(1, channels) * max(results, default=0)
+        return work
 
     def validation(self) -> list[int]:
         """Numbers of the networks to validate, a few of each family."""

@@ -65,10 +65,14 @@ def update(state: TrainState, given: Ingredients, clock: Clock) -> dict[str, Any
     rng = random.Random(f"{config.seed}/{state.done}")
     kinds = sorted(given.tasks)
     kind = "text" if len(kinds) > 1 and rng.random() >= config.image_share else kinds[0]
-    tried = []
+    keys = [random.Random(f"{config.seed}/{state.done}/{number}") for number in range(settings.targets)]
+    sampler = given.samplers[kind]
+    networks = [sampler.sample(key) for key in keys]
+    work = [sampler.work(network) for network in networks] if processes.count > 1 else None
     clock.lap("draw")
-    for number in processes.share(range(settings.targets)):
-        tried.append(_learn_from(state, given, kind, number, clock))
+    tried = []
+    for number in processes.share(range(settings.targets), work):
+        tried.append((number, *_learn_from(state, given, kind, networks[number], keys[number], clock)))
     tried = processes.gather(tried)
     processes.add_gradients(list(state.bank.parameters()), state.gradients)
     norm = state.optimizer.step(state.done, kind)
@@ -92,12 +96,11 @@ def update(state: TrainState, given: Ingredients, clock: Clock) -> dict[str, Any
 
 
 def _learn_from(
-    state: TrainState, given: Ingredients, kind: str, number: int, clock: Clock
-) -> tuple[int, str, float, int]:
-    """Try a network and add its gradient; gives its number, family, loss and count of examples."""
-    config, task, sampler = given.config, given.tasks[kind], given.samplers[kind]
-    rng = random.Random(f"{config.seed}/{state.done}/{number}")
-    target = sampler.target(sampler.sample(rng), state.bank)
+    state: TrainState, given: Ingredients, kind: str, network: int, rng: random.Random, clock: Clock
+) -> tuple[str, float, int]:
+    """Try a network and add its gradient; gives its family, loss and count of examples."""
+    config, task = given.config, given.tasks[kind]
+    target = given.samplers[kind].target(network, state.bank)
     given.noise.generator.manual_seed(rng.getrandbits(63))
     batches = torch.Generator().manual_seed(rng.getrandbits(63))
     clock.lap("draw")
@@ -111,4 +114,4 @@ def _learn_from(
     if math.isfinite(loss):
         state.gradients.add(taken, slopes, 1 / config.optimizer.targets)
     clock.lap("backward")
-    return number, target.family, loss, trial.examples
+    return target.family, loss, trial.examples

@@ -140,13 +140,11 @@ def _densenet(rng: random.Random, full: bool, image_size: int) -> Architecture:
 def _plain(rng: random.Random, full: bool) -> Architecture:
     width = rng.choice((16, 24, 32, 48) if full else (8, 12, 16, 24, 32))
     total = rng.randint(3, 8 if full else 6)
-    kernel = rng.choice((3, 3, 5))
-    # Kernels of five where there are few channels, as in LeNet: tables of many would be large.
-    count = rng.randint(2, min(4, total) if kernel == 3 else 2)
+    count = rng.randint(2, min(4, total))
     kwargs = {
         "widths": [width * 2**stage for stage in range(count)],
         "depths": stages(total, count, rng),
-        "kernel_size": kernel,
+        "stem_kernel": rng.choice((3, 3, 5)),
         # GroupNorm has 32 groups.
         "norm_layer": rng.choice(NORMS if width % 32 else (*NORMS, "groupnorm", "groupnorm")),
         "act_layer": rng.choice(ACTIVATIONS),

@@ -41,19 +41,23 @@ TOKEN_MIXERS = {
 def plain_cnn(
     widths: Sequence[int],
     depths: Sequence[int],
-    kernel_size: int = 3,
+    stem_kernel: int = 3,
     norm_layer: str = "batchnorm2d",
     act_layer: str = "relu",
     num_classes: int = 10,
 ) -> nn.Module:
-    """Convolution, norm, activation, over and over without shortcuts, as in VGG; each stage but the first halves."""
+    """Convolution, norm, activation, over and over without shortcuts, as in VGG; each stage but the first halves.
+
+    The first kernel, which reads the image, has a size of its own; the others are three pixels wide.
+    """
     layers: list[nn.Module] = []
     channels = 3
     for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
         for number in range(depth):
             stride = 2 if stage and not number else 1
+            kernel = 3 if layers else stem_kernel
             layers.append(
-                ConvNormAct(channels, width, kernel_size, stride, norm_layer=norm_layer, act_layer=act_layer)
+                ConvNormAct(channels, width, kernel, stride, norm_layer=norm_layer, act_layer=act_layer)
             )
             channels = width
     return nn.Sequential(*layers, SelectAdaptivePool2d(flatten=True), nn.Linear(channels, num_classes))
@@ -176,10 +180,7 @@ def metaformer(
     return metaformers.MetaFormer(
         depths=tuple(depths),
         dims=tuple(dims),
-        token_mixers=[
-            metaformers.Attention if attends else metaformers.SepConv
-            for attends in attention
-        ],
+        token_mixers=[metaformers.Attention if attends else metaformers.SepConv for attends in attention],
         mlp_act=metaformers.StarReLU if act_layer == "star_relu" else get_act_layer(act_layer),
         mlp_bias=mlp_bias,
         layer_scale_init_values=layer_scale,
@@ -225,10 +226,10 @@ class PyramidViT(nn.Module):
         self.merges, self.stages = nn.ModuleList(), nn.ModuleList()
         for stage, (width, depth, heads) in enumerate(zip(dims, depths, num_heads, strict=True)):
             self.merges.append(PatchMerging(dims[stage - 1], width) if stage else nn.Identity())
-            within = max(1, side >> stage)
+            side = -(-side // 2) if stage else side  # the merge fills up what is odd
             block: type[nn.Module] | partial[nn.Module] = Block
             if relative:
-                block = partial(RelPosBlock, rel_pos_cls=partial(RelPosBias, window_size=(within, within)))
+                block = partial(RelPosBlock, rel_pos_cls=partial(RelPosBias, window_size=(side, side)))
             self.stages.append(nn.Sequential(*(block(width, heads, **shared) for _ in range(depth))))
         self.norm = nn.LayerNorm(dims[-1])
         self.head = nn.Linear(dims[-1], num_classes)
@@ -274,5 +275,14 @@ def pyramid_vit(
         num_classes: Of the data.
     """
     return PyramidViT(
-        img_size, patch_size, dims, depths, num_heads, mlp_ratio, relative, act_layer, init_values, num_classes
+        img_size,
+        patch_size,
+        dims,
+        depths,
+        num_heads,
+        mlp_ratio,
+        relative,
+        act_layer,
+        init_values,
+        num_classes,
     )

@@ -23,7 +23,7 @@ def sample_pyramid(rng: random.Random, image_size: int, scale: str = "small") ->
 
 def _metaformer(rng: random.Random, image_size: int, full: bool) -> Architecture:
     width = rng.choice((32, 48) if full else (16, 16, 32))
-    total = rng.randint(4, 9 if full else 7)
+    total = rng.randint(4, 8 if full else 6)
     attentions = rng.choice((0, 0, 1, 2))
     kwargs = {
         "depths": stages(total, 4, rng),

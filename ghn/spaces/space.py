@@ -25,7 +25,7 @@ LARGEST: dict[str, tuple[int, int]] = {
     "plain": (8, 384),
     "vit": (9, 512),
     "vit_relpos": (9, 512),
-    "metaformer": (9, 192),
+    "metaformer": (8, 192),
     "pyramid_vit": (9, 256),
     "resmlp": (8, 384),
     "gmlp": (8, 384),

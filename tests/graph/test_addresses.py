@@ -122,6 +122,18 @@ def test_class_counts_and_vocabularies_are_part_of_the_address() -> None:
     assert ten["layer4.0.conv1.weight"] == eleven["layer4.0.conv1.weight"]
 
 
+def test_the_sum_of_heads_is_an_output_and_no_trunk() -> None:
+    found = addresses(
+        ghn.trace(timm.create_model("deit_tiny_distilled_patch16_224", img_size=32, num_classes=7), IMAGES)
+    )
+    heads = [found["head.weight"], found["head_dist.weight"]]
+    assert [(head.kind, head.index, head.count) for head in heads] == [
+        ("linear/7 trunk>output", 0, 2),
+        ("linear/7 trunk>output", 1, 2),
+    ]
+    assert found["blocks.11.mlp.fc2.weight"].kind == "linear act>trunk"
+
+
 def test_networks_without_merges_count_every_layer() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),

@@ -19,6 +19,7 @@ from ghn.spaces import (
     sample_cnn,
     sample_gpt2,
     sample_mlp,
+    sample_pyramid,
     sample_vit,
 )
 from ghn.tracing.trace import trace
@@ -30,7 +31,7 @@ def draw(kind: str, seed: int, scale: str = "small") -> Architecture:
     rng = random.Random(seed)
     if kind == "gpt2":
         return sample_gpt2(rng, 50, 8, scale)
-    sample = {"cnn": sample_cnn, "vit": sample_vit, "mlp": sample_mlp}[kind]
+    sample = {"cnn": sample_cnn, "vit": sample_vit, "mlp": sample_mlp, "pyramid": sample_pyramid}[kind]
     return sample(rng, 16, scale)
 
 

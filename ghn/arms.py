@@ -6,6 +6,7 @@ equal in all of them.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,33 +27,32 @@ from ghn.tracing.trace import trace
 if TYPE_CHECKING:
     from ghn.apply.report import Report
 
-Arm = Callable[[nn.Module, int, Any, str | None, Examples | None], str]
-"""Writes into a model in place, given the seed, example inputs (None: found automatically), the checkpoint, and
-labelled examples of the data (None: unknown).
 
-Returns what it changed, in a few words.
-"""
+@dataclass(frozen=True, kw_only=True)
+class ArmSettings:
+    """What an arm may go by beside the model."""
+
+    seed: int = 0
+    """Of what the arm draws; the model was constructed under it."""
+    inputs: Any = None
+    """Example inputs of the model; found automatically if missing."""
+    checkpoint: str | None = None
+    """Of the arms that predict, as ``ghn.GHN.from_pretrained`` takes it."""
+    examples: Examples | None = None
+    """Labelled examples of the data, if known."""
 
 
-def random_(
-    model: nn.Module,
-    seed: int,
-    inputs: Any = None,
-    checkpoint: str | None = None,
-    examples: Examples | None = None,
-) -> str:
+Arm = Callable[[nn.Module, ArmSettings], str]
+"""Writes into a model in place; returns what it changed, in a few words."""
+
+
+def random_(model: nn.Module, settings: ArmSettings) -> str:
     """Keep the zoo's own initialization: the model was constructed under the seed."""
     return ""
 
 
 @torch.no_grad()
-def orthogonal_(
-    model: nn.Module,
-    seed: int,
-    inputs: Any = None,
-    checkpoint: str | None = None,
-    examples: Examples | None = None,
-) -> str:
+def orthogonal_(model: nn.Module, settings: ArmSettings) -> str:
     """Make every matrix orthogonal, with the root mean square that it has; the rest stays.
 
     Matrices are the weights of linear maps and convolutions (flattened to one row per output channel, as in
@@ -64,11 +64,11 @@ def orthogonal_(
     """
     parameters = dict(model.named_parameters())
     changed = 0
-    for spec in trace(model, inputs).params:
+    for spec in trace(model, settings.inputs).params:
         if spec.role not in MIXING_ROLES or len(spec.shape) < 2:
             continue
         parameter = parameters[spec.name]
-        generator = keyed_generator(_CPU, "orthogonal", seed, spec.name)
+        generator = keyed_generator(_CPU, "orthogonal", settings.seed, spec.name)
         bank = spec.axes[0] == "expert"
         for matrix in parameter if bank else [parameter]:
             changed += _orthogonalize_(matrix, generator)
@@ -76,13 +76,7 @@ def orthogonal_(
 
 
 @torch.no_grad()
-def mimetic_(
-    model: nn.Module,
-    seed: int,
-    inputs: Any = None,
-    checkpoint: str | None = None,
-    examples: Examples | None = None,
-) -> str:
+def mimetic_(model: nn.Module, settings: ArmSettings) -> str:
     """Make query·key of each attention layer resemble the identity, and value·projection its negative.
 
     The paper's hyperparameters for vision are used throughout. Learned tables of positions become sinusoids in models
@@ -91,8 +85,8 @@ def mimetic_(
     References:
         Trockman and Kolter, https://arxiv.org/abs/2305.09828
     """
-    graph = trace(model, inputs)
-    written, layers = mimetic_attentions_(model, graph, keyed_generator(_CPU, "mimetic", seed))
+    graph = trace(model, settings.inputs)
+    written, layers = mimetic_attentions_(model, graph, keyed_generator(_CPU, "mimetic", settings.seed))
     tables = 0
     if not any(spec.role == "embedding" for spec in graph.params):
         parameters = dict(model.named_parameters())
@@ -104,17 +98,14 @@ def mimetic_(
 
 
 def ghn_(
-    model: nn.Module,
-    seed: int,
-    inputs: Any = None,
-    checkpoint: str | None = None,
-    examples: Examples | None = None,
-    rules: RuleSet | None = None,
-    learned: Learned = True,
+    model: nn.Module, settings: ArmSettings, rules: RuleSet | None = None, learned: Learned = True
 ) -> str:
     """Predict the parameters with a trained hypernetwork."""
-    net = load_hypernetwork(checkpoint)
-    return _summary(net.init_(model, inputs, seed, learned, examples=examples, rules=rules))
+    net = load_hypernetwork(settings.checkpoint)
+    report = net.init_(
+        model, settings.inputs, settings.seed, learned, examples=settings.examples, rules=rules
+    )
+    return _summary(report)
 
 
 base_ = partial(ghn_, learned=False)

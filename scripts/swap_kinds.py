@@ -20,8 +20,7 @@ import torch
 import typer
 from torch import nn
 
-from ghn.apply.knowledge import Examples
-from ghn.arms import ARMS, Arm
+from ghn.arms import ARMS, Arm, ArmSettings
 from ghn.console import run_app
 from ghn.errors import ConfigError, did_you_mean
 from ghn.finetune.choose import make_task
@@ -37,17 +36,11 @@ def swapped(first: str, second: str, role: str) -> Arm:
     """The arm ``first`` with the parameters of a role from the arm ``second``."""
 
     @torch.no_grad()
-    def arm(
-        model: nn.Module,
-        seed: int,
-        inputs: Any = None,
-        checkpoint: str | None = None,
-        examples: Examples | None = None,
-    ) -> str:
+    def arm(model: nn.Module, settings: ArmSettings) -> str:
         twin = copy.deepcopy(model)
-        specs = [spec for spec in trace(model, inputs).params if spec.role == role]
+        specs = [spec for spec in trace(model, settings.inputs).params if spec.role == role]
         for name, target in ((first, model), (second, twin)):
-            ARMS[name](target, seed, inputs, checkpoint, examples)
+            ARMS[name](target, settings)
         targets, sources = dict(model.named_parameters()), dict(twin.named_parameters())
         for spec in specs:
             targets[spec.name].copy_(sources[spec.name])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import ghn
 from ghn.apply.mimetic import sinusoids
-from ghn.arms import ARMS
+from ghn.arms import ARMS, ArmSettings
 from ghn.shortcut import load_hypernetwork
 
 GPT2 = ("hf:gpt2", {"n_layer": 2, "n_embd": 48, "n_head": 1, "vocab_size": 60})
@@ -45,11 +45,11 @@ def gram_is_diagonal(matrix: Tensor) -> bool:
 @pytest.mark.parametrize("target", [GPT2, TIMM, ("timm:test_resnet", {})])
 def test_seeds_decide_and_everything_stays_finite(arm, target):
     first, second, third = (build(*target) for _ in range(3))
-    ARMS[arm](first, 3, None, None)
-    ARMS[arm](second, 3, None, None)
+    ARMS[arm](first, ArmSettings(seed=3))
+    ARMS[arm](second, ArmSettings(seed=3))
     assert not changed(first, second)
     assert all(torch.isfinite(parameter).all() for parameter in first.parameters())
-    ARMS[arm](third, 4, None, None)
+    ARMS[arm](third, ArmSettings(seed=4))
     # random is decided by the seed of the construction, and mimetic has nothing to do without attention
     assert bool(changed(first, third)) == (
         arm == "orthogonal" or (arm == "mimetic" and "resnet" not in target[0])
@@ -59,7 +59,7 @@ def test_seeds_decide_and_everything_stays_finite(arm, target):
 @pytest.mark.parametrize("target", [GPT2, TIMM, ("timm:test_resnet", {}), ("timm:test_convnext", {})])
 def test_orthogonal_keeps_magnitudes_and_everything_but_matrices(target):
     before, after = build(*target), build(*target)
-    ARMS["orthogonal"](after, 0, None, None)
+    ARMS["orthogonal"](after, ArmSettings())
     old = dict(before.named_parameters())
     touched = changed(before, after)
     assert touched
@@ -87,7 +87,7 @@ def qkv_projection(model: nn.Module, spec: str) -> tuple[Tensor, ...]:
 @pytest.mark.parametrize("target", [GPT2, VIT, TIMM])
 def test_mimetic_products_are_near_plus_and_minus_identity(target):
     model = build(*target)
-    ARMS["mimetic"](model, 0, None, None)
+    ARMS["mimetic"](model, ArmSettings())
     query, key, value, projection = qkv_projection(model, target[0])
     size = query.shape[1]
     near_minus = (projection @ value).mT
@@ -104,7 +104,7 @@ def test_mimetic_products_are_near_plus_and_minus_identity(target):
 
 def test_mimetic_touches_attention_and_positions_only():
     before, after = build(*TIMM), build(*TIMM)
-    note = ARMS["mimetic"](after, 0, None, None)
+    note = ARMS["mimetic"](after, ArmSettings())
     touched = changed(before, after)
     assert note == "6 of 6 attention layers and 1 position tables written"
     assert all("attn.qkv.weight" in name or "attn.proj.weight" in name for name in touched - {"pos_embed"})
@@ -113,7 +113,7 @@ def test_mimetic_touches_attention_and_positions_only():
 
 def test_mimetic_leaves_positions_of_language_models():
     before, after = build(*GPT2), build(*GPT2)
-    ARMS["mimetic"](after, 0, None, None)
+    ARMS["mimetic"](after, ArmSettings())
     assert "transformer.wpe.weight" not in changed(before, after)
 
 
@@ -127,7 +127,7 @@ def test_mimetic_with_shared_keys_and_values():
         "vocab_size": 60,
     }
     model = build("hf:llama", kwargs)
-    assert ARMS["mimetic"](model, 0, None, None).startswith("1 of 1")
+    assert ARMS["mimetic"](model, ArmSettings()).startswith("1 of 1")
     attention = model.model.layers[0].self_attn
     value, projection = attention.v_proj.weight.detach(), attention.o_proj.weight.detach()
     repeated = value.reshape(2, 1, 16, 64).expand(-1, 2, -1, -1).reshape(64, 64)
@@ -159,7 +159,7 @@ def test_mimetic_with_shared_keys_and_values():
 )
 def test_mimetic_finds_interleaved_heads(spec, kwargs, name):
     model = build(spec, kwargs)
-    assert ARMS["mimetic"](model, 0, None, None).startswith("1 of 1")
+    assert ARMS["mimetic"](model, ArmSettings()).startswith("1 of 1")
     fused = next(value for key, value in model.named_parameters() if f"{name}.weight" in key).detach()
     for head in fused.reshape(2, 3, 16, 32):  # (head, query | key | value, channel, in)
         product = head[0].mT @ head[1]
@@ -170,9 +170,9 @@ def test_ghn_and_base_predict_with_a_checkpoint(tmp_path):
     torch.manual_seed(0)
     ghn.GHN().save_pretrained(tmp_path)
     predicted, base, again = (build("timm:test_resnet", {}) for _ in range(3))
-    note = ARMS["ghn"](predicted, 0, None, str(tmp_path))
-    ARMS["base"](base, 0, None, str(tmp_path))
-    ARMS["ghn"](again, 0, None, str(tmp_path))
+    note = ARMS["ghn"](predicted, ArmSettings(checkpoint=str(tmp_path)))
+    ARMS["base"](base, ArmSettings(checkpoint=str(tmp_path)))
+    ARMS["ghn"](again, ArmSettings(checkpoint=str(tmp_path)))
     assert re.search(r"predicted, 0 tied, 0 kept; \d+\.\d% of the start is learned; tensors by rule: ", note)
     assert not changed(predicted, again)
     assert changed(predicted, base)
@@ -195,5 +195,5 @@ def test_mimetic_leaves_stacked_maps():
 
     model = Model()
     before = model.maps.clone()
-    assert ARMS["mimetic"](model, 0, torch.zeros(1, 5, 16), None).startswith("0 of 1")
+    assert ARMS["mimetic"](model, ArmSettings(inputs=torch.zeros(1, 5, 16))).startswith("0 of 1")
     assert torch.equal(model.maps, before)

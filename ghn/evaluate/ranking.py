@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from ghn.arms import Arm, base_, ghn_, random_
+from ghn.arms import Arm, ArmSettings, base_, ghn_, random_
 from ghn.console import counted, progress_bar
 from ghn.data.load import load_images
 from ghn.data.order import evaluation_batches
@@ -238,7 +238,7 @@ def judge_networks(
 def _before_training(task: OwnTask, arm: Arm, seed: int, checkpoint: str | None) -> tuple[float, float]:
     """Mean loss in nats, and share of right predictions."""
     model: nn.Module = task.build(seed)
-    arm(model, seed, task.example(), checkpoint, None)
+    arm(model, ArmSettings(seed=seed, inputs=task.example(), checkpoint=checkpoint))
     model.train()
     return mean_loss(task, evaluation_batches(task.evaluation, AT_ONCE, EXAMPLES), partial(call, model))
 

@@ -11,7 +11,7 @@ import pandas as pd
 from accelerate import Accelerator
 
 from ghn.apply.rules import own_rules
-from ghn.arms import arm_of
+from ghn.arms import ArmSettings, arm_of
 from ghn.base import registered
 from ghn.data.load import load_images, load_text
 from ghn.errors import ConfigError
@@ -196,7 +196,8 @@ def best_rate(runs: Runs, arm: str, seed: int, grid: list[float]) -> float:
 def starting_weights(arm: str, task: ModelTask, plan: CompareConfig) -> str:
     """Digest of the weights that an arm starts from: 'mimetic' starts from random's where there is no attention."""
     model = task.build(0)
-    arm_of(arm)(model, 0, task.example(), plan.checkpoint, task.examples)
+    settings = ArmSettings(inputs=task.example(), checkpoint=plan.checkpoint, examples=task.examples)
+    arm_of(arm)(model, settings)
     digest = hashlib.sha256()
     for parameter in model.parameters():
         digest.update(parameter.detach().contiguous().numpy().tobytes())

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from ghn.apply.calibrate import calibrate_
-from ghn.arms import arm_of
+from ghn.arms import ArmSettings, arm_of
 from ghn.base.blocks import keyed_generator
 from ghn.data.order import evaluation_batches, training_batches
 from ghn.environment import commit
@@ -85,7 +85,10 @@ def train_run(
     reset_peak(device)
     model = task.build(seed)
     started = time.perf_counter()
-    note = arm_of(init)(model, seed, task.example(), config.checkpoint, task.examples)
+    settings = ArmSettings(
+        seed=seed, inputs=task.example(), checkpoint=config.checkpoint, examples=task.examples
+    )
+    note = arm_of(init)(model, settings)
     init_seconds = time.perf_counter() - started
     torch.manual_seed(seed + accelerator.process_index)  # for dropout: whatever the arm has drawn
     model.to(device)

@@ -41,21 +41,22 @@ TOKEN_MIXERS = {
 def plain_cnn(
     widths: Sequence[int],
     depths: Sequence[int],
-    stem_kernel: int = 3,
+    kernel_size: int = 3,
+    stem_kernel: int | None = None,
     norm_layer: str = "batchnorm2d",
     act_layer: str = "relu",
     num_classes: int = 10,
 ) -> nn.Module:
     """Convolution, norm, activation, over and over without shortcuts, as in VGG; each stage but the first halves.
 
-    The first kernel, which reads the image, has a size of its own; the others are three pixels wide.
+    The first kernel, which reads the image, may have a size of its own.
     """
     layers: list[nn.Module] = []
     channels = 3
     for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
         for number in range(depth):
             stride = 2 if stage and not number else 1
-            kernel = 3 if layers else stem_kernel
+            kernel = kernel_size if layers or stem_kernel is None else stem_kernel
             layers.append(
                 ConvNormAct(channels, width, kernel, stride, norm_layer=norm_layer, act_layer=act_layer)
             )

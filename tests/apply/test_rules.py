@@ -10,7 +10,7 @@ from torch import nn
 
 from ghn.apply.export import export_prediction
 from ghn.apply.rules import ablated, own_rules, rule_set
-from ghn.arms import ARMS, arm_of, needs_checkpoint
+from ghn.arms import ARMS, ArmSettings, arm_of, needs_checkpoint
 from ghn.base import Init, ParamContext, Rule, default_rules, registered
 from ghn.base.rules.padding_row import PaddingRow
 from ghn.errors import ConfigError, ModelError, PredictionError
@@ -121,7 +121,7 @@ def test_arms_leave_rules_out(tiny_ghn, tmp_path):
     assert needs_checkpoint(name) and not needs_checkpoint("random")
     models = {arm: load_model("timm:test_vit") for arm in ("base", name)}
     for arm, model in models.items():
-        arm_of(arm)(model, 0, None, str(tmp_path), None)
+        arm_of(arm)(model, ArmSettings(checkpoint=str(tmp_path)))
     base, without = (dict(model.state_dict()) for model in models.values())
     assert without["head.weight"].std() == pytest.approx(base["head.weight"].std().item() / 3**0.5, rel=0.05)
     assert without["pos_embed"].std() < base["pos_embed"].std() / 2

@@ -31,7 +31,7 @@ def test_what_an_arm_draws_changes_neither_dropout_nor_batches(tiny, monkeypatch
     """An arm that draws random numbers and writes nothing trains exactly as random does."""
     from ghn.arms import ARMS
 
-    def draws(model, seed, inputs=None, checkpoint=None, examples=None):
+    def draws(model, settings):
         torch.rand(1000)
         return ""
 

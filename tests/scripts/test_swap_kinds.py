@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from ghn.arms import ARMS
+from ghn.arms import ARMS, ArmSettings
 from ghn.errors import ConfigError
 from ghn.models import load_model
 from ghn.tracing.trace import trace
@@ -38,8 +38,8 @@ def test_one_role_is_swapped(script: ModuleType) -> None:
     )
     for model in (orthogonal, mixed):
         model.load_state_dict(random.state_dict())
-    ARMS["orthogonal"](orthogonal, 0, None, None)
-    note = script.swapped("orthogonal", "random", "linear")(mixed, 0)
+    ARMS["orthogonal"](orthogonal, ArmSettings())
+    note = script.swapped("orthogonal", "random", "linear")(mixed, ArmSettings())
     roles = {spec.name: spec.role for spec in trace(mixed).params}
     assert note.startswith(f"{list(roles.values()).count('linear')} parameters")
     for name, value in mixed.named_parameters():

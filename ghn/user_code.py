@@ -12,7 +12,7 @@ Made = TypeVar("Made")
 
 
 def find(name: str, what: str, known: Mapping[str, Callable[..., Any]] = {}) -> Callable[..., Any]:
-    """What makes an objective, a space or a task: one of the library's by its name, or ``package.module:Name``.
+    """What makes an objective, a space or a task: one of the library's by its name, or what ``python_zoo.find`` takes.
 
     Raises:
         ConfigError: If there is none of that name.
@@ -20,7 +20,7 @@ def find(name: str, what: str, known: Mapping[str, Callable[..., Any]] = {}) -> 
     if name in known:
         return known[name]
     if ":" not in name:
-        names = [*known, "package.module:Name"]
+        names = [*known, "FILE.py:Name", "package.module:Name"]
         raise ConfigError(
             f"unknown {what} {name!r}; expected {' or '.join(names)}.{did_you_mean(name, known)}"
         )

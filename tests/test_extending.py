@@ -53,7 +53,7 @@ def test_a_task(ghn, tmp_path):
     task = ("--task", "mine.py:Heights", "--model", "python:mine.py:network", "--output-dir", "out")
     budget = ("--inits", "base", "random", "--seeds", "0", "--lr", "1e-2", "--steps", "20", "--device", "cpu")
     out = ghn("Heights", "compare", *task, *budget)
-    assert "on mine.py:Heights" in out
+    assert "on mine.py:Heights" in out and "squared error" in out and "bits per byte" not in out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["task"] == "heights"
     for run in results["runs"]:

@@ -117,7 +117,7 @@ class SlotDecoder(nn.Module):
         return shares, plan.cuts.origin + fading
 
     def fades(self, plan: GraphPlan, learned: Learned) -> bool:
-        """See ``Decoder.fades``: where that is asked for, and unless told for all but tokens.
+        """See ``Decoder.fades``: where ``learned`` is 'early'; where it is True, in all networks but those of tokens.
 
         The first layers of trained networks serve most data, and the last ones their own (Yosinski et al.,
         https://arxiv.org/abs/1411.1792). Classes of other images mean something else, while tokens of a vocabulary mean
@@ -194,7 +194,6 @@ class Template:
     """
 
     def __init__(self, bank: SlotBank, part: Part, bound: BoundParam) -> None:
-        self._line = part.cuts[0].width == 1
         whole = coherence(part)
         tables, indices, start = [], [], 0
         for cut in part.cuts:
@@ -210,8 +209,7 @@ class Template:
         memory_layout, layout = part.plan.memory_layout, part.plan.layout
         self._whole: Tensor | None = None
         self._side: _Side | None = None
-        self._transposed = memory_layout.transposed
-        if self._line:
+        if part.cuts[0].width == 1:
             self._whole = table[index].reshape(memory_layout.grid.height, -1)
         elif not memory_layout.transposed:
             order = torch.arange(layout.columns).view(layout.column_sizes or (1,))

@@ -35,7 +35,7 @@ START_SHARE = 0.8
 """Of the low-rank part, beside the fixed matrix, before anything is learned."""
 
 LEAST_COVERAGE = 0.6
-"""Share of a network's parameters, by number, that a family must have slots for, or nothing learned is used."""
+"""Share of a network's segments (parts of parameters) that a family must have slots for, or nothing learned is used."""
 
 LEAST_COMMON = 0.2
 """Share of a family's kinds of places that a network must have. Sampled members have 0.29 and more; networks without

@@ -116,7 +116,12 @@ def curves_png(results: Results) -> bytes:
 
 def _unit(results: Results) -> tuple[float, int, str]:
     """How the metric is shown: times what, with how many decimals, and under which name."""
-    return (100.0, 1, "accuracy, %") if results.metric_name == "accuracy" else (-1.0, 3, "bits per byte")
+    name = results.metric_name
+    if name == "accuracy":
+        return 100.0, 1, "accuracy, %"
+    if name[:1] in "−-":  # what is smaller is better without the sign
+        return -1.0, 3, name[1:]
+    return 1.0, 3, name
 
 
 def _title(results: Results) -> str:

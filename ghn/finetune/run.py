@@ -13,9 +13,9 @@ class Point:
 
     step: int
     loss: float
-    """Mean cross-entropy in nats: per image, or per token."""
+    """The task's mean loss: cross-entropy in nats, per image or token, unless it has its own."""
     metric: float
-    """Accuracy, or negative bits per byte."""
+    """The task's: accuracy, or negative bits per byte, unless it has its own; larger is better."""
 
 
 @dataclass(frozen=True, kw_only=True)

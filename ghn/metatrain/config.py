@@ -18,7 +18,7 @@ class DataConfig:
     text: str = ""
     """Hub id, folder of texts, or 'python-stdlib'; empty for none."""
     task: str = ""
-    """``package.module:Name`` of a task of your own (see ``ghn.tasks.Task``), in place of its kind of data."""
+    """``FILE.py:Name`` of a task of your own (see ``ghn.tasks.Task``), in place of its kind of data."""
     image_size: int = 16
     """Side of the square images, in pixels."""
     grey: float = 0.25
@@ -53,7 +53,7 @@ class SamplingConfig:
     """Which networks are cut out."""
 
     space: str = ""
-    """``package.module:Name`` of a target space of your own (see ``ghn.spaces.TargetSpace``)."""
+    """``FILE.py:Name`` of a target space of your own (see ``ghn.spaces.TargetSpace``)."""
     networks: int = 1000
     """Architectures of each kind of data; each is traced once for a run."""
     full_every: int = 8
@@ -137,7 +137,7 @@ class MetaTrainConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     """How tables are changed."""
     objective: str = "step0"
-    """What networks are judged by: step0, after_k, or ``package.module:Name`` of your own."""
+    """What networks are judged by: step0, after_k, or ``FILE.py:Name`` of your own."""
     objective_settings: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the objective, such as ``{"steps": 8}`` of after_k."""
     rank: int = 0

@@ -35,6 +35,10 @@ LARGEST: dict[str, tuple[int, int]] = {
 """Greatest depth and width of each family that is trained on, at any scale; held-out networks of these go beyond."""
 
 
+SAMPLERS = {sample_cnn: 0.5, sample_vit: 0.1875, sample_pyramid: 0.1875, sample_mlp: 0.125}
+"""Of vision networks, with the share that each draws."""
+
+
 @runtime_checkable
 class TargetSpace(Protocol):
     """What meta-training samples networks from; a space of your own needs this one method."""
@@ -45,7 +49,7 @@ class TargetSpace(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpace:
-    """Vision networks: half are convolutional, an eighth mixers, the others transformers, with stages or without."""
+    """Vision networks, of the kinds and shares in ``SAMPLERS``."""
 
     scale: str = "small"
     """One of ``SCALES``."""
@@ -62,9 +66,7 @@ class ImageSpace:
 
     def sample(self, rng: random.Random) -> Architecture:
         """See ``TargetSpace.sample``."""
-        kind = rng.random()
-        transformer = sample_vit if kind < 0.6875 else sample_pyramid
-        sample = sample_cnn if kind < 0.5 else transformer if kind < 0.875 else sample_mlp
+        (sample,) = rng.choices(list(SAMPLERS), list(SAMPLERS.values()))
         return sample(rng, self.image_size, self.scale)
 
 

@@ -33,7 +33,7 @@ class Task(ABC):
     name: ClassVar[str]
     """As in ``results.json``."""
     metric_name: ClassVar[str] = "accuracy"
-    """For tables and axes."""
+    """For tables and axes, which show a name that begins with a minus, such as '−bits per byte', without the sign."""
     kind: ClassVar[str] = "images"
     """'images' or 'text': which of the target spaces it is for, and which settings of meta-training."""
     train: Split

@@ -80,14 +80,14 @@ def test_images_that_can_not_be_halved_are_refused() -> None:
         ImageSpace(image_size=7)
 
 
-@pytest.mark.parametrize("kind", ["cnn", "vit", "mlp", "gpt2"])
+@pytest.mark.parametrize("kind", ["cnn", "vit", "pyramid", "mlp", "gpt2"])
 def test_draws_depend_on_the_seed_alone(kind: str) -> None:
     assert draw(kind, 5) == draw(kind, 5)
     assert len({draw(kind, seed).key for seed in range(200)}) > 100
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("kind", ["cnn", "vit", "mlp", "gpt2"])
+@pytest.mark.parametrize("kind", ["cnn", "vit", "pyramid", "mlp", "gpt2"])
 def test_every_sampler_has_thousands_of_distinct_networks(kind: str, scale: str) -> None:
     assert len({draw(kind, seed, scale).key for seed in range(8000)}) > 2000
 

@@ -17,7 +17,7 @@ References:
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +30,12 @@ from ghn.decoder.plan import ParamPlan
 from ghn.decoder.units import Segment, segments
 from ghn.graph.addresses import MOST_STEPS, Address
 from ghn.graph.graph import ComputationGraph
+
+FRESH = 0.15
+"""Share of every learned matrix that is drawn anew for each seed, as a standard deviation: seeds differ by it."""
+
+COHERENT = math.sqrt(1 - FRESH**2)
+"""What is left for the slot's part."""
 
 START_SHARE = 0.8
 """Of the low-rank part, beside the fixed matrix, before anything is learned."""
@@ -71,6 +77,10 @@ class SlotSize:
         """Rows of the column table."""
         return self.column_blocks * self.column_units * self.kernel**2
 
+    def union(self, other: "SlotSize") -> "SlotSize":
+        """The smallest size that both fit into."""
+        return SlotSize(*map(max, zip(astuple(self), astuple(other), strict=True)))
+
     @property
     def numel(self) -> int:
         """Numbers that are learned at all steps."""
@@ -96,24 +106,34 @@ def slot_sizes(
         networks: Family, graph, and what its parameters are made of.
         rank: Of kernels; matrices, whose tables are short, get twice as much. ``DENSE`` has no factors.
     """
-    found: dict[str, list[int]] = {}
+    sizes: dict[str, SlotSize] = {}
     for family, graph, plans in networks:
         matrices = {plan.spec.name: plan.init.random for plan in plans}
         for segment in segments(graph):
             if segment.spec.name not in matrices:
                 continue
-            rows, columns = segment.row_units.max(0).values + 1, segment.column_units
-            kernel = 2 * int(columns[:, 2:].abs().max()) + 1
-            blocks, units = (columns[:, :2].max(0).values + 1).tolist()
-            sizes = [*rows.tolist(), blocks, units, kernel, min(segment.address.count, MOST_STEPS)]
-            key = slot_key(family, segment.address)
-            sizes = [max(pair) for pair in zip(found.get(key, sizes)[: len(sizes)], sizes, strict=True)]
-            wide = DENSE if rank == DENSE else rank * (1 if kernel > 1 else 2)
-            columns_in_all = sizes[2] * sizes[3] * sizes[4] ** 2
-            wide = min(wide, sizes[0] * sizes[1], columns_in_all) if matrices[segment.spec.name] else 0
-            before = found[key][-1] if key in found else 0
-            found[key] = [*sizes, wide, max(before, _part_units(segment, matrices[segment.spec.name]))]
-    return {key: tuple(sizes) for key, sizes in sorted(found.items())}
+            matrix, key = matrices[segment.spec.name], slot_key(family, segment.address)
+            own = _size(segment, matrix)
+            size = sizes[key].union(own) if key in sizes else own
+            wide = DENSE if rank == DENSE else rank * (1 if size.kernel > 1 else 2)
+            sizes[key] = replace(size, rank=min(wide, size.rows, size.columns) if matrix else 0)
+    return {key: astuple(size) for key, size in sorted(sizes.items())}
+
+
+def _size(segment: Segment, matrix: bool) -> SlotSize:
+    """Of a slot that fits one segment; without rank."""
+    row_blocks, row_units = (segment.row_units.max(0).values + 1).tolist()
+    column_blocks, column_units = (segment.column_units[:, :2].max(0).values + 1).tolist()
+    return SlotSize(
+        row_blocks=row_blocks,
+        row_units=row_units,
+        column_blocks=column_blocks,
+        column_units=column_units,
+        kernel=2 * int(segment.column_units[:, 2:].abs().max()) + 1,
+        steps=min(segment.address.count, MOST_STEPS),
+        rank=0,
+        part_units=_part_units(segment, matrix),
+    )
 
 
 def _part_units(segment: Segment, matrix: bool) -> int:
@@ -243,13 +263,13 @@ class SlotBank(nn.Module):
         if not places or not self.families:
             return "", 0.0
         entries = {place for place in places if " input>" in place}
-        found = []
+        candidates = []
         for family, own in self._places.items():
             known = sum(place in own for place in places) / len(places)
             common = len(own.intersection(places)) / len(own)
             near = entries <= own and common >= LEAST_COMMON
-            found.append((known if near else 0.0, common, family))
-        known, _, best = max(found)
+            candidates.append((known if near else 0.0, common, family))
+        known, _, best = max(candidates)
         return (best if known >= LEAST_COVERAGE else "", known)
 
     def parts(self, graph: ComputationGraph, plans: Sequence[ParamPlan], family: str) -> list[Part]:
@@ -328,13 +348,6 @@ def _master(name: str, rows: int, columns: int) -> Tensor:
     """The fixed matrix of a slot, of independent normal numbers."""
     with torch.inference_mode(False):
         return torch.randn(rows, columns, generator=keyed_generator(torch.device("cpu"), 0, name))
-
-
-FRESH = 0.15
-"""Share of every learned matrix that is drawn anew for each seed, as a standard deviation: seeds differ by it."""
-
-COHERENT = math.sqrt(1 - FRESH**2)
-"""What is left for the slot's part."""
 
 
 def whole_matrix(table: Tensor, cut: Cut) -> Tensor:

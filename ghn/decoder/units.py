@@ -51,11 +51,11 @@ def segments(graph: ComputationGraph) -> list[Segment]:
     """Cut every attached parameter of a graph into segments of one address each, in the order of ``graph.params``."""
     places = addresses(graph)
     finder = _Units(graph, places)
-    found = []
+    cut = []
     for spec in graph.params:
         if spec.node is not None:
-            found += finder.segments(spec, places[spec.name])
-    return found
+            cut += finder.segments(spec, places[spec.name])
+    return cut
 
 
 class _Units:
@@ -66,9 +66,9 @@ class _Units:
         for attention in graph.attentions:
             for part, channels in zip(PARTS, (attention.query, attention.key, attention.value), strict=True):
                 if channels is not None:
-                    known = self.heads.setdefault(channels.weight.name, [])
-                    if not any(part == before for before, *_ in known):
-                        known.append((part, channels, attention.heads, attention.width))
+                    heads = self.heads.setdefault(channels.weight.name, [])
+                    if not any(part == before for before, *_ in heads):
+                        heads.append((part, channels, attention.heads, attention.width))
             if attention.projection is not None:
                 self.reads_heads[attention.projection.name] = attention.heads
         self.writers: dict[int, str] = {}
@@ -85,18 +85,18 @@ class _Units:
 
     def _parts(self) -> list[tuple[_Part, ...]]:
         """Of each node's result, what its channels were concatenated from."""
-        found: list[tuple[_Part, ...]] = []
+        parts: list[tuple[_Part, ...]] = []
         for node in self.graph.nodes:
             before = self.graph.activations(node.index)
             channels = node.shape[1] if len(node.shape) in (2, 4) else 0
             own: tuple[_Part, ...] = (_Part(channels, self._writer(node.index)),)
             if channels and before:
-                if node.kind == "concat" and sum(_total(found[s]) for s in before) == channels:
-                    own = tuple(part for source in before for part in found[source])
-                elif node.index not in self.writers and _total(found[before[0]]) == channels:
-                    own = found[before[0]]
-            found.append(own)
-        return found
+                if node.kind == "concat" and sum(_total(parts[s]) for s in before) == channels:
+                    own = tuple(part for source in before for part in parts[source])
+                elif node.index not in self.writers and _total(parts[before[0]]) == channels:
+                    own = parts[before[0]]
+            parts.append(own)
+        return parts
 
     def _writer(self, index: int) -> str:
         """Name of the weight by which an activation was made."""
@@ -132,7 +132,7 @@ class _Units:
         columns: Tensor,
     ) -> list[Segment]:
         """Queries, keys and values of one map, by head; nothing if they don't cover its rows one by one."""
-        found = []
+        cut = []
         covered = torch.zeros(count, dtype=torch.long)
         for part, channels, heads, width in parts:
             if channels.group > heads or heads % channels.group:
@@ -159,8 +159,8 @@ class _Units:
                 if kind.endswith(">" + together):
                     kind = kind.removesuffix(together) + part
             place = Address(address.stage, kind, address.index, address.count)
-            found.append(Segment(spec, place, rows.flatten(), units, columns))
-        return found if found and bool((covered == 1).all()) else []
+            cut.append(Segment(spec, place, rows.flatten(), units, columns))
+        return cut if bool((covered == 1).all()) else []
 
     def _vector(self, spec: ParamSpec, use: int) -> Tensor:
         before = self.graph.activations(use)
@@ -196,18 +196,18 @@ class _Units:
         than any that was trained on.
         """
         blocks: dict[object, int] = {}
-        met: Counter[str] = Counter()
-        found = []
+        times: Counter[str] = Counter()
+        numbers = []
         for number, part in enumerate(parts):
             key: object = number
             if part.writer:
                 place = self.places[part.writer]
                 # What one weight wrote may be there twice, changed on the way.
-                key = (place.stage, place.kind, place.depth(MOST_STEPS), met[part.writer])
-                met[part.writer] += 1
+                key = (place.stage, place.kind, place.depth(MOST_STEPS), times[part.writer])
+                times[part.writer] += 1
             block = blocks.setdefault(key, len(blocks))
-            found.append(torch.stack([torch.full((part.width,), block), torch.arange(part.width)], -1))
-        return torch.cat(found)
+            numbers.append(torch.stack([torch.full((part.width,), block), torch.arange(part.width)], -1))
+        return torch.cat(numbers)
 
 
 def _grouped(layout: Layout) -> Tensor:

@@ -24,7 +24,7 @@ from ghn.environment import commit, machine, versions
 from ghn.metatrain.config import DataConfig, MetaTrainConfig, OptimizerConfig, SamplingConfig
 from ghn.metatrain.memory import keep_freed_memory
 from ghn.metatrain.processes import Processes
-from ghn.metatrain.run import ingredients
+from ghn.metatrain.run import prepare
 from ghn.metatrain.start import first_tables
 from ghn.metatrain.state import TrainState
 from ghn.metatrain.update import PHASES, Clock, update
@@ -50,13 +50,13 @@ def main(
     keep_freed_memory()
     processes = Processes(new_accelerator(cpu=True))
     with tempfile.TemporaryDirectory() as folder:
-        given = ingredients(config, Path(folder), processes)
-        state = TrainState.of(first_tables(given.samplers, config.rank, None), config.optimizer)
+        ingredients = prepare(config, Path(folder), processes)
+        state = TrainState.of(first_tables(ingredients.samplers, config.rank, None), config.optimizer)
         for _ in range(warmup):
-            update(state, given, Clock())
+            update(state, ingredients, Clock())
         seen, clock, started, used = state.seen, Clock(), time.perf_counter(), time.process_time()
         for _ in range(updates):
-            update(state, given, clock)
+            update(state, ingredients, clock)
         seconds, used = time.perf_counter() - started, time.process_time() - used
     if not processes.first:
         return

@@ -184,12 +184,16 @@ class MetaTrainConfig:
         kinds: tuple[type[Any], ...] = (*GROUPS.values(), cls)
         entries = {entry.name: entry for kind in kinds for entry in fields(kind) if entry.name not in GROUPS}
         check_known("meta-training", values, entries)
-        given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        for name, value in given.items():
+        settings = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        for name, value in settings.items():
             check_type(name, value, default_of(entries[name]))
         chosen: dict[str, Any] = {
-            name: kind(**{entry.name: given[entry.name] for entry in fields(kind) if entry.name in given})
+            name: kind(
+                **{entry.name: settings[entry.name] for entry in fields(kind) if entry.name in settings}
+            )
             for name, kind in GROUPS.items()
         }
-        own: dict[str, Any] = {entry.name: given[entry.name] for entry in fields(cls) if entry.name in given}
+        own: dict[str, Any] = {
+            entry.name: settings[entry.name] for entry in fields(cls) if entry.name in settings
+        }
         return cls(**chosen, **own)

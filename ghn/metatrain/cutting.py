@@ -35,7 +35,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Taken(ABC):
+class Extract(ABC):
     """One cut of a parameter, and what is needed for the way back to the tables."""
 
     part: Part
@@ -53,24 +53,24 @@ class Taken(ABC):
 
 
 @dataclass(frozen=True)
-class TakenVector(Taken):
+class VectorExtract(Extract):
     """Of a vector: its table moves the vector's centre."""
 
     @classmethod
-    def take(cls, bank: SlotBank, part: Part, cut: Cut) -> tuple[Tensor, "TakenVector"]:
+    def take(cls, bank: SlotBank, part: Part, cut: Cut) -> tuple[Tensor, "VectorExtract"]:
         """Values, shape ``(height,)``, and the way back."""
         rows = _rows(bank.rows[cut.slot].detach(), cut.rows, cut.height)
         return _moved(part, rows, cut.where), cls(part, cut)
 
     def add(self, gradients: "Gradients", slope: Tensor, weight: float) -> None:
-        """See ``Taken.add``."""
+        """See ``Extract.add``."""
         centre = self.part.centre
         factor = weight * centre if not isinstance(centre, Tensor) and centre else weight
         gradients.add_rows(gradients.bank.rows[self.cut.slot], self.cut.rows, slope.reshape(-1) * factor)
 
 
 @dataclass(frozen=True)
-class TakenMatrix(Taken):
+class MatrixExtract(Extract):
     """Of a matrix that is learned itself."""
 
     block: Tensor
@@ -81,14 +81,14 @@ class TakenMatrix(Taken):
     """Of the slot's part within the parameter: spread times coherent share."""
 
     @classmethod
-    def take(cls, bank: SlotBank, part: Part, cut: Cut, size: float) -> tuple[Tensor, "TakenMatrix"]:
+    def take(cls, bank: SlotBank, part: Part, cut: Cut, size: float) -> tuple[Tensor, "MatrixExtract"]:
         """Values, shape ``(height, width)``, and the way back."""
         block = whole_matrix(bank.rows[cut.slot].detach(), cut)
         inverse = 1 / math.sqrt(max(float(block.square().mean()), 1e-30))
         return block * (size * inverse), cls(part, cut, block, inverse, size)
 
     def add(self, gradients: "Gradients", slope: Tensor, weight: float) -> None:
-        """See ``Taken.add``."""
+        """See ``Extract.add``."""
         cut, block, inverse = self.cut, self.block, self.inverse_norm
         along = float((slope * block).sum()) * inverse**2 / (cut.height * cut.width)
         slope = torch.add(slope, block, alpha=-along).mul_(weight * self.size * inverse)
@@ -96,7 +96,7 @@ class TakenMatrix(Taken):
 
 
 @dataclass(frozen=True)
-class TakenProduct(Taken):
+class ProductExtract(Extract):
     """Of two factors beside a fixed matrix."""
 
     left: Tensor
@@ -108,12 +108,12 @@ class TakenProduct(Taken):
     share: float
     """Of the product, beside the fixed matrix."""
     size: float
-    """As of ``TakenMatrix``."""
+    """As of ``MatrixExtract``."""
 
     @classmethod
     def take(
         cls, bank: SlotBank, part: Part, cut: Cut, size: float, share: float
-    ) -> tuple[Tensor, "TakenProduct"]:
+    ) -> tuple[Tensor, "ProductExtract"]:
         """Values, shape ``(height, width)``, and the way back."""
         assert cut.master is not None
         left = _rows(bank.rows[cut.slot].detach(), cut.rows, cut.height)
@@ -128,7 +128,7 @@ class TakenProduct(Taken):
         return values, cls(part, cut, left, right, left_gram, right_gram, inverse, share, size)
 
     def add(self, gradients: "Gradients", slope: Tensor, weight: float) -> None:
-        """See ``Taken.add``."""
+        """See ``Extract.add``."""
         cut, bank, inverse, share = self.cut, gradients.bank, self.inverse_norm, self.share
         assert cut.master is not None
         by_left, by_right = slope @ self.right, slope.mT @ self.left
@@ -149,7 +149,7 @@ class TakenProduct(Taken):
 @torch.no_grad()
 def cut_out(
     bank: SlotBank, parts: Sequence[Part], noise: Noise | None
-) -> tuple[dict[str, Tensor], list[Taken]]:
+) -> tuple[dict[str, Tensor], list[Extract]]:
     """Make all parameters of a network that have cuts; no gradient is recorded.
 
     Args:
@@ -163,33 +163,33 @@ def cut_out(
     shares = torch.sigmoid(bank.share).tolist()
     gains = bank.gain.exp().tolist()
     values: dict[str, Tensor] = {}
-    taken: list[Taken] = []
+    extracts: list[Extract] = []
     for part in parts:
         if not part.cuts:
             continue
         segments = []
         for cut in part.cuts:
             segment, way_back = _take(bank, part, cut, shares, gains)
-            if noise is not None and not isinstance(way_back, TakenVector):
+            if noise is not None and not isinstance(way_back, VectorExtract):
                 noise.add_(segment, part.plan.init.std * FRESH)
             segments.append(segment)
-            taken.append(way_back)
+            extracts.append(way_back)
         whole = _together(part, segments)
         if part.plan.init.random and part.cuts[0].width > 1:  # a line is in order as it is
             whole = part.plan.layout.restore(whole)
         values[part.plan.spec.name] = whole.reshape(part.plan.spec.shape)
-    return values, taken
+    return values, extracts
 
 
 def _take(
     bank: SlotBank, part: Part, cut: Cut, shares: Sequence[float], gains: Sequence[float]
-) -> tuple[Tensor, Taken]:
+) -> tuple[Tensor, Extract]:
     if cut.master is None and not cut.dense:
-        return TakenVector.take(bank, part, cut)
+        return VectorExtract.take(bank, part, cut)
     size = part.plan.init.std * (COHERENT * cut.dilution) * gains[cut.slot]
     if cut.dense:
-        return TakenMatrix.take(bank, part, cut, size)
-    return TakenProduct.take(bank, part, cut, size, shares[cut.slot])
+        return MatrixExtract.take(bank, part, cut, size)
+    return ProductExtract.take(bank, part, cut, size, shares[cut.slot])
 
 
 class Gradients:
@@ -217,23 +217,23 @@ class Gradients:
                 table.grad = None
 
     @torch.no_grad()
-    def add(self, taken: Sequence[Taken], slopes: Mapping[str, Tensor], weight: float) -> None:
+    def add(self, extracts: Sequence[Extract], slopes: Mapping[str, Tensor], weight: float) -> None:
         """Add the gradient of a loss with respect to what was cut out.
 
         Args:
-            taken: From ``cut_out``.
+            extracts: From ``cut_out``.
             slopes: Gradients of the parameters, by name; some may be missing.
             weight: Factor on all of them.
         """
         matrices: dict[str, Tensor] = {}
-        for one in taken:
-            cut, plan = one.cut, one.part.plan
+        for extract in extracts:
+            cut, plan = extract.cut, extract.part.plan
             name = plan.spec.name
             if name not in slopes:
                 continue
             if name not in matrices:
                 matrices[name] = as_matrix(plan, cut, slopes[name])
-            one.add(self, matrices[name] if cut.where is None else matrices[name][cut.where], weight)
+            extract.add(self, matrices[name] if cut.where is None else matrices[name][cut.where], weight)
 
     def add_rows(self, table: nn.Parameter, rows: Tensor | None, slope: Tensor) -> None:
         """Add to rows of a table's gradient; None is the first ones."""

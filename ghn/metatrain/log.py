@@ -35,7 +35,7 @@ def append(path: Path, rows: Sequence[Mapping[str, Any]], remedy: str) -> None:
         raise OutputError(f"can't write {str(path)!r} ({error.strerror}); {remedy}") from error
 
 
-def keep(path: Path, done: int) -> None:
+def truncate(path: Path, done: int) -> None:
     """Drop the rows of what the saved state doesn't include.
 
     Raises:

@@ -21,7 +21,7 @@ from ghn.metatrain.config import MetaTrainConfig
 from ghn.metatrain.cutting import Noise
 from ghn.metatrain.data import digest, load_tasks
 from ghn.metatrain.graph_store import GRAPHS, GraphStore
-from ghn.metatrain.log import LOG, append, keep
+from ghn.metatrain.log import LOG, append, truncate
 from ghn.metatrain.memory import keep_freed_memory
 from ghn.metatrain.objectives import OBJECTIVES, Objective
 from ghn.metatrain.plot import plot
@@ -91,9 +91,9 @@ def metatrain(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} can't be made: {error}; choose another output folder") from error
-    given = ingredients(config, folder, processes)
-    data = {kind: digest(task) for kind, task in given.tasks.items()}
-    state = load_state(folder, config, data) or _begin(given, start, progress)
+    ingredients = prepare(config, folder, processes)
+    data = {kind: digest(task) for kind, task in ingredients.tasks.items()}
+    state = load_state(folder, config, data) or _begin(ingredients, start, progress)
     if state.done >= config.optimizer.updates:
         progress.note(
             f"the budget of {config.optimizer.updates} updates is spent ({state.seen / 1e6:.2f} M target-images); to "
@@ -103,7 +103,7 @@ def metatrain(
         for place in (folder, folder / GRAPHS, folder / CHECKPOINT):
             sweep(place)
         write_whole(folder / SETTINGS, json.dumps(config.to_dict(), indent=2) + "\n", _REMEDY)
-        keep(folder / LOG, state.done)
+        truncate(folder / LOG, state.done)
     processes.gather([])  # nobody writes while another sweeps
     if trackers:
         settings = {name: str(value) for name, value in config.to_dict().items()}
@@ -118,11 +118,11 @@ def metatrain(
 
     clock = Clock()
     while state.done < config.optimizer.updates:
-        tell(update(state, given, clock))
+        tell(update(state, ingredients, clock))
         late = any(processes.gather([time.monotonic() - begun > max_seconds]))
         due = state.done == config.optimizer.updates or state.done % config.validate_every == 0
         if due:
-            metrics = validate(state.average, given.tasks, given.samplers, processes)
+            metrics = validate(state.average, ingredients.tasks, ingredients.samplers, processes)
             clock.lap("validate")
             seconds = dict(clock.seconds)
             tell({"update": state.done, "seen": state.seen, "validation": metrics, "seconds": seconds})
@@ -130,7 +130,7 @@ def metatrain(
             if processes.first:
                 append(folder / LOG, rows, _REMEDY)
                 if due or late:  # before the state: killed in between, the next call does this update again
-                    _leave(state, folder)
+                    _publish(state, folder)
                 save_state(folder, state, config, data)
             rows.clear()
             clock.lap("save")
@@ -140,25 +140,25 @@ def metatrain(
     return hypernetwork(state.average)
 
 
-def _begin(given: Ingredients, start: Path | None, progress: Progress) -> TrainState:
+def _begin(ingredients: Ingredients, start: Path | None, progress: Progress) -> TrainState:
     """The state before the first update."""
     progress.note("tracing networks")
-    for sampler in given.samplers.values():
-        sampler.trace(given.processes)
-    bank = first_tables(given.samplers, given.config.rank, start)
+    for sampler in ingredients.samplers.values():
+        sampler.trace(ingredients.processes)
+    bank = first_tables(ingredients.samplers, ingredients.config.rank, start)
     numbers = sum(table.numel() for table in bank.parameters())
     progress.note(f"{len(bank.names)} slots, {numbers / 1e6:.2f} M numbers")
-    return TrainState.of(bank, given.config.optimizer)
+    return TrainState.of(bank, ingredients.config.optimizer)
 
 
-def _leave(state: TrainState, folder: Path) -> None:
+def _publish(state: TrainState, folder: Path) -> None:
     """Write what others can use while the run goes on."""
     save_tables(state.average, folder / TABLES)
     hypernetwork(state.average).save_pretrained(folder / CHECKPOINT)
     plot(folder)
 
 
-def ingredients(config: MetaTrainConfig, folder: Path, processes: Processes) -> Ingredients:
+def prepare(config: MetaTrainConfig, folder: Path, processes: Processes) -> Ingredients:
     """Open the data of a run, and find its objective and networks.
 
     Args:

@@ -135,7 +135,7 @@ class Sampler:
         """Numbers of the networks to validate, a few of each family."""
         counts: dict[str, int] = {}
         numbers = []
-        for number in range(-1, -VALIDATION_DRAWS, -1):
+        for number in range(-1, -VALIDATION_DRAWS - 1, -1):
             family = self.architecture(number).family
             if counts.get(family, 0) < self._config.validation_networks:
                 counts[family] = counts.get(family, 0) + 1

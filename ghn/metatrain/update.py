@@ -51,7 +51,7 @@ class Clock:
         self.last = now
 
 
-def update(state: TrainState, given: Ingredients, clock: Clock) -> dict[str, Any]:
+def update(state: TrainState, ingredients: Ingredients, clock: Clock) -> dict[str, Any]:
     """Learn from a few networks of one kind of data, shared by the processes.
 
     Every random number is keyed by the seed, the update and the network's number in it. Nothing is learned from a loss
@@ -60,28 +60,28 @@ def update(state: TrainState, given: Ingredients, clock: Clock) -> dict[str, Any
     Returns:
         The row for the log, the same in every process: losses in nats by family of slots.
     """
-    config, processes = given.config, given.processes
+    config, processes = ingredients.config, ingredients.processes
     settings = config.optimizer
     rng = random.Random(f"{config.seed}/{state.done}")
-    kinds = sorted(given.tasks)
+    kinds = sorted(ingredients.tasks)
     kind = "text" if len(kinds) > 1 and rng.random() >= config.image_share else kinds[0]
     keys = [random.Random(f"{config.seed}/{state.done}/{number}") for number in range(settings.targets)]
-    sampler = given.samplers[kind]
+    sampler = ingredients.samplers[kind]
     networks = [sampler.sample(key) for key in keys]
     work = [sampler.work(network) for network in networks] if processes.count > 1 else None
     clock.lap("draw")
-    tried = []
+    trials = []
     for number in processes.share(range(settings.targets), work):
-        tried.append((number, *_learn_from(state, given, kind, networks[number], keys[number], clock)))
-    tried = processes.gather(tried)
+        trials.append((number, *_learn_from(state, ingredients, kind, networks[number], keys[number], clock)))
+    trials = processes.gather(trials)
     processes.add_gradients(list(state.bank.parameters()), state.gradients)
     norm = state.optimizer.step(state.done, kind)
     state.gradients.clear()
     clock.lap("optimizer")
     state.done += 1
-    state.seen += sum(examples for *_, examples in tried)
+    state.seen += sum(examples for *_, examples in trials)
     losses: dict[str, list[float]] = {}
-    for _, family, loss, _ in sorted(tried):
+    for _, family, loss, _ in sorted(trials):
         if math.isfinite(loss):
             losses.setdefault(family, []).append(loss)
     return {
@@ -90,28 +90,28 @@ def update(state: TrainState, given: Ingredients, clock: Clock) -> dict[str, Any
         "task": kind,
         "loss": losses,
         "norm": norm if math.isfinite(norm) else 0.0,
-        "skipped": sum(not math.isfinite(loss) for *_, loss, _ in tried),
+        "skipped": sum(not math.isfinite(loss) for *_, loss, _ in trials),
         "dropped": int(not math.isfinite(norm)),
     }
 
 
 def _learn_from(
-    state: TrainState, given: Ingredients, kind: str, network: int, rng: random.Random, clock: Clock
+    state: TrainState, ingredients: Ingredients, kind: str, network: int, rng: random.Random, clock: Clock
 ) -> tuple[str, float, int]:
     """Try a network and add its gradient; gives its family, loss and count of examples."""
-    config, task = given.config, given.tasks[kind]
-    target = given.samplers[kind].target(network, state.bank)
-    given.noise.generator.manual_seed(rng.getrandbits(63))
+    config, task = ingredients.config, ingredients.tasks[kind]
+    target = ingredients.samplers[kind].target(network, state.bank)
+    ingredients.noise.generator.manual_seed(rng.getrandbits(63))
     batches = torch.Generator().manual_seed(rng.getrandbits(63))
     clock.lap("draw")
-    weights, taken = cut_out(state.bank, target.parts, given.noise)
+    weights, extracts = cut_out(state.bank, target.parts, ingredients.noise)
     clock.lap("predict")
     trial = Trial(target.network, weights, task, config.data.batch(kind), batches)
     with torch.random.fork_rng(devices=[]), blamed(config.objective):
         torch.manual_seed(rng.getrandbits(31))  # dropout of the target
-        loss, slopes = given.objective.gradient(trial)
+        loss, slopes = ingredients.objective.gradient(trial)
     clock.lap("target")
     if math.isfinite(loss):
-        state.gradients.add(taken, slopes, 1 / config.optimizer.targets)
+        state.gradients.add(extracts, slopes, 1 / config.optimizer.targets)
     clock.lap("backward")
     return target.family, loss, trial.examples

@@ -27,13 +27,13 @@ def validate(
     """Mean metric before training of each family's validation networks; the processes share them."""
     noise = Noise(torch.Generator().manual_seed(1))
     networks = [(kind, number) for kind, sampler in samplers.items() for number in sampler.validation()]
-    found = []
+    measurements = []
     for kind, number in processes.share(networks):
         noise.generator.manual_seed(-number)
         metric = measure(average, samplers[kind].target(number, average), tasks[kind], noise)
-        found.append((samplers[kind].architecture(number).family, metric))
+        measurements.append((samplers[kind].architecture(number).family, metric))
     families: dict[str, list[float]] = {}
-    for family, metric in processes.gather(found):
+    for family, metric in processes.gather(measurements):
         families.setdefault(family, []).append(metric)
     return {family: fmean(metrics) for family, metrics in sorted(families.items())}
 

@@ -136,7 +136,7 @@ def test_rows_after_the_saved_state_are_done_again(tiny: Settings, rows: Rows, t
     assert [row["update"] for row in rows(tmp_path) if "loss" in row] == [1, 2]
 
 
-@pytest.mark.parametrize("name", ["_leave", "save_state"])
+@pytest.mark.parametrize("name", ["_publish", "save_state"])
 def test_what_a_run_leaves_is_whole_after_a_stop_at_its_end(
     finished: Finished, tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

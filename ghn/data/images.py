@@ -18,7 +18,7 @@ CACHE_BYTES = 4 * 2**30
 """Splits that fit are decoded once and kept."""
 
 STATISTICS_SAMPLE = 250
-"""Images that mean and standard deviation are taken from, about."""
+"""About so many images give the mean and standard deviation of the channels."""
 
 _LABELS = ("label", "labels", "fine_label", "class", "target", "y")
 """Names of integer columns that may hold classes where the data set doesn't say so."""
@@ -73,7 +73,7 @@ class ImageData:
     evaluation: ImageSplit
     classes: int
     mean: Tensor
-    """Of each channel over a sample of the training split, in [0, 255], shape ``(channels,)``."""
+    """Mean of each channel over a sample of the training split, in [0, 255], shape ``(channels,)``."""
     std: Tensor
     flips: bool
     """Whether a mirrored image means the same; not so for digits."""

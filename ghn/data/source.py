@@ -13,10 +13,10 @@ _EVALUATION = ("validation", "valid", "val", "dev", "eval", "test", "testing")
 """Split names in order of preference; 'validation_matched' counts as 'validation'."""
 
 HELD_OUT_SHARE = 0.1
-"""Of the training split, where the data set has no other."""
+"""Share of the training split that is held out where the data set has no other split."""
 
 _FEW_DOCUMENTS = 20
-"""Below which the end of each is held out rather than some of them."""
+"""With fewer documents than this, the end of each is held out rather than some of them."""
 
 
 def open_dataset(source: str) -> tuple[datasets.Dataset, datasets.Dataset]:

@@ -17,13 +17,13 @@ from ghn.data.source import describe, find_column, is_string
 from ghn.errors import ConfigError, DataError, one_line
 
 STDLIB_BYTES = 4_000_000
-"""Of the Python library's source that ``python-stdlib`` trains on; as much of it as any Python has."""
+"""Bytes of the Python library's source that ``python-stdlib`` trains on; every Python has as many."""
 
 EVALUATION_BYTES = 400_000
-"""Of the evaluation split that are read, in whole documents but the last."""
+"""Bytes of the evaluation split that are read, in whole documents but the last."""
 
 MAX_TOKENS = 2**28
-"""Of the training split that are kept in memory: 1 GB."""
+"""Tokens of the training split that are kept in memory: 1 GB."""
 
 _COLUMNS = ("text", "content", "document", "sentence", "article", "code")
 """Names of columns that hold the text where there are several of strings."""

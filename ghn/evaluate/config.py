@@ -130,14 +130,14 @@ class EvaluateConfig(HeldOutConfig, ArmsConfig, BudgetsConfig):
             raise ConfigError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
         preset = PRESETS[name]
         check_known("an evaluation", changes, vars(preset))
-        given: dict[str, Any] = {
+        settings: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in changes.items()
             if value is not None
         }
-        for key, value in given.items():
+        for key, value in settings.items():
             check_type(key, value, getattr(preset, key))
-        return replace(preset, **given)
+        return replace(preset, **settings)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values; of folders the name alone, which means something elsewhere too."""
@@ -153,7 +153,7 @@ def short_name(source: str | None) -> str | None:
 
 
 CLASSES = 10
-"""That image models are sized with: CIFAR-10's, before any data is read."""
+"""Classes that image models are sized with before any data is read: CIFAR-10's."""
 
 PRESETS = {
     "cpu": EvaluateConfig(),
@@ -211,34 +211,36 @@ def cases(config: HeldOutConfig, pattern: str = "*", limit: int | None = None) -
     Raises:
         ConfigError: If the pattern matches nothing, or there is no data for what it matches.
     """
-    sized = _sized(
+    candidates = _by_size(
         config.image_size, config.sequence_length, len(load_tokenizer(config.tokenizer or "bytes"))
     )
-    kept = [architecture for parameters, architecture in sized if parameters <= config.max_parameters]
-    named = [(Case(architecture, "", False).name, architecture) for architecture in kept]
-    matching = [architecture for name, architecture in named if fnmatch.fnmatch(name, pattern)]
-    if not matching:
-        raise ConfigError(f"no model matches {pattern!r}; there are {', '.join(name for name, _ in named)}")
-    found = [
+    architectures = [
+        architecture for parameters, architecture in candidates if parameters <= config.max_parameters
+    ]
+    entries = [(Case(architecture, "", False).name, architecture) for architecture in architectures]
+    matches = [architecture for name, architecture in entries if fnmatch.fnmatch(name, pattern)]
+    if not matches:
+        raise ConfigError(f"no model matches {pattern!r}; there are {', '.join(name for name, _ in entries)}")
+    selection = [
         Case(architecture, dataset, transfer)
-        for architecture in matching[:limit]
+        for architecture in matches[:limit]
         for dataset, transfer in _datasets(config, architecture.task)
         if dataset
     ]
-    if not found:
+    if not selection:
         raise ConfigError(f"there is nothing to evaluate {pattern!r} on; give images or text")
-    return found
+    return selection
 
 
 @lru_cache(maxsize=4)
-def _sized(image_size: int, sequence_length: int, vocabulary: int) -> list[tuple[int, Architecture]]:
+def _by_size(image_size: int, sequence_length: int, vocabulary: int) -> list[tuple[int, Architecture]]:
     """The held-out list with numbers of parameters, smallest first."""
-    found = []
+    entries = []
     for architecture in held_out(image_size, sequence_length, vocabulary):
         classes = {"num_classes": CLASSES} if architecture.task == "images" else {}
         model = architecture.build(device="meta", **classes)
-        found.append((sum(parameter.numel() for parameter in model.parameters()), architecture))
-    return sorted(found, key=lambda entry: entry[0])
+        entries.append((sum(parameter.numel() for parameter in model.parameters()), architecture))
+    return sorted(entries, key=lambda entry: entry[0])
 
 
 def _datasets(config: HeldOutConfig, task: str) -> tuple[tuple[str, bool], tuple[str, bool]]:

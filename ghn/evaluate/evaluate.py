@@ -59,8 +59,8 @@ def evaluate(
     """
     if limit_models is not None and limit_models < 1:
         raise ConfigError(f"--limit-models is {limit_models}; expected 1 or more")
-    chosen = cases(config, models, limit_models)
-    check_cases(config, chosen)
+    selection = cases(config, models, limit_models)
+    check_cases(config, selection)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -68,13 +68,13 @@ def evaluate(
     record = _settings(config, preset, folder)
     # Tables keep what earlier calls have done: on data sets and larger models that this one leaves out.
     sources = {name: record["config"][name] for name in SOURCES}
-    listed = cases(replace(config, max_parameters=sys.maxsize, **sources))
-    names = list(dict.fromkeys(case.name for case in chosen))
+    all_cases = cases(replace(config, max_parameters=sys.maxsize, **sources))
+    names = list(dict.fromkeys(case.name for case in selection))
     number, count = part
-    for case in (case for case in chosen if names.index(case.name) % count == number - 1):
+    for case in (case for case in selection if names.index(case.name) % count == number - 1):
         evaluate_case(config, case, folder)
-        known = [outcome for other in listed if (outcome := outcome_of(config, other, folder))]
-        write_evaluation(known, record, RunFolder(folder))
+        outcomes = [outcome for other in all_cases if (outcome := outcome_of(config, other, folder))]
+        write_evaluation(outcomes, record, RunFolder(folder))
 
 
 def _settings(config: EvaluateConfig, preset: str, folder: Path) -> dict[str, Any]:
@@ -97,10 +97,10 @@ def _settings(config: EvaluateConfig, preset: str, folder: Path) -> dict[str, An
     digest = before.get("checkpoint_digest")
     transfer = config.transfer_images or config.transfer_text
     if any(map(needs_checkpoint, (*config.arms, *(config.transfer_arms if transfer else ())))):
-        found = load_hypernetwork(config.checkpoint).fingerprint()
-        if digest not in (None, found):
+        fingerprint = load_hypernetwork(config.checkpoint).fingerprint()
+        if digest not in (None, fingerprint):
             raise ConfigError(f"{folder} holds runs of another checkpoint; choose another output folder")
-        digest = found
+        digest = fingerprint
     settings = {
         "preset": preset,
         "held_out_version": VERSION,

@@ -13,7 +13,7 @@ from ghn.finetune.page import Table
 from ghn.finetune.table import plain
 
 RESAMPLES = 2000
-"""Of the bootstrap over networks."""
+"""Resamples of the bootstrap over networks."""
 
 INTERVAL = (0.025, 0.975)
 """Quantiles of the resampled figures that are reported."""
@@ -23,7 +23,7 @@ KINDS = {
     "within": "pairs of one family alone",
     "families": "all pairs, where a network is given the mean of its family: what the family alone tells",
 }
-"""Of τ."""
+"""Kinds of τ, and the pairs of networks that each compares."""
 
 
 def predictors(table: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -78,8 +78,8 @@ def rank_correlations(table: pd.DataFrame) -> dict[str, Any]:
     """
     accuracy, families = table["accuracy"].to_numpy(), pd.factorize(table["family"])[0]
     count = len(table)
-    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    counts = np.vstack([np.ones(count), drawn])  # the networks themselves come first
+    resamples = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    counts = np.vstack([np.ones(count), resamples])  # the networks themselves come first
     taus = {}
     for name, figure in predictors(table).items():
         means = (np.bincount(families, figure) / np.bincount(families))[families]
@@ -101,8 +101,8 @@ def rank_correlations(table: pd.DataFrame) -> dict[str, Any]:
 
 def _with_interval(values: np.ndarray) -> dict[str, float | None]:
     """Of the networks themselves, and of their resamples that have a figure."""
-    resampled = values[1:][~np.isnan(values[1:])]
-    low, high = np.quantile(resampled, INTERVAL) if len(resampled) else (np.nan, np.nan)
+    resamples = values[1:][~np.isnan(values[1:])]
+    low, high = np.quantile(resamples, INTERVAL) if len(resamples) else (np.nan, np.nan)
     return {"tau": plain(values[0]), "low": plain(low), "high": plain(high)}
 
 

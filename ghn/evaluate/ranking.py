@@ -33,7 +33,7 @@ TRAINED = "trained.csv"
 """A row for each network, as it was trained."""
 
 SETTINGS = "trained.json"
-"""What all rows have in common."""
+"""Settings that all rows of ``TRAINED`` have in common, with commit, versions and machine."""
 
 DRAWS = 4000
 """Networks among which those of each family are looked for."""
@@ -88,14 +88,14 @@ class RankingConfig:
         return values | {"images": short_name(self.images)}
 
 
-def sampled(config: RankingConfig, **arguments: Any) -> Iterator[tuple[Architecture, int]]:
+def sample_networks(config: RankingConfig, **arguments: Any) -> Iterator[tuple[Architecture, int]]:
     """Different networks with their numbers of parameters, one of each family after the other.
 
     Their draws are keyed unlike those of meta-training; of families with few networks both may still draw the same one.
 
     Args:
-        config: Which.
-        arguments: Of every network, such as the number of classes.
+        config: Which networks.
+        arguments: Arguments of every network, such as the number of classes.
     """
     space = ImageSpace(scale=config.scale, image_size=config.image_size)
     families: dict[str, dict[str, Architecture]] = {}
@@ -119,7 +119,7 @@ def train_networks(config: RankingConfig, folder: RunFolder) -> pd.DataFrame:
 
     Args:
         config: Which networks, and how.
-        folder: Exists.
+        folder: An existing folder.
 
     Returns:
         A row for each: ``family``, ``spec``, ``kwargs`` (JSON), ``depth``, ``width``, ``parameters``, the best ``lr``,
@@ -133,22 +133,22 @@ def train_networks(config: RankingConfig, folder: RunFolder) -> pd.DataFrame:
     _check_settings(config, folder)
     path = folder.path / TRAINED
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
-    known = {(row["spec"], row["kwargs"]) for row in rows}
+    keys = {(row["spec"], row["kwargs"]) for row in rows}
     missing = config.networks - len(rows)
     if missing <= 0:
         return pd.DataFrame(rows)[: config.networks]
     task, accelerator = config.task(), make_accelerator(DeviceConfig())
     with progress_bar(*counted("networks")) as bar:
-        done = bar.add_task("training", total=missing)
+        progress = bar.add_task("training", total=missing)
         others = (
             (architecture, parameters)
-            for architecture, parameters in sampled(config, **task.arguments)
-            if (architecture.spec, _json(architecture)) not in known
+            for architecture, parameters in sample_networks(config, **task.arguments)
+            if (architecture.spec, _json(architecture)) not in keys
         )
         for architecture, parameters in islice(others, missing):
-            rows.append(_trained(config, task, accelerator, architecture, parameters))
+            rows.append(_train(config, task, accelerator, architecture, parameters))
             folder.write(TRAINED, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
-            bar.advance(done)
+            bar.advance(progress)
     if len(rows) < config.networks:
         raise ConfigError(
             f"there are {len(rows)} different networks of at most {config.max_parameters:,} parameters among "
@@ -169,11 +169,11 @@ def _check_settings(config: RankingConfig, folder: RunFolder) -> None:
                 "command's options, or choose another output folder"
             )
     if not before:
-        known = {"config": now, "commit": commit(), "versions": versions(), "machine": machine()}
-        folder.write_json(SETTINGS, known)
+        record = {"config": now, "commit": commit(), "versions": versions(), "machine": machine()}
+        folder.write_json(SETTINGS, record)
 
 
-def _trained(
+def _train(
     config: RankingConfig, images: Task, accelerator: Accelerator, architecture: Architecture, parameters: int
 ) -> dict[str, Any]:
     task = OwnTask(images, config.images, architecture.spec, architecture.kwargs)
@@ -201,15 +201,15 @@ def _trained(
 
 
 def judge_networks(
-    config: RankingConfig, trained: pd.DataFrame, checkpoint: str | None, seeds: tuple[int, ...] = (0, 1)
+    config: RankingConfig, networks: pd.DataFrame, checkpoint: str | None, seeds: tuple[int, ...] = (0, 1)
 ) -> pd.DataFrame:
     """Loss and accuracy before training, under batch statistics, as means over seeds.
 
     Args:
         config: On which images.
-        trained: From ``train_networks``.
+        networks: From ``train_networks``.
         checkpoint: Hypernetwork; None is the one that ships.
-        seeds: Of constructions and initializations.
+        seeds: Each seeds a construction and an initialization.
 
     Returns:
         A row for each network: ``family``, and ``loss_ghn``, ``accuracy_ghn`` and so on for each of ``STARTS``.
@@ -221,16 +221,16 @@ def judge_networks(
     images = config.task()
     rows = []
     with progress_bar(*counted("networks")) as bar:
-        done = bar.add_task("judging", total=len(trained))
-        for network in trained.to_dict("records"):
+        progress = bar.add_task("judging", total=len(networks))
+        for network in networks.to_dict("records"):
             task = OwnTask(images, config.images, network["spec"], json.loads(network["kwargs"]))
             row = {"family": network["family"]}
             for name, arm in STARTS.items():
-                found = [_before_training(task, arm, seed, checkpoint) for seed in seeds]
-                row |= {f"loss_{name}": fmean(loss for loss, _ in found)}
-                row |= {f"accuracy_{name}": fmean(accuracy for _, accuracy in found)}
+                figures = [_before_training(task, arm, seed, checkpoint) for seed in seeds]
+                row |= {f"loss_{name}": fmean(loss for loss, _ in figures)}
+                row |= {f"accuracy_{name}": fmean(accuracy for _, accuracy in figures)}
             rows.append(row)
-            bar.advance(done)
+            bar.advance(progress)
     return pd.DataFrame(rows)
 
 

@@ -28,7 +28,7 @@ PAIRS = (
 """Which arm is counted against which; one that leaves rules out, against random and against the whole."""
 
 _COLUMNS = 4
-"""Of the plots."""
+"""Plots beside each other in a figure."""
 
 _STYLES: dict[str, dict[str, Any]] = {
     "ghn": {"linewidth": 2.4, "zorder": 2.5},
@@ -56,9 +56,9 @@ def write_evaluation(
     """Write ``FILES``, a plot per data set, and ``report.html``, which shows them all.
 
     Args:
-        outcomes: Of complete cases.
-        settings: Of the evaluation, with its provenance: goes into ``results.json``.
-        folder: Exists.
+        outcomes: Outcomes of complete cases.
+        settings: Settings and provenance of the evaluation, for ``results.json``.
+        folder: An existing folder.
 
     Returns:
         The verdicts.
@@ -70,17 +70,17 @@ def write_evaluation(
     rows = models(table)
     ablations = [arm for arm in table["arm"].unique() if split_arm(arm)[1]]
     against = [(arm, other) for arm in ablations for other in ("random", split_arm(arm)[0])]
-    counted = verdicts(table, (*PAIRS, *against))
-    tables = tables_of(rows, counted)
+    counts = verdicts(table, (*PAIRS, *against))
+    tables = tables_of(rows, counts)
     pictures, titles, names = {}, {}, {}
     for dataset in table["dataset"].unique():
-        shown = [outcome for outcome in outcomes if outcome.case.data == dataset]
-        pictures[dataset] = curves_png(shown)
-        titles[dataset] = f"{shown[0].metric} on {dataset}"
+        group = [outcome for outcome in outcomes if outcome.case.data == dataset]
+        pictures[dataset] = curves_png(group)
+        titles[dataset] = f"{group[0].metric} on {dataset}"
         names[dataset] = f"curves-{re.sub(r'[^A-Za-z0-9.-]+', '-', dataset)}.png"
-    results = {"verdicts": _records(counted), "models": _records(rows)}
+    results = {"verdicts": _records(counts), "models": _records(rows)}
     folder.write("models.csv", _csv(rows))
-    folder.write("verdicts.csv", _csv(counted))
+    folder.write("verdicts.csv", _csv(counts))
     folder.write("curves.csv", curves_csv(table))
     folder.write("table.md", "\n\n".join(each.markdown() for each in tables) + "\n")
     folder.write_json("results.json", {"schema": 1, **settings, **results})
@@ -96,7 +96,7 @@ def write_evaluation(
         facts={"Settings": settings.get("config", {}), "Provenance": facts},
     )
     folder.write("report.html", text)
-    return counted
+    return counts
 
 
 def curves_csv(table: pd.DataFrame) -> str:
@@ -104,10 +104,10 @@ def curves_csv(table: pd.DataFrame) -> str:
     return str(table.dropna(subset="metric").to_csv(columns=CURVES, index=False, float_format="%.5g"))
 
 
-def tables_of(rows: pd.DataFrame, counted: pd.DataFrame) -> list[Table]:
+def tables_of(rows: pd.DataFrame, counts: pd.DataFrame) -> list[Table]:
     """Verdicts and, per data set, a table of final metrics with a column for each arm."""
     lines = []
-    for verdict in counted.to_dict("records"):
+    for verdict in counts.to_dict("records"):
         error = plain(verdict["sem_difference"])
         lines.append(
             (
@@ -137,16 +137,16 @@ def tables_of(rows: pd.DataFrame, counted: pd.DataFrame) -> list[Table]:
 
 def _finals(dataset: str, rows: pd.DataFrame) -> Table:
     arms = list(rows["arm"].unique())
-    shown = next((arm for arm in ("ghn", "base") if arm in arms), arms[-1])
+    steps_arm = next((arm for arm in ("ghn", "base") if arm in arms), arms[-1])
     lines = []
     for model, entries in rows.groupby("model", sort=False):
         by_arm = entries.set_index("arm").to_dict("index")
-        steps = plain(by_arm[shown]["steps_to_random_final"]) if shown in by_arm else None
+        steps = plain(by_arm[steps_arm]["steps_to_random_final"]) if steps_arm in by_arm else None
         cells = [_cell(by_arm.get(arm)) for arm in arms]
-        reached = "–" if steps is None else f"{steps} of {entries['steps'].iloc[0]}"
-        lines.append((str(model), f"{entries['parameters'].iloc[0]:,}", *cells, reached))
+        progress = "–" if steps is None else f"{steps} of {entries['steps'].iloc[0]}"
+        lines.append((str(model), f"{entries['parameters'].iloc[0]:,}", *cells, progress))
     return Table(
-        columns=("model", "parameters", *arms, f"steps ({shown})"),
+        columns=("model", "parameters", *arms, f"steps ({steps_arm})"),
         rows=lines,
         title=f"Final metric on {dataset}, best rate of each arm; steps to random's final.",
     )

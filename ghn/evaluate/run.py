@@ -43,7 +43,7 @@ class Outcome:
     """Runs of the first seed at every rate that was tried, by arm."""
 
     def table(self) -> pd.DataFrame:
-        """Of all runs: see ``ghn.finetune.table``."""
+        """The long table of all runs: see ``ghn.finetune.table``."""
         groups = [runs for each in (self.tuning, self.tuned) for runs in each.values()]
         every = {(run.init, run.seed, run.lr): run for runs in groups for run in runs}
         architecture = self.case.architecture
@@ -86,8 +86,8 @@ def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
             the folder.
     """
     arms = _arms(config, case)
-    known_outcome = outcome_of(config, case, folder)
-    if known_outcome and set(arms) <= known_outcome.tuned.keys():
+    outcome = outcome_of(config, case, folder)
+    if outcome and set(arms) <= outcome.tuned.keys():
         return
     plans = {arm: comparison(config, case, arm, str(case_folder(folder, case) / arm)) for arm in arms}
     accelerator = make_accelerator(plans["random"])
@@ -98,13 +98,13 @@ def evaluate_case(config: EvaluateConfig, case: Case, folder: Path) -> None:
     task = make_task(plans["random"])
     parameters = task.check()
     with registered(*own_rules(config.rules)):
-        rates = _tuned_rates(config, case, task, plans, accelerator)
+        rates = _best_rates(config, case, task, plans, accelerator)
     rates = _read_record(folder, case).get("rates", {}) | rates  # another process may have added other arms
     record = {"parameters": parameters, "metric": task.metric_name, "rates": rates}
     RunFolder(case_folder(folder, case)).write_json(RECORD, record)
 
 
-def _tuned_rates(
+def _best_rates(
     config: EvaluateConfig,
     case: Case,
     task: ModelTask,
@@ -119,10 +119,10 @@ def _tuned_rates(
         start = starting_weights(arm, task, plan)
         make: Make = partial(train_run, task, plan, budget, accelerator)
         if start in firsts:
-            make = partial(_copied, *firsts[start])
-        kept = ComparisonFolder(plan, task.dataset)
+            make = partial(_copy, *firsts[start])
+        folder = ComparisonFolder(plan, task.dataset)
         shown = start not in firsts
-        runs = Runs(make, budget.steps, kept, kept.finished(), f"{case.name}, ", shown)
+        runs = Runs(make, budget.steps, folder, folder.finished(), f"{case.name}, ", shown)
         firsts.setdefault(start, (arm, runs))
         rates[arm] = best_rate(runs, arm, config.seeds[0], sorted(config.lr))
         runs.get([(arm, seed, rates[arm]) for seed in config.seeds])
@@ -171,7 +171,7 @@ def _read_record(folder: Path, case: Case) -> dict[str, Any]:
     return RunFolder(case_folder(folder, case)).read(RECORD, "delete it, and finished runs are counted again")
 
 
-def _copied(
+def _copy(
     first: str, runs: Runs, arm: str, seed: int, lr: float, on_step: Callable[[], None] = lambda: None
 ) -> Run:
     """A run of an arm that starts from the same weights as another one."""
@@ -183,8 +183,8 @@ def best_rate(runs: Runs, arm: str, seed: int, grid: list[float]) -> float:
     """The best of three rates from the middle of the grid; while that is an outermost one, the next is tried too."""
     low, high = (max(0, len(grid) // 2 - 1), min(len(grid), len(grid) // 2 + 2))
     while True:
-        tried = runs.get([(arm, seed, rate) for rate in grid[low:high]])
-        best = best_runs(tried, arm)[0].lr
+        trials = runs.get([(arm, seed, rate) for rate in grid[low:high]])
+        best = best_runs(trials, arm)[0].lr
         if best == grid[low] and low > 0:
             low -= 1
         elif best == grid[high - 1] and high < len(grid):

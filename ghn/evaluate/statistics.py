@@ -12,7 +12,7 @@ from scipy import stats
 from ghn.finetune.table import CASE, arms, ends
 
 SHARES = (0.1, 0.3, 1.0)
-"""Of the budget, at which metrics are reported."""
+"""Shares of the budget at which metrics are reported."""
 
 SIGNIFICANT = 0.05
 
@@ -83,7 +83,7 @@ def verdicts(table: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFr
     the end alone, is the median over the models of ``steps_to_random_final`` as a share of the budget, never reached as
     1, without models on which random diverged.
     """
-    found = []
+    entries = []
     for dataset, data in table[table["tuned"]].groupby("dataset", sort=False):
         diverged = data.groupby(["model", "arm"])["diverged"].any().unstack("arm")  # nothing: no such arm
         rows = models(data).set_index(["arm", "model"])
@@ -95,16 +95,16 @@ def verdicts(table: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFr
             for share in SHARES:
                 difference = (figures[share][arm] - figures[share][against]).groupby("model")
                 verdict = _verdict(both, difference)
-                reached = None
+                steps_share = None
                 if share == 1.0 and against == "random":
                     steps = rows.loc[arm].loc[both.index[both["random"] == 0]]
-                    reached = (steps["steps_to_random_final"] / steps["steps"]).fillna(1.0).median()
-                found.append(
+                    steps_share = (steps["steps_to_random_final"] / steps["steps"]).fillna(1.0).median()
+                entries.append(
                     {"dataset": dataset, "arm": arm, "against": against, "share": share}
                     | verdict
-                    | {"median_steps_share": reached}
+                    | {"median_steps_share": steps_share}
                 )
-    return pd.DataFrame(found, columns=VERDICT_COLUMNS)
+    return pd.DataFrame(entries, columns=VERDICT_COLUMNS)
 
 
 def _verdict(both: pd.DataFrame, difference: "pd.api.typing.SeriesGroupBy") -> dict[str, float | None]:
@@ -119,11 +119,11 @@ def _verdict(both: pd.DataFrame, difference: "pd.api.typing.SeriesGroupBy") -> d
     tests = difference.agg(t_test).reindex(both.index)
     significant = means[tests.map(is_significant)]
     # A model on which one of the two diverged is decided, but by no finite difference.
-    decided = means.fillna(both.iloc[:, 1] - both.iloc[:, 0])
+    outcomes = means.fillna(both.iloc[:, 1] - both.iloc[:, 0])
     return {
         "models": len(both),
-        "wins": int((decided > 0).sum()),
-        "losses": int((decided < 0).sum()),
+        "wins": int((outcomes > 0).sum()),
+        "losses": int((outcomes < 0).sum()),
         "significant_wins": int((significant > 0).sum()),
         "significant_losses": int((significant < 0).sum()),
         "diverged": len(both) - len(finite),
@@ -135,10 +135,10 @@ def _verdict(both: pd.DataFrame, difference: "pd.api.typing.SeriesGroupBy") -> d
 
 def t_test(differences: pd.Series) -> float | None:
     """Two-sided p-value that paired differences have mean 0; None for fewer than two, or if they are all equal."""
-    given = differences.dropna()
-    if len(given) < 2 or given.std() < ROUNDING:
+    values = differences.dropna()
+    if len(values) < 2 or values.std() < ROUNDING:
         return None
-    return float(stats.ttest_1samp(given, 0.0).pvalue)
+    return float(stats.ttest_1samp(values, 0.0).pvalue)
 
 
 def is_significant(p_value: float | None) -> bool:

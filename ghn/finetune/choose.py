@@ -48,8 +48,8 @@ def make_task(config: CompareConfig) -> ModelTask:
     data = load_data(dataset)
     if isinstance(data, RawImages):
         _refuse(config, dataset, "holds images", ("sequence_length", "tokenizer"))
-        given = _arguments(config, "images")
-        return ImageTask(data, dataset, config.model or VISION_MODEL, given, config.image_size)
+        arguments = _arguments(config, "images")
+        return ImageTask(data, dataset, config.model or VISION_MODEL, arguments, config.image_size)
     _refuse(config, dataset, "holds text", ("image_size",))
     enough = None if config.epochs else (config.steps or STEPS) * (config.batch_size or SEQUENCES_PER_STEP)
     return TextTask(
@@ -65,8 +65,8 @@ def make_task(config: CompareConfig) -> ModelTask:
 
 def batches_of(config: BudgetConfig, task: ModelTask) -> tuple[int, int]:
     """Steps of a run, and examples per step."""
-    wanted = config.batch_size or (IMAGES_PER_STEP if task.kind == "images" else SEQUENCES_PER_STEP)
-    size = min(wanted, len(task.train))
+    batch_size = config.batch_size or (IMAGES_PER_STEP if task.kind == "images" else SEQUENCES_PER_STEP)
+    size = min(batch_size, len(task.train))
     if config.epochs is None:
         return config.steps or STEPS, size
     return max(1, round(config.epochs * (len(task.train) // size))), size

@@ -57,7 +57,7 @@ def compare(config: CompareConfig) -> Results:
         checkpoint = load_hypernetwork(config.checkpoint).fingerprint()
     folder = ComparisonFolder(config, task.dataset, checkpoint) if accelerator.is_main_process else None
     make = partial(train_run, task, config, budget, accelerator)
-    runs = Runs(make, steps, folder, _finished(folder), shown=accelerator.is_main_process)
+    runs = Runs(make, steps, folder, _finished_runs(folder), shown=accelerator.is_main_process)
     with registered(*own_rules(config.rules)):
         # Arms innermost: an interrupted comparison has whole seeds to look at.
         runs.get([(init, seed, lr) for seed in config.seeds for lr in config.lr for init in config.inits])
@@ -83,11 +83,11 @@ def compare(config: CompareConfig) -> Results:
     return results
 
 
-def _finished(folder: RunFolder | None) -> dict[Key, Run]:
+def _finished_runs(folder: RunFolder | None) -> dict[Key, Run]:
     """What the first process finds in the folder, in every process."""
-    found = [folder.finished() if folder else None]
-    broadcast_object_list(found)
-    return found[0] or {}
+    messages = [folder.finished() if folder else None]
+    broadcast_object_list(messages)
+    return messages[0] or {}
 
 
 def _settings(
@@ -95,7 +95,7 @@ def _settings(
 ) -> dict[str, Any]:
     values = {
         **config.identity(),
-        **task.chosen,
+        **task.settings,
         **asdict(budget),
         "model": task.model,
         "model_kwargs": task.model_kwargs,

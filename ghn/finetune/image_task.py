@@ -47,18 +47,19 @@ class ImageTask(ModelTask, ImageClassification):
     eval_samples = 2000
 
     def __init__(
-        self, data: RawImages, dataset: str, model: str, given: dict[str, Any], image_size: int | None
+        self, data: RawImages, dataset: str, model: str, arguments: dict[str, Any], image_size: int | None
     ) -> None:
         self.dataset, self.model = dataset, model
-        argument = _SIZE_ARGUMENTS.get(model.partition(":")[0], "image_size")
-        size = image_size or _one_number(given.get(argument))
+        size_name = _SIZE_ARGUMENTS.get(model.partition(":")[0], "image_size")
+        size = image_size or _one_number(arguments.get(size_name))
         if size is None and data.native_size <= LARGEST_SMALL:
             size = max(data.native_size, SMALLEST)
-        fixed = {"task": self.name, **given} if model.startswith("hf:") else given
-        implied: list[dict[str, Any]] = [{"num_classes": data.classes}, {}]
+        if model.startswith("hf:"):
+            arguments = {"task": self.name, **arguments}
+        defaults: list[dict[str, Any]] = [{"num_classes": data.classes}, {}]
         if size is not None:
-            implied.insert(0, {"num_classes": data.classes, argument: size})
-        skeleton, self.model_kwargs = first_that_builds(model, [extra | fixed for extra in implied])
+            defaults.insert(0, {"num_classes": data.classes, size_name: size})
+        skeleton, self.model_kwargs = first_that_builds(model, [default | arguments for default in defaults])
         self._keyword, channels, own_size = _what_it_takes(skeleton)
         if channels not in (1, 3):
             raise DataError(
@@ -66,7 +67,7 @@ class ImageTask(ModelTask, ImageClassification):
                 "of input channels with --model-kwargs"
             )
         self.size = size or own_size
-        self.chosen = {"image_size": self.size}
+        self.settings = {"image_size": self.size}
         ImageClassification.__init__(self, data.fit(self.size, channels))
 
     def build(self, seed: int) -> nn.Module:
@@ -102,8 +103,8 @@ def _what_it_takes(model: nn.Module) -> tuple[str | None, int, int]:
     except ModelError:  # of no known zoo
         convolution = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
         return None, 3 if convolution is None else convolution.in_channels, _OWN_SIZE
-    found = {**dict.fromkeys(["positional"], args[0] if args else None), **kwargs}
-    for name, value in found.items():
+    inputs = {**dict.fromkeys(["positional"], args[0] if args else None), **kwargs}
+    for name, value in inputs.items():
         if isinstance(value, Tensor) and value.ndim == 4:
             return None if name == "positional" else name, value.shape[1], value.shape[-1]
     raise ConfigError(

@@ -26,7 +26,7 @@ CALIBRATION_BATCHES = 4
 """Training batches that BatchNorm statistics are averaged over before the first evaluation."""
 
 EVALUATIONS = 10
-"""In a run, beside that at step 0."""
+"""Evaluations in a run, beside that at step 0."""
 
 _CHECK_EVERY = 10
 """Steps between looks at the loss: each waits for the device."""
@@ -84,12 +84,12 @@ def train_run(
     device = accelerator.device
     reset_peak(device)
     model = task.build(seed)
-    started = time.perf_counter()
+    start = time.perf_counter()
     settings = ArmSettings(
         seed=seed, inputs=task.example(), checkpoint=config.checkpoint, examples=task.examples
     )
     note = arm_of(init)(model, settings)
-    init_seconds = time.perf_counter() - started
+    init_seconds = time.perf_counter() - start
     torch.manual_seed(seed + accelerator.process_index)  # for dropout: whatever the arm has drawn
     model.to(device)
     _calibrate(task, model, budget, accelerator, seed)
@@ -104,7 +104,7 @@ def train_run(
     for step in range(1, budget.steps + 1):
         if error:
             break
-        started = time.perf_counter()
+        start = time.perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = lr * schedule(step, budget.steps, config.warmup)
         augment = keyed_generator(torch.device("cpu"), "augment", seed, step) if config.augment else None
@@ -121,7 +121,7 @@ def train_run(
             highest = float(accelerator.reduce(worst, "sum"))
             if not math.isfinite(highest):
                 error = f"the training loss became {highest} by step {step}: the learning rate is too high"
-        train_seconds += time.perf_counter() - started
+        train_seconds += time.perf_counter() - start
         if evaluated and not error:
             curve.append(evaluate(task, model, budget, accelerator, config.num_workers, step))
             error = _not_finite(curve[-1])

@@ -27,11 +27,11 @@ class OwnTask(ModelTask):
 
     eval_samples = 2000
 
-    def __init__(self, task: Task, name: str, model: str, given: dict[str, Any]) -> None:
-        self._task, self.dataset, self.model, self.chosen = task, name, model, {}
+    def __init__(self, task: Task, name: str, model: str, arguments: dict[str, Any]) -> None:
+        self._task, self.dataset, self.model, self.settings = task, name, model, {}
         self.name, self.metric_name, self.kind = task.name, task.metric_name, task.kind  # type: ignore[misc]
         self.train, self.evaluation, self.arguments = task.train, task.evaluation, task.arguments
-        _, self.model_kwargs = first_that_builds(model, [{**task.arguments, **given}, given])
+        _, self.model_kwargs = first_that_builds(model, [{**task.arguments, **arguments}, arguments])
 
     def inputs(
         self, batch: Batch, device: torch.device, augment: torch.Generator | None = None

@@ -60,9 +60,9 @@ def page(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["plain"] = _plain
-    shown = {caption: base64.b64encode(picture).decode() for caption, picture in pictures.items()}
+    images = {caption: base64.b64encode(picture).decode() for caption, picture in pictures.items()}
     return environment.get_template("page.html").render(
-        title=title, tables=tables, remarks=remarks, pictures=shown, files=files, facts=facts
+        title=title, tables=tables, remarks=remarks, pictures=images, files=files, facts=facts
     )
 
 

@@ -16,7 +16,7 @@ COLOURS = {
     "orthogonal": "tab:green",
     "mimetic": "tab:purple",
 }
-"""Of each arm's curve, the same in every plot."""
+"""Colour of each arm's curve, the same in every plot."""
 
 FILES = {
     "results.json": "every run, settings and versions",
@@ -59,9 +59,9 @@ def show(results: Results) -> None:
 
 def table(results: Results) -> RichTable:
     """The summary for a terminal; needs 80 columns."""
-    shown = summary_table(results).terminal(caption="\n".join(_remarks(results)))
-    shown.title = _title(results)
-    return shown
+    summary = summary_table(results).terminal(caption="\n".join(_remarks(results)))
+    summary.title = _title(results)
+    return summary
 
 
 def summary_table(results: Results) -> Table:
@@ -135,7 +135,5 @@ def _title(results: Results) -> str:
 def _remarks(results: Results) -> list[str]:
     """What each arm changed, and which runs stopped early."""
     notes = {run.init: run.note for run in results.runs if run.note}
-    stopped = [
-        f"{run.init}, seed {run.seed}, lr {run.lr:g}: {run.error}" for run in results.runs if run.error
-    ]
-    return [f"{init}: {note}" for init, note in notes.items()] + stopped
+    errors = [f"{run.init}, seed {run.seed}, lr {run.lr:g}: {run.error}" for run in results.runs if run.error]
+    return [f"{init}: {note}" for init, note in notes.items()] + errors

@@ -11,7 +11,7 @@ from ghn.finetune.run_folder import SCHEMA
 from ghn.finetune.table import arms, long_table, plain
 
 SUMMARY = ("lr", "metric_mean", "metric_sem", "loss_mean", "steps_to_random_final")
-"""Of each arm in ``results.json``; see ``ghn.finetune.table.arms``."""
+"""Figures of each arm in ``results.json``; see ``ghn.finetune.table.arms``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +22,14 @@ class Results:
     metric_name: str
     model: str
     model_kwargs: dict[str, Any]
-    """As given by the user."""
+    """The user's own arguments of the model."""
     model_arguments: dict[str, Any]
     """All that the model was constructed with: also what data set and task imply."""
     parameters: int
     dataset: str
     budget: dict[str, int]
     config: dict[str, Any]
-    """As given by the user; None where a default depends on the rest."""
+    """The user's configuration; None where a default depends on the rest."""
     settings: dict[str, Any]
     """The configuration that ran: every default filled in, and what doesn't apply left out."""
     runs: tuple[Run, ...]

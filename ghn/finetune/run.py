@@ -35,7 +35,7 @@ class Run:
     note: str = ""
     """What the arm changed."""
     commit: str = ""
-    """Of the library that ran it; see ``ghn.environment.commit``."""
+    """Commit of the library that ran it; see ``ghn.environment.commit``."""
     error: str = ""
     """Why the run stopped early; empty if it didn't."""
 
@@ -63,7 +63,7 @@ def best_runs(runs: Sequence[Run], init: str) -> list[Run]:
     by_rate = {rate: [run for run in runs if run.init == init and run.lr == rate] for rate in rates}
 
     def quality(rate: float) -> tuple[int, float]:
-        finished = [run.final.metric for run in by_rate[rate] if run.final]
-        return len(finished) - len(by_rate[rate]), fmean(finished) if finished else -math.inf
+        metrics = [run.final.metric for run in by_rate[rate] if run.final]
+        return len(metrics) - len(by_rate[rate]), fmean(metrics) if metrics else -math.inf
 
     return by_rate[max(by_rate, key=quality)]

@@ -67,7 +67,7 @@ class RunFolder:
         Raises:
             OutputError: If a file was damaged.
         """
-        found = {}
+        runs = {}
         for path in sorted((self.path / _RUNS).glob("*.json")):
             try:
                 run = Run.from_dict(json.loads(path.read_text()))
@@ -75,8 +75,8 @@ class RunFolder:
                 raise OutputError(
                     f"{path} is damaged ({error}); delete it, and its run is done again"
                 ) from error
-            found[run.init, run.seed, run.lr] = run
-        return found
+            runs[run.init, run.seed, run.lr] = run
+        return runs
 
 
 class ComparisonFolder(RunFolder):
@@ -107,8 +107,8 @@ class ComparisonFolder(RunFolder):
             self.started = self._continue(config, checkpoint)
         else:
             self.started = datetime.now(UTC).isoformat(timespec="seconds")
-            known = {"config": config.identity(), "checkpoint": checkpoint}
-            self.write_json(_CONFIG, {"schema": SCHEMA, "started": self.started, **known})
+            identity = {"config": config.identity(), "checkpoint": checkpoint}
+            self.write_json(_CONFIG, {"schema": SCHEMA, "started": self.started, **identity})
         (path / _RUNS).mkdir(exist_ok=True)
         for place in (path, path / _RUNS):
             sweep(place)
@@ -119,24 +119,24 @@ class ComparisonFolder(RunFolder):
                 f"the output folder {str(self.path)!r} holds a comparison already; pass --resume to continue it, or "
                 "another --output-dir"
             )
-        stored = self.read(_CONFIG, "pass another --output-dir")
+        record = self.read(_CONFIG, "pass another --output-dir")
         try:
-            before, started = dict(stored["config"]), str(stored["started"])
+            before, started = dict(record["config"]), str(record["started"])
         except (KeyError, TypeError, ValueError) as error:
             raise OutputError(
                 f"{self.path / _CONFIG} is damaged ({error}); pass another --output-dir"
             ) from error
-        if checkpoint and stored.get("checkpoint", "") not in ("", checkpoint):
+        if checkpoint and record.get("checkpoint", "") not in ("", checkpoint):
             raise ConfigError(
                 f"can't resume {str(self.path)!r}: --checkpoint has been trained or replaced since; pass the one of "
                 "before, or another --output-dir"
             )
         now, default = (json.loads(json.dumps(one.identity())) for one in (config, CompareConfig()))
         before = default | before  # settings that have been added to the library since
-        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        if changed:
-            name = changed[0]
-            more = f" (changed too: {', '.join(changed[1:])})" if changed[1:] else ""
+        changes = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        if changes:
+            name = changes[0]
+            more = f" (changed too: {', '.join(changes[1:])})" if changes[1:] else ""
             raise ConfigError(
                 f"can't resume {str(self.path)!r}: --{name.replace('_', '-')} was {json.dumps(before.get(name))}, now "
                 f"it is {json.dumps(now.get(name))}{more}; repeat the first command with --resume, or pass another "

@@ -15,8 +15,8 @@ class Runs:
     """Runs that are made when they are asked for.
 
     Args:
-        make: What makes one.
-        steps: Of a run.
+        make: Makes a run that is missing.
+        steps: Steps of a run.
         folder: Where they are kept; None in processes that keep none.
         done: Runs that are there already.
         label: For the progress bar.
@@ -28,21 +28,21 @@ class Runs:
         make: Make,
         steps: int,
         folder: RunFolder | None,
-        done: Mapping[Key, Run],
+        runs: Mapping[Key, Run],
         label: str = "",
         shown: bool = True,
     ) -> None:
-        self._make, self._steps, self._folder, self._done = make, steps, folder, dict(done)
+        self._make, self._steps, self._folder, self._runs = make, steps, folder, dict(runs)
         self._label, self._shown = label, shown
 
     def get(self, keys: Sequence[Key]) -> list[Run]:
         """The runs of some keys; those that are missing are made in this order."""
-        missing = [key for key in keys if key not in self._done]
+        missing = [key for key in keys if key not in self._runs]
         with step_bar(len(missing) * self._steps, self._shown) as advance:
             for init, seed, lr in missing:
                 label = f"{self._label}{init}, seed {seed}, lr {lr:g}"
                 run = self._make(init, seed, lr, partial(advance, label))
-                self._done[init, seed, lr] = run
+                self._runs[init, seed, lr] = run
                 if self._folder:
                     self._folder.save(run)
-        return [self._done[key] for key in keys]
+        return [self._runs[key] for key in keys]

@@ -22,7 +22,7 @@ def long_table(runs: Iterable[Run], tuned: Collection[Run], **case: Any) -> pd.D
     """The table of one case.
 
     Args:
-        runs: Of all arms, seeds and rates.
+        runs: Runs of all arms, seeds and rates.
         tuned: Those at their arm's best rate.
         case: Columns that are the same in all rows, ``model`` and ``dataset`` among them.
     """
@@ -56,8 +56,8 @@ def ends(table: pd.DataFrame, share: float = 1.0, quantity: str = "metric") -> p
     tuned = table[table["tuned"]]
     goal = (share * tuned.groupby(CASE)["step"].transform("max")).round()
     diverged = tuned.groupby([*CASE, "arm"])["diverged"].transform("any")
-    reached = tuned.assign(figure=tuned[quantity].where(~diverged))[tuned["step"] >= goal]
-    figures = reached.groupby([*CASE, "seed", "arm"])["figure"].first().unstack("arm")
+    rows = tuned.assign(figure=tuned[quantity].where(~diverged))[tuned["step"] >= goal]
+    figures = rows.groupby([*CASE, "seed", "arm"])["figure"].first().unstack("arm")
     return figures.reindex(columns=tuned["arm"].unique())
 
 
@@ -80,20 +80,20 @@ def arms(case: pd.DataFrame) -> pd.DataFrame:
     by_arm = runs.groupby("arm")
     means = mean_curve(case, "metric")["mean"]
     finished = metric.columns[metric.notna().all()]
-    reached = {}
+    first_steps = {}
     if "random" in finished:
         # The same numbers in the same order, so random reaches its own final mean exactly.
         goal = means["random"].iloc[-1]
         for arm in finished:
             steps = means[arm].index[means[arm] >= goal]
-            reached[arm] = steps[0] if len(steps) else pd.NA
+            first_steps[arm] = steps[0] if len(steps) else pd.NA
     summary = {
         "lr": by_arm["lr"].first(),
         "seeds": by_arm.size(),
         "metric_mean": metric.mean(),
         "metric_sem": metric.sem(),
         "loss_mean": loss.mean(),
-        "steps_to_random_final": pd.Series(reached, dtype="Int64"),
+        "steps_to_random_final": pd.Series(first_steps, dtype="Int64"),
         "init_seconds": by_arm["init_seconds"].mean(),
         "train_seconds": by_arm["train_seconds"].mean(),
     }

@@ -19,8 +19,8 @@ class ModelTask(Task):
     dataset: str
     model: str
     model_kwargs: dict[str, Any]
-    """What ``load_model`` is called with, implied and given."""
-    chosen: dict[str, Any]
+    """Arguments that ``load_model`` gets: those that the data set implies, and the user's."""
+    settings: dict[str, Any]
     """Fields of the configuration that depend on model and data, as they were chosen or given."""
 
     def build(self, seed: int) -> nn.Module:

@@ -42,13 +42,13 @@ class TextTask(ModelTask, LanguageModeling):
         data: Documents,
         dataset: str,
         model: str,
-        given: dict[str, Any],
+        arguments: dict[str, Any],
         tokenizer: str,
         length: int,
         enough: int | None,
     ) -> None:
         self.dataset, self.model = dataset, model
-        self.chosen = {"sequence_length": length, "tokenizer": tokenizer}
+        self.settings = {"sequence_length": length, "tokenizer": tokenizer}
         if model.startswith(("timm:", "torchvision:")):
             raise ConfigError(
                 f"{model} is a vision model, but {dataset!r} holds text; choose a language model, for example "
@@ -60,9 +60,9 @@ class TextTask(ModelTask, LanguageModeling):
         self._length = length
         self._hf = model.startswith("hf:")
         if self._hf:
-            given = {"task": self.name, "vocab_size": self.vocabulary, **given}
+            arguments = {"task": self.name, "vocab_size": self.vocabulary, **arguments}
         candidates = [tokens.special, {}] if self._hf else [{}]
-        self._skeleton, self.model_kwargs = first_that_builds(model, [ids | given for ids in candidates])
+        self._skeleton, self.model_kwargs = first_that_builds(model, [ids | arguments for ids in candidates])
         vocabulary = self.model_kwargs.get("vocab_size", self.vocabulary)
         if isinstance(vocabulary, int) and vocabulary < self.vocabulary:
             raise ConfigError(

@@ -18,7 +18,7 @@ from ghn.encoder import EncoderConfig
 from ghn.errors import ConfigError
 from ghn.evaluate import rank_correlation, ranking
 from ghn.evaluate.rank_correlation import kendall, rank_correlations
-from ghn.evaluate.ranking import RankingConfig, sampled
+from ghn.evaluate.ranking import RankingConfig, sample_networks
 from ghn.hypernetwork import GHN, GHNConfig
 from ghn.models import load_model
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_families_take_turns_and_large_networks_are_left_out() -> None:
     config = RankingConfig(max_parameters=200_000)  # few ResNets are as small
-    found = list(islice(sampled(config, num_classes=10), 14))
+    found = list(islice(sample_networks(config, num_classes=10), 14))
     counts = Counter(architecture.family for architecture, _ in found)
     assert sorted(counts.values()) == [1] * 12 + [2]
     assert len({architecture.key for architecture, _ in found}) == 14

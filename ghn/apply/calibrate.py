@@ -39,13 +39,13 @@ def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
     for layer in layers:
         layer.train().reset_running_stats()
         layer.momentum = None  # cumulative average
-    seen = 0
+    count = 0
     try:
         with torch.no_grad():
             for batch in batches:
-                _call(model, batch, seen)
-                seen += 1
-        if not seen:
+                _call(model, batch, count)
+                count += 1
+        if not count:
             raise DataError("calibrate_ needs at least one batch; the iterable was empty")
         _check_finite(model)
     except BaseException:
@@ -56,9 +56,9 @@ def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
             layer.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
-    unreached = [number for number, layer in enumerate(layers) if not layer.num_batches_tracked]
-    _restore([layers[number] for number in unreached], [before[number] for number in unreached])
-    return len(layers) - len(unreached)
+    idle = [number for number, layer in enumerate(layers) if not layer.num_batches_tracked]
+    _restore([layers[number] for number in idle], [before[number] for number in idle])
+    return len(layers) - len(idle)
 
 
 def batchnorm_layers(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
@@ -104,11 +104,11 @@ def _call(model: nn.Module, batch: Any, number: int) -> None:
     try:
         model(*args, **kwargs)
     except Exception as error:  # the model's own code may raise anything
-        given = ", ".join(
+        arguments = ", ".join(
             [*map(_summary, args), *(f"{key}={_summary(value)}" for key, value in kwargs.items())]
         )
         raise DataError(
-            f"{type(model).__name__} failed on batch {number}, called with ({given}): {type(error).__name__}: "
+            f"{type(model).__name__} failed on batch {number}, called with ({arguments}): {type(error).__name__}: "
             f"{one_line(error)}. {_advice(error, args, kwargs)}"
         ) from error
 

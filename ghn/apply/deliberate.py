@@ -24,10 +24,10 @@ SAMPLE = 4096
 """Values that are looked at, spread over the tensor."""
 
 FAR = 2.0
-"""Torch draws a bias within one over the root of what its operation sums; so many times that was chosen."""
+"""Torch draws a bias within one over the root of what its operation sums; one of so many times that was chosen."""
 
 FEW = 8
-"""Random numbers hardly repeat; of fewer than one distinct value in so many somebody has chosen each."""
+"""Random numbers hardly repeat: where fewer than one value in so many is distinct, somebody chose them."""
 
 SMALL = 50.0
 """A matrix that is so many times smaller than its rule says was made small: zoos' smallest are about a twentieth."""
@@ -62,41 +62,41 @@ def deliberate(model: nn.Module, graph: ComputationGraph, rules: RuleSet | None 
     Args:
         model: The target, unwrapped.
         graph: Its trace.
-        rules: That say what is small; None is ``ghn.base.default_rules()``.
+        rules: They say what is small; None is ``ghn.base.default_rules()``.
 
     Returns:
         Reasons by name.
     """
     specs = [spec for spec in predicted_params(graph) if not _is_of_zoo(model, spec.name)]
     tensors = dict(model.named_parameters())
-    known = {spec.name: _sample(tensors[spec.name]) for spec in specs if _has_values(tensors[spec.name])}
-    if not known:
+    samples = {spec.name: _sample(tensors[spec.name]) for spec in specs if _has_values(tensors[spec.name])}
+    if not samples:
         return {}
-    matrices = [known[spec.name] for spec in specs if spec.role in MIXING_ROLES and spec.name in known]
+    matrices = [samples[spec.name] for spec in specs if spec.role in MIXING_ROLES and spec.name in samples]
     if len(matrices) > 1 and all(len(values.unique()) == 1 for values in matrices):
         return {}
     traits, rules = ModelTraits(graph), rules or default_rules()
     inits = {spec.name: rules.decide(traits.contexts[spec.name]).init for spec in specs}
     reasons = {}
     for spec in specs:
-        reason = spec.name in known and _choice(
-            known[spec.name], traits.contexts[spec.name], inits[spec.name]
+        reason = spec.name in samples and _choice(
+            samples[spec.name], traits.contexts[spec.name], inits[spec.name]
         )
         if reason:
             reasons[spec.name] = f"{reason}; {OVERRIDE}"
     if not traits.norms:
         maps = {spec.name: inits[spec.name].std for spec in specs if spec.role in MIXING_ROLES}
-        for name, reason in _drawn(model, maps.keys() & known.keys() - reasons.keys(), maps).items():
+        for name, reason in _own_draws(model, maps.keys() & samples.keys() - reasons.keys(), maps).items():
             reasons[name] = f"{reason}; {OVERRIDE}"
     for spec in specs:
         beside = spec.name.removesuffix("bias") + "weight"
-        zero = spec.role == "bias" and spec.name in known and not known[spec.name].any()
+        zero = spec.role == "bias" and spec.name in samples and not samples[spec.name].any()
         if zero and beside != spec.name and beside in reasons:
             reasons[spec.name] = f"its owner set it to zero, with the matrix before it; {OVERRIDE}"
     return reasons
 
 
-def _drawn(model: nn.Module, names: Iterable[str], rules: Mapping[str, float]) -> dict[str, str]:
+def _own_draws(model: nn.Module, names: Iterable[str], rules: Mapping[str, float]) -> dict[str, str]:
     """Matrices that the owner drew otherwise than torch.
 
     Somebody who does that does so for most of a network, and there all is his that torch has not drawn.
@@ -124,7 +124,7 @@ def _choice(values: Tensor, p: ParamContext, init: Init) -> str:
     distinct = values.unique()
     count = len(distinct)
     few = count == 1 or count <= len(values) // FEW
-    told = f"{distinct[0]:g}" if count == 1 else f"one of {count} values"
+    entries = f"{distinct[0]:g}" if count == 1 else f"one of {count} values"
     if spec.role in MULTIPLIERS:
         rule = math.nan if isinstance(init.mean, Tensor) else init.mean
         at_rule = count == 1 and abs(float(distinct[0]) - rule) < 1e-6
@@ -136,10 +136,10 @@ def _choice(values: Tensor, p: ParamContext, init: Init) -> str:
         bound = FAR / math.sqrt(p.operation_fan_in) if p.operation_fan_in else FAR
         large = spec.role == "bias" and float(values.abs().max()) > bound
         chosen = few and (len(values) > 1 or large) and bool(values.any())
-        return f"its owner set every entry to {told}" if chosen else ""
+        return f"its owner set every entry to {entries}" if chosen else ""
     if spec.role in MIXING_ROLES or spec.role == "embedding":
         if few and (len(values) > 1 or not values.any()):
-            return f"its owner set every entry to {told}"
+            return f"its owner set every entry to {entries}"
         limit = SMALL_EDGE if spec.role == "embedding" or p.feeds_outputs else SMALL
         if spec.role == "embedding" and init.std == 1:
             limit = SMALL_TABLE

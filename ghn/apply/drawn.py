@@ -10,13 +10,13 @@ MAPS = (nn.Linear, nn.modules.conv._ConvNd)
 """Torch draws their weights uniformly within ``1 / sqrt(fan_in)``."""
 
 LEAST_ENTRIES = 256
-"""Of a matrix whose distribution can be told."""
+"""Entries of the smallest matrix whose distribution can be told."""
 
 ENOUGH = 2**16
 """Entries that are looked at."""
 
 LEAST_ROWS, MOST_ROWS = 4, 64
-"""Of a matrix that are looked at, to see whether it is orthogonal; with fewer it may be so by chance."""
+"""Rows that are looked at to see whether a matrix is orthogonal; with fewer it may be so by chance."""
 
 AT_RULE = 0.01
 """Relative difference from the size of a prediction, below which a matrix may be one: those are orthogonal."""
@@ -25,13 +25,13 @@ NEAR = 5.0
 """Of so many uniform numbers in the whole, the largest is within this share of the bound (but for one in 150)."""
 
 DEFAULT_SHARE = 0.85
-"""Of the deviation of torch's default, within its bound, below which a matrix was drawn smaller."""
+"""Share of the deviation of torch's default, within its bound, below which a matrix was drawn smaller."""
 
 MOST_KURTOSIS = 2.3
-"""Of uniform numbers, which have 1.8; normal ones have 3."""
+"""Kurtosis below which numbers are uniform, which have 1.8; normal ones have 3."""
 
 GAINS = (1.0, 5 / 3, math.sqrt(2))
-"""Of ``nn.init.calculate_gain``: of linear maps, tanh and rectifiers."""
+"""Gains of ``nn.init.calculate_gain``: for linear maps, tanh and rectifiers."""
 
 SIGMAS = 3.0
 """Standard errors within which a sample has the deviation that it was drawn with."""
@@ -97,15 +97,15 @@ class DrawnMatrix:
             **{f"He by fan-out, gain {gain:.3g}": gain / math.sqrt(fan_out) for gain in GAINS},
         }
         kurtosis = float((self._values / size).pow(4).mean()) if size else 0.0
-        for name, expected in sizes.items():
-            bound = math.sqrt(3) * expected
+        for name, deviation in sizes.items():
+            bound = math.sqrt(3) * deviation
             if kurtosis < MOST_KURTOSIS and bound * (1 - NEAR / count) <= self._largest <= bound * (1 + 1e-5):
                 return f"{name}, uniform"
         name = min(sizes, key=lambda name: abs(size - sizes[name]))
         near = abs(size / sizes[name] - 1) < SIGMAS / math.sqrt(2 * count)
         normal = abs(kurtosis - 3) < SIGMAS * math.sqrt(24 / count)
-        predicted = at_rule and weight.dim() > 2  # point by point orthogonal
-        return f"{name}, normal" if near and normal and not predicted else ""
+        prediction = at_rule and weight.dim() > 2  # point by point orthogonal
+        return f"{name}, normal" if near and normal and not prediction else ""
 
 
 def _is_orthogonal(weight: Tensor) -> bool:

@@ -34,7 +34,7 @@ _MODEL_FILES = (
     "*.safetensors.index.json",
     "README.md",
 )
-"""What a folder of transformers holds; nothing else is ever deleted."""
+"""Files that a folder of transformers holds; nothing else is ever deleted."""
 
 
 def output_path(spec: str, out: str | Path, overwrite: bool = False) -> Path:
@@ -119,7 +119,7 @@ def export_prediction(
         inputs: Example inputs, found automatically for models of timm, torchvision and Hugging Face.
         seed: Same seed, same weights.
         learned: As ``GHN.init_`` takes it.
-        dtype: Of the written floating-point parameters and buffers.
+        dtype: Type of the written floating-point parameters and buffers.
         overwrite: Whether an earlier export may be replaced.
         memory: Bytes to take, roughly.
         keep_deliberate: As ``GHN.init_`` takes it; a parameter on the meta device has no values to keep.
@@ -139,14 +139,14 @@ def export_prediction(
     path = output_path(spec, out, overwrite)
     sweep_beside(path.absolute())
     prediction = checked_prediction(net, model, inputs, seed, learned, keep_deliberate, rules)
-    predicted = predicted_names(prediction.graph)
-    with torch.no_grad(), materialized(model, predicted, None, dtype, seed, whole=False), own_settings():
+    targets = predicted_names(prediction.graph)
+    with torch.no_grad(), materialized(model, targets, None, dtype, seed, whole=False), own_settings():
         state = _state(model, spec)
         forms = {
             name: Form(tuple(value.shape), dtype if value.is_floating_point() else value.dtype)
             for name, value in state.items()
         }
-        names = {id(parameter): name for name, parameter in model.named_parameters() if name in predicted}
+        names = {id(parameter): name for name, parameter in model.named_parameters() if name in targets}
         copies: dict[str, list[str]] = {}
         total, done = sum(form.nbytes for form in forms.values()), 0
         with replacing(path, _REMEDY) as part, _open_files(part, model, spec, forms) as files:
@@ -178,15 +178,15 @@ def _open_files(
     with open_folder(part, forms) as files:
         yield files
     # Of transformers' PreTrainedModel, which is imported nowhere here.
-    saved: Any = model
-    written = next((form.dtype for form in forms.values() if form.dtype.is_floating_point), torch.float32)
-    config = copy.deepcopy(saved.config)
-    config.dtype = str(written).removeprefix("torch.")
+    transformer: Any = model
+    dtype = next((form.dtype for form in forms.values() if form.dtype.is_floating_point), torch.float32)
+    config = copy.deepcopy(transformer.config)
+    config.dtype = str(dtype).removeprefix("torch.")
     config.architectures = [type(model).__name__]
     try:
         config.save_pretrained(part)
-        if saved.can_generate():
-            saved.generation_config.save_pretrained(part)
+        if transformer.can_generate():
+            transformer.generation_config.save_pretrained(part)
     except ValueError as error:
         raise OutputError(f"transformers can't write the configuration ({error}); {_REMEDY}") from error
 
@@ -220,7 +220,7 @@ def _check_folder(path: Path, spec: str, overwrite: bool) -> None:
         raise OutputError(
             f"{path} is not empty; pass --overwrite (overwrite=True) to replace it, or another name"
         )
-    foreign = [name for name in entries if not any(fnmatchcase(name, known) for known in _MODEL_FILES)]
+    foreign = [name for name in entries if not any(fnmatchcase(name, pattern) for pattern in _MODEL_FILES)]
     if foreign:
         raise OutputError(
             f"{path} holds more than a model ({foreign[0]!r}, for one), which overwriting would delete; "
@@ -239,10 +239,10 @@ def _state(model: nn.Module, spec: str) -> dict[str, Tensor]:
     if not _is_folder_zoo(spec):
         return state
     # Of transformers: names that are tied to another one when a model is loaded, and patterns never saved.
-    tied = getattr(model, "all_tied_weights_keys", None) or {}
-    ignored = getattr(model, "_keys_to_ignore_on_save", None) or ()
+    ties = getattr(model, "all_tied_weights_keys", None) or {}
+    patterns = getattr(model, "_keys_to_ignore_on_save", None) or ()
     return {
         name: value
         for name, value in state.items()
-        if name not in ignored and not (name in tied and tied[name] in state and state[tied[name]] is value)
+        if name not in patterns and not (name in ties and ties[name] in state and state[ties[name]] is value)
     }

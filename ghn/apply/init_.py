@@ -38,7 +38,7 @@ def predict(
     """Predict a model's parameters without touching it; see ``GHN.predict``."""
     check_numbers(seed)
     inner = unwrap(model)  # a parameter's own name decides its values, not that of a wrapper
-    graph = _traced(net, inner, inputs, keep_deliberate, rules)
+    graph = _trace(net, inner, inputs, keep_deliberate, rules)
     targets = dict(inner.named_parameters())
     names = {id(target): name for name, target in model.named_parameters()}
     return {
@@ -71,25 +71,25 @@ def init_(
     if examples is not None:
         check_examples(examples)
     prediction = checked_prediction(net, model, inputs, seed, learned, keep_deliberate, rules)
-    asked = examples if learned is True and prediction.fades else None
-    whole = prediction if asked is None else prediction.like(seed, "all")
+    trial = examples if learned is True and prediction.fades else None
+    whole = prediction if trial is None else prediction.like(seed, "all")
     names = predicted_names(prediction.graph)
     with (
         paused_collection(),
-        _told_if_half_done(model),
+        _explain_failure(model),
         materialized(model, names, target, dtype, seed),
     ):
         move_(model, target, dtype)
         own = dict(model.named_parameters())
         parts = {name: LocalPart.of(name, own[name]) for name in names}
 
-        def wanted(spec: ParamSpec, grid: Grid) -> tuple[int, int]:
-            return parts[spec.name].wanted(grid)
+        def rows(spec: ParamSpec, grid: Grid) -> tuple[int, int]:
+            return parts[spec.name].rows(grid)
 
-        _write(whole.stream(memory, wanted), parts, prediction.device)
-        if asked is not None and not beats_chance(model, asked):
+        _write(whole.stream(memory, rows), parts, prediction.device)
+        if trial is not None and not beats_chance(model, trial):
             whole = prediction
-            _write(whole.stream(memory, wanted), parts, prediction.device)
+            _write(whole.stream(memory, rows), parts, prediction.device)
     return Report.of(whole)
 
 
@@ -97,7 +97,7 @@ MIN_MEMORY = 2**22
 """Bytes below which no option helps: the largest matrix's factors alone take more."""
 
 SEEDS = range(-(2**63), 2**64)
-"""What PyTorch's generators take."""
+"""Seeds that PyTorch's generators take."""
 
 
 def check_numbers(seed: int, memory: int = MIN_MEMORY) -> None:
@@ -115,10 +115,10 @@ def check_numbers(seed: int, memory: int = MIN_MEMORY) -> None:
 
 
 @contextmanager
-def _told_if_half_done(model: nn.Module) -> Iterator[None]:
+def _explain_failure(model: nn.Module) -> Iterator[None]:
     """Say after a failure that a model with values is in between; one on the meta device is put back."""
     real = any(not parameter.is_meta for parameter in model.parameters())
-    half_done = (
+    state = (
         "some of its parameters may be predicted by now and others not; construct it again, or on the meta device, "
         "where a failure changes nothing"
     )
@@ -126,18 +126,16 @@ def _told_if_half_done(model: nn.Module) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         if real:
-            interrupt.add_note(f"Writing {type(model).__name__} was interrupted: {half_done}.")
+            interrupt.add_note(f"Writing {type(model).__name__} was interrupted: {state}.")
         raise
     except (MemoryError, RuntimeError) as error:  # out of memory, a device that is gone
         if not real:
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise PredictionError(
-            f"writing {type(model).__name__} failed midway ({reason}): {half_done}"
-        ) from error
+        raise PredictionError(f"writing {type(model).__name__} failed midway ({reason}): {state}") from error
 
 
-def _traced(
+def _trace(
     net: Predictor, model: nn.Module, inputs: Any, keep_deliberate: bool, rules: RuleSet | None
 ) -> ComputationGraph:
     """The graph of a model, where parameters that their owner initialized deliberately are kept."""
@@ -163,7 +161,7 @@ def checked_prediction(
     """
     net.check_weights()
     _check_writable(type(model).__name__, dict(model.named_parameters()))
-    graph = _traced(net, model, inputs, keep_deliberate, rules)
+    graph = _trace(net, model, inputs, keep_deliberate, rules)
     if not any(spec.node is not None and spec.dtype.is_floating_point for spec in graph.params):
         raise PredictionError(f"{type(model).__name__} has no parameter to predict: {_why_nothing(graph)}")
     return net.predict_graph(graph, seed, learned, rules)

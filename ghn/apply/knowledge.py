@@ -15,7 +15,7 @@ Examples = tuple[Any, Tensor]
 """Inputs, as ``ghn.trace`` reads them, and the right classes."""
 
 DEVIATIONS = 3.0
-"""Of a guess's number of hits, that a model must be above it: less than one guess in 700 is."""
+"""Standard deviations of a guess's number of hits by which a model must beat it: less than one guess in 700 does."""
 
 
 def check_examples(examples: Examples) -> None:
@@ -28,8 +28,10 @@ def check_examples(examples: Examples) -> None:
         raise DataError(f"examples is {type(examples).__name__}; expected a pair: inputs and their classes")
     targets = examples[1]
     if not isinstance(targets, Tensor) or targets.is_floating_point() or not targets.numel():
-        given = f"a {targets.dtype} tensor {tuple(targets.shape)}" if isinstance(targets, Tensor) else targets
-        raise DataError(f"the classes of examples are {given}; expected a tensor of whole numbers")
+        content = (
+            f"a {targets.dtype} tensor {tuple(targets.shape)}" if isinstance(targets, Tensor) else targets
+        )
+        raise DataError(f"the classes of examples are {content}; expected a tensor of whole numbers")
 
 
 @torch.no_grad()

@@ -34,11 +34,11 @@ class LocalPart:
 
     name: str
     local: Tensor
-    """Its values."""
+    """Values of the part."""
     shape: tuple[int, ...]
-    """Of the whole parameter."""
+    """Shape of the whole parameter."""
     offset: tuple[int, ...]
-    """Of the part, along each axis."""
+    """Where the part begins, along each axis."""
 
     @classmethod
     def of(cls, name: str, parameter: Tensor) -> "LocalPart":
@@ -71,7 +71,7 @@ class LocalPart:
         assert tuple(local.shape) == tuple(size)
         return cls(name, local, shape, tuple(offset))
 
-    def wanted(self, grid: Grid) -> tuple[int, int]:
+    def rows(self, grid: Grid) -> tuple[int, int]:
         """Rows of the grid that this process's part touches."""
         start, stop = self._flat()
         return start // grid.columns, -(-stop // grid.columns)

@@ -89,19 +89,19 @@ def materialized(
         model: Changed in place, its module tree stays.
         predicted: First names of the parameters that will be written in the body.
         device: Where meta tensors go; None is the CPU, or of a distributed tensor its mesh's device.
-        dtype: Of floating-point parameters; None is each one's own.
-        seed: Of what is drawn for parameters that aren't predicted.
+        dtype: Type of floating-point parameters; None is each one's own.
+        seed: Seed of what is drawn for parameters that aren't predicted.
         whole: False leaves parameters that will be predicted on the meta device, and puts the others back there.
 
     Raises:
         PredictionError: If nothing is known about the values of a buffer or parameter; names it.
     """
-    covered = {id(tensor) for name, tensor in model.named_parameters() if name in predicted}
+    targets = {id(tensor) for name, tensor in model.named_parameters() if name in predicted}
     entries = [entry for entry in _entries(model) if entry.tensor.is_meta]
-    entries = [entry for entry in entries if whole or id(entry.tensor) not in covered]
+    entries = [entry for entry in entries if whole or id(entry.tensor) not in targets]
     before = [(entry, entry.tensor) for entry in entries]
     real = [tensor for tensor in (*model.parameters(), *model.buffers()) if not tensor.is_meta]
-    own = _own_means(model, [entry for entry in entries if id(entry.tensor) not in covered])
+    own = _own_means(model, [entry for entry in entries if id(entry.tensor) not in targets])
     twins: dict[int, Tensor] = {}
     try:
         for entry in entries:
@@ -114,7 +114,7 @@ def materialized(
         with untouched_randomness(), torch.no_grad(), _unchanged(real if own else []):
             garbage = _fill(own, seed)
         if garbage is not None:
-            raise PredictionError(_unknown(type(model).__name__, garbage))
+            raise PredictionError(_why_unknown(type(model).__name__, garbage))
         yield
     except BaseException:
         whole = False
@@ -144,9 +144,9 @@ def move_(model: nn.Module, device: torch.device | None, dtype: torch.dtype | No
         tensor = entry.tensor
         if not tensor.is_meta:
             kind = dtype if tensor.is_floating_point() and entry.persistent else None
-            moved = tensor.to(device=device or tensor.device, dtype=kind or tensor.dtype)
-            if moved is not tensor:
-                tensor.data = moved.data
+            twin = tensor.to(device=device or tensor.device, dtype=kind or tensor.dtype)
+            if twin is not tensor:
+                tensor.data = twin.data
 
 
 def _entries(model: nn.Module) -> Iterator[_Entry]:
@@ -192,7 +192,7 @@ def _own_means(model: nn.Module, entries: list[_Entry]) -> dict[_Entry, list[_Me
         elif own is not None:
             means_of[entry] = [_Means(own)]
         else:
-            raise PredictionError(_unknown(type(model).__name__, entry))
+            raise PredictionError(_why_unknown(type(model).__name__, entry))
     return means_of
 
 
@@ -264,7 +264,7 @@ def _mark(dtype: torch.dtype, second: bool = False) -> float | int | bool:
     return torch.iinfo(dtype).max - second
 
 
-def _unknown(model: str, entry: _Entry) -> str:
+def _why_unknown(model: str, entry: _Entry) -> str:
     is_buffer = entry.table == "_buffers"
     what = "buffer" if is_buffer else "parameter, which isn't predicted,"
     remedy = (

@@ -30,22 +30,22 @@ def mimetic_attentions_(
     Args:
         model: Written in place.
         graph: Its trace.
-        generator: Of the noise, on the CPU.
+        generator: Draws the noise, on the CPU.
 
     Returns:
         Number of attention layers written, and found.
     """
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
     layers = sum(node.kind == "attention" for node in graph.nodes)
-    written: set[tuple[str, int]] = set()
+    queries: set[tuple[str, int]] = set()
     count = 0
     for attention in graph.attentions:
         key = (attention.query.weight.name, attention.query.offset)
-        if key in written or not _fits(attention):
+        if key in queries or not _fits(attention):
             continue
         _write_query_key(attention, parameters, generator)
         _write_value_projection(attention, parameters, generator)
-        written.add(key)
+        queries.add(key)
         count += 1
     return count, layers
 
@@ -123,5 +123,5 @@ def _write_value_projection(
 def _noisy_identity(
     size: int, noise: float, identity: float, generator: torch.Generator, sign: int = 1
 ) -> Tensor:
-    drawn = torch.randn(size, size, generator=generator) / math.sqrt(size)
-    return noise * drawn + sign * identity * torch.eye(size)
+    normal = torch.randn(size, size, generator=generator) / math.sqrt(size)
+    return noise * normal + sign * identity * torch.eye(size)

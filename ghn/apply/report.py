@@ -93,7 +93,7 @@ class Report:
         lines = [", ".join(f"{self.count(fate)} {fate}" for fate in FATES)]
         lines += [f"  {self.learned:.0%} learned" + (f": {self.origin}" if self.origin else "")]
         lines += [
-            f"  rule {rule}: {_counted(len(entries), 'tensor')}, {_counted(_numbers(entries), 'number')}"
+            f"  rule {rule}: {_quantity(len(entries), 'tensor')}, {_quantity(_numbers(entries), 'number')}"
             for rule, entries in self.by_rule().items()
             if rule
         ]
@@ -109,7 +109,7 @@ def _numbers(entries: Iterable[ParameterReport]) -> int:
     return sum(math.prod(entry.shape) for entry in entries)
 
 
-def _counted(count: int, noun: str) -> str:
+def _quantity(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 

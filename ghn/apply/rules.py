@@ -7,7 +7,7 @@ from ghn.errors import ConfigError, GhnError, one_line
 from ghn.models.python_zoo import find
 
 WITHOUT = "-without-"
-"""Between the name of an arm and the rules that it leaves out, which ``+`` joins."""
+"""Separates the name of an arm from the rules that it leaves out, which ``+`` joins."""
 
 
 def own_rules(specs: Iterable[str]) -> list[Rule | Modifier]:
@@ -32,7 +32,7 @@ def rule_set(own: Sequence[str] = (), without: Sequence[str] = ()) -> RuleSet:
     return rules.without(*without)
 
 
-def ablated(arm: str, without: Sequence[str]) -> str:
+def ablation(arm: str, without: Sequence[str]) -> str:
     """Name of the arm that leaves rules out."""
     return f"{arm}{WITHOUT}{'+'.join(without)}"
 

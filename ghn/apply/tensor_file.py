@@ -76,9 +76,9 @@ class TensorFile:
         """Write consecutive elements of a tensor.
 
         Args:
-            name: Of the tensor.
+            name: Name of the tensor.
             values: The elements, of any shape; converted to the tensor's type.
-            position: Of the first one in the tensor, in memory order.
+            position: Position of the first one in the tensor, in memory order.
         """
         form = self._forms[name]
         flat = values.detach().to(device="cpu", dtype=form.dtype).contiguous().reshape(-1)

@@ -37,7 +37,7 @@ class Block:
     """First row, counted through the whole stack."""
     matrices: int
     rows: int
-    """Of each matrix."""
+    """Rows of each matrix."""
     columns: int
 
     @property
@@ -51,8 +51,8 @@ def blocks(grid: Grid, max_elements: int, max_rows: int) -> Iterator[Block]:
 
     Args:
         grid: A parameter.
-        max_elements: Of one block; a single row is never cut.
-        max_rows: Of one block of a large matrix.
+        max_elements: Most elements of a block; a single row is never cut.
+        max_rows: Most rows of a block of a large matrix.
     """
     together = BATCH_ELEMENTS // (grid.rows * grid.columns)
     if grid.rows <= max_rows and together > 1:

@@ -48,7 +48,7 @@ class ModelTraits:
     @cached_property
     def norms(self) -> frozenset[str]:
         """Kinds of normalization that it has anywhere but on its inputs."""
-        return frozenset(self.graph.nodes[index].kind for index in self._learned) & NORMS
+        return frozenset(self.graph.nodes[index].kind for index in self._hidden_operations) & NORMS
 
     @cached_property
     def vocabulary(self) -> int:
@@ -116,27 +116,27 @@ class ModelTraits:
         return Neighbours(self.graph)
 
     @cached_property
-    def _learned(self) -> Set[int]:
+    def _hidden_operations(self) -> Set[int]:
         """Operations with a map or table, and those that read, however indirectly, what one makes."""
-        found = {
+        operations = {
             operation
             for context in self.contexts.values()
             if context.spec.role in MIXING_ROLES | VECTOR_ROLES
             for operation in context.operations
         }
         for node in self.graph.nodes:
-            if not found.isdisjoint(self.graph.activations(node.index)):
-                found.add(node.index)
-        return found
+            if not operations.isdisjoint(self.graph.activations(node.index)):
+                operations.add(node.index)
+        return operations
 
     @cached_property
-    def _normalized_later(self) -> Set[int]:
+    def _norm_ancestors(self) -> Set[int]:
         """Nodes that a normalization reads, however indirectly."""
-        found: set[int] = set()
+        nodes: set[int] = set()
         for node in reversed(self.graph.nodes):
-            if node.index in found or node.kind in NORMS:
-                found |= set(self.graph.activations(node.index))
-        return found
+            if node.index in nodes or node.kind in NORMS:
+                nodes |= set(self.graph.activations(node.index))
+        return nodes
 
     @cached_property
     def _tables(self) -> list[ParamSpec]:
@@ -155,15 +155,15 @@ class ModelTraits:
         return {node for node, own in readers if own and all(kinds[reader] == "output" for reader in own)}
 
     @cached_property
-    def _damped(self) -> Set[str]:
+    def _branch_ends(self) -> Set[str]:
         """Names of what ends residual branches, and of what shifts a normalization that does."""
         ends = {name for add in self.graph.residual_adds for name in add.branch_ends}
         contexts = self.contexts.values()
-        ending = {
+        operations = {
             operation for context in contexts if context.spec.name in ends for operation in context.operations
         }
         shifts = (context for context in contexts if context.spec.role == "norm_bias")
-        return ends | {shift.spec.name for shift in shifts if not ending.isdisjoint(shift.operations)}
+        return ends | {shift.spec.name for shift in shifts if not operations.isdisjoint(shift.operations)}
 
     @cached_property
     def _parameter_free_branches(self) -> Set[str]:
@@ -289,7 +289,7 @@ class ParamContext:
     @cached_property
     def branches(self) -> int:
         """Residual additions in the whole model if the parameter, or the norm that it shifts, ends a branch, or 0."""
-        return len(self.traits.graph.residual_adds) if self.spec.name in self.traits._damped else 0
+        return len(self.traits.graph.residual_adds) if self.spec.name in self.traits._branch_ends else 0
 
     @property
     def ends_parameter_free_branch(self) -> bool:
@@ -337,8 +337,8 @@ class ParamContext:
     def feeds_last_operation(self) -> bool:
         """Whether what its operation makes is read, or read times a constant, by the one that makes the output."""
         traits, readers = self.traits, self._final_readers
-        scaled = {each for reader in readers for each in traits._scaled_readers.get(reader, ())}
-        return not traits._last_operations.isdisjoint(readers | scaled)
+        beyond = {each for reader in readers for each in traits._scaled_readers.get(reader, ())}
+        return not traits._last_operations.isdisjoint(readers | beyond)
 
     @cached_property
     def lookup_factor(self) -> float:
@@ -382,7 +382,7 @@ class ParamContext:
             return True
         if traits.has_attention or traits.reads_tokens:
             return False
-        return self.is_linear and traits._normalized_later.isdisjoint(self.operations)
+        return self.is_linear and traits._norm_ancestors.isdisjoint(self.operations)
 
     @cached_property
     def summands(self) -> float:

@@ -13,10 +13,10 @@ CONSTANT = "constant"
 DISTRIBUTIONS = ("orthogonal", "normal", "uniform", "sinusoids", CONSTANT)
 
 VECTOR_STD = 0.25
-"""Of what is learned of a vector at full trust, relative to its mean."""
+"""Standard deviation of what is learned of a vector at full trust, relative to its mean."""
 
 BIAS_STD = 0.05
-"""The same of vectors about zero, relative to activations of unit variance."""
+"""The same for vectors about zero, relative to activations of unit variance."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Pattern:
     """A matrix of low rank that is added to a random one, in units of its standard deviation."""
 
     left: Tensor
-    """Shape ``(rows, rank)``."""
+    """Left factor, shape ``(rows, rank)``."""
     right: Tensor | None = None
-    """Shape ``(columns, rank)``; None is the vector that a table's rows share, which depends on the seed."""
+    """Right factor, shape ``(columns, rank)``; None is the vector that a table's rows share, as the seed has it."""
     table: str = ""
     """Name of that table."""
     columns: int = 0
@@ -47,7 +47,7 @@ class Init:
     """
 
     mean: float | Tensor = 0.0
-    """Of a constant: a number, or values on the CPU that broadcast to the parameter's shape."""
+    """Value of a constant: a number, or values on the CPU that broadcast to the parameter's shape."""
     std: float = 0.0
     distribution: str = "orthogonal"
     """One of ``DISTRIBUTIONS``: 'orthogonal' (rows, or columns where those are fewer), 'normal' or 'uniform'

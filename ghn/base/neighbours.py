@@ -20,8 +20,8 @@ class Neighbours:
     def results(self, operation: int) -> list[int]:
         """An operation, and the additions of a bias to what it makes."""
         readers = self.graph.readers(operation)
-        biased = [reader for reader in readers if reader in self._bias_adds] if len(readers) == 1 else []
-        return [operation, *biased]
+        bias_adds = [reader for reader in readers if reader in self._bias_adds] if len(readers) == 1 else []
+        return [operation, *bias_adds]
 
     def final_readers(self, operation: int) -> set[int]:
         """Operations that read what one makes once its bias is added and its messages are summed."""

@@ -43,7 +43,7 @@ def tiled_factors(rows: int, columns: int, generator: torch.Generator) -> tuple[
     Args:
         rows: At most ``columns``.
         columns: A number with a ``tile_width``.
-        generator: Of the CPU.
+        generator: A generator on the CPU.
 
     Returns:
         ``left``, shape ``(band * columns / width, width)``, and ``right``, shape ``(bands, width, width)``:
@@ -62,7 +62,7 @@ def tiled_factors(rows: int, columns: int, generator: torch.Generator) -> tuple[
     middle = haar(torch.randn(tiles, band, generator=generator)).mT
     shifts = torch.randint(tiles, (width,), generator=generator)
     signs = torch.randint(2, (band + tiles, width), generator=generator, dtype=torch.float32) * 2 - 1
-    shifted = middle.index_select(1, ((torch.arange(tiles)[:, None] + shifts) % tiles).view(-1))
-    left = shifted.view(band, tiles, width).mul_(signs[:band, None]).mul_(signs[band:])
+    entries = middle.index_select(1, ((torch.arange(tiles)[:, None] + shifts) % tiles).view(-1))
+    left = entries.view(band, tiles, width).mul_(signs[:band, None]).mul_(signs[band:])
     right = first[:bands, :, None] * (last * math.sqrt(columns))
     return left.reshape(band * tiles, width), right

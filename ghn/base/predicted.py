@@ -14,8 +14,8 @@ def predicted_params(graph: ComputationGraph) -> list[ParamSpec]:
 
     Fixed ones (``requires_grad=False``), such as tables of sines, are kept, unless the whole model is fixed.
     """
-    fixed = not any(spec.trainable for spec in graph.params)
-    return [spec for spec in graph.params if has_rule(spec) and (fixed or spec.trainable)]
+    all_fixed = not any(spec.trainable for spec in graph.params)
+    return [spec for spec in graph.params if has_rule(spec) and (all_fixed or spec.trainable)]
 
 
 def predicted_names(graph: ComputationGraph) -> frozenset[str]:

@@ -24,14 +24,14 @@ class PreviousTokenAttention:
 
     attention: Attention
     biases: tuple[ParamSpec, ParamSpec] | None = None
-    """Of queries and keys that rotary embeddings turn: they are the same for all tokens."""
+    """Biases of queries and keys that rotary embeddings turn: they are the same for all tokens."""
     table: ParamSpec | None = None
-    """Of tokens that share a vector, for rotary embeddings to turn what is made of it."""
+    """Table of tokens that share a vector, for rotary embeddings to turn what is made of it."""
     sinusoids: ParamSpec | None = None
     """Table of positions, none of them turned."""
 
     @property
-    def needed(self) -> set[str]:
+    def param_names(self) -> set[str]:
         """Names of the parameters that have to be predicted for it."""
         maps = (self.attention.query.weight, self.attention.key.weight)
         return {spec.name for spec in self.biases or (*maps, self.table or self.sinusoids) if spec}
@@ -43,11 +43,11 @@ def find_previous_token_attentions(graph: ComputationGraph) -> list[PreviousToke
         return []
     streams = _Streams(graph)
     shared = not any(spec.role == "position" for spec in graph.params)  # where tokens share a vector
-    predicted = {spec.name for spec in predicted_params(graph)}
+    names = {spec.name for spec in predicted_params(graph)}
     usable, claims = [], _Claims()
     for attention in graph.attentions:
         candidate = _candidate(attention, streams, shared)
-        if candidate and candidate.needed <= predicted and claims.add(candidate):
+        if candidate and candidate.param_names <= names and claims.add(candidate):
             usable.append(candidate)
     return usable
 
@@ -60,8 +60,8 @@ def previous_token_attentions(traits: ModelTraits) -> list[PreviousTokenAttentio
 def fast_sinusoids(table: ParamSpec, attention: Attention) -> Tensor:
     """Numbers of the sinusoids that a head has channels for, spread over those that tell neighbours apart."""
     # The last sinusoid of an odd width has no cosine.
-    paired = sinusoid_frequencies(*table.shape[-2:])[: table.shape[-1] // 2]
-    fast = (paired >= SLOWEST_SINUSOID).nonzero().flatten()
+    frequencies = sinusoid_frequencies(*table.shape[-2:])[: table.shape[-1] // 2]
+    fast = (frequencies >= SLOWEST_SINUSOID).nonzero().flatten()
     count = min(attention.width // 2, len(fast))
     return fast[torch.linspace(0, len(fast) - 1, count).round().long()]
 
@@ -73,7 +73,7 @@ def _candidate(attention: Attention, streams: "_Streams", shared: bool) -> Previ
     if not attention.causal or any(side.weight.role != "linear" for side in sides):
         return None
     query, key = (streams.bias(side.weight) for side in sides)
-    tables = streams.added(attention.query.weight)
+    tables = streams.stream_params(attention.query.weight)
     tokens = max((spec for spec in tables if spec.role == "embedding"), key=_rows, default=None)
     positions = max((spec for spec in tables if spec.role == "position"), key=_rows, default=None)
     if attention.rotary and query and key:
@@ -82,8 +82,8 @@ def _candidate(attention: Attention, streams: "_Streams", shared: bool) -> Previ
         return PreviousTokenAttention(attention, table=tokens)
     if not attention.rotary and tokens and positions and inputs == {positions.shape[-1]}:
         # Beside words the table starts too small for a head to find its sinusoids.
-        found = _rows(tokens) <= CHARACTERS and len(fast_sinusoids(positions, attention))
-        return PreviousTokenAttention(attention, sinusoids=positions) if found else None
+        fits = _rows(tokens) <= CHARACTERS and len(fast_sinusoids(positions, attention))
+        return PreviousTokenAttention(attention, sinusoids=positions) if fits else None
     return None
 
 
@@ -98,16 +98,16 @@ class _Claims:
         attention = candidate.attention
         form = (attention.heads, attention.width, attention.rotary, candidate.table, candidate.sinusoids)
         sides = {"query": attention.query, "key": attention.key}
-        wanted = {(channels.weight.name, side): (*form, channels) for side, channels in sides.items()}
+        claims = {(channels.weight.name, side): (*form, channels) for side, channels in sides.items()}
         if attention.query.weight == attention.key.weight:
             query, key = (side.rows(attention.heads, attention.width) for side in sides.values())
             if torch.isin(query, key).any():
                 return False
-        names = {name for name, _ in wanted}
+        names = {name for name, _ in claims}
         others = {key: claim for key, claim in self._claims.items() if key[0] in names}
-        if others and others != {key: wanted.get(key) for key in others}:
+        if others and others != {key: claims.get(key) for key in others}:
             return False
-        self._claims |= wanted
+        self._claims |= claims
         return True
 
 
@@ -125,27 +125,27 @@ class _Streams:
         biases = [spec for spec in operands.values() if spec.role == "bias"]
         return biases[0] if len(biases) == 1 and biases[0].numel == Layout.of(weight).rows else None
 
-    def added(self, weight: ParamSpec) -> list[ParamSpec]:
+    def stream_params(self, weight: ParamSpec) -> list[ParamSpec]:
         """Parameters that are added up or looked up in the stream that a linear map reads.
 
         None at all if nothing normalizes the stream or what the map makes of it: nobody knows how large that is.
         """
         maps = self._readers(weight)
-        read = {source for reader in maps for source in self.graph.sources(reader)}
-        before = {node for node in self._before(read, frozenset({"shape"})) if self._kind(node) in NORMS}
+        sources = {source for reader in maps for source in self.graph.sources(reader)}
+        before = {node for node in self._before(sources, frozenset({"shape"})) if self._kind(node) in NORMS}
         behind = any(self._kind(target) in NORMS for reader in maps for target in self.graph.readers(reader))
         if not before and not behind:
             return []
-        along = self._before(before or read, PASSED | {"add", "embedding"})
+        along = self._before(before or sources, PASSED | {"add", "embedding"})
         specs = self.graph.params_by_node
         return [specs[node] for node in sorted(along) if node in specs]
 
-    def _before(self, nodes: set[int], passed: frozenset[str]) -> set[int]:
+    def _before(self, nodes: set[int], kinds: frozenset[str]) -> set[int]:
         """Nodes, and those from which only nodes of such kinds lead to them."""
         seen, frontier = set(nodes), list(nodes)
         while frontier:
             node = frontier.pop()
-            if self._kind(node) in passed:
+            if self._kind(node) in kinds:
                 before = set(self.graph.sources(node)) - seen
                 seen |= before
                 frontier += before

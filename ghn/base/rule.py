@@ -78,7 +78,7 @@ class RuleSet:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all rules and modifiers."""
+        """Names of all rules and modifiers."""
         return tuple(entry.name for entry in (*self.rules, *self.modifiers))
 
     def without(self, *names: str) -> "RuleSet":
@@ -107,17 +107,17 @@ class RuleSet:
             ConfigError: If it is neither, its name is taken, or there is none of its kind to put it before.
         """
         if not isinstance(entry, Rule | Modifier):
-            given = f"the class {entry.__name__}" if isinstance(entry, type) else repr(entry)
+            what = f"the class {entry.__name__}" if isinstance(entry, type) else repr(entry)
             raise ConfigError(
-                f"{given} is no rule; pass an instance of a subclass of ghn.base.Rule or ghn.base.Modifier"
+                f"{what} is no rule; pass an instance of a subclass of ghn.base.Rule or ghn.base.Modifier"
             )
         if entry.name in self.names:
             raise ConfigError(
                 f"there is a rule {entry.name!r} already; give the class another name, or drop the other one first"
             )
         if isinstance(entry, Rule):
-            return replace(self, rules=_inserted(entry, self.rules, before, last=False))
-        return replace(self, modifiers=_inserted(entry, self.modifiers, before, last=True))
+            return replace(self, rules=_insert(entry, self.rules, before, last=False))
+        return replace(self, modifiers=_insert(entry, self.modifiers, before, last=True))
 
     def decide(self, p: ParamContext) -> Decision:
         """How a parameter starts.
@@ -132,13 +132,13 @@ class RuleSet:
                 f"no rule is left for {p.spec.name!r} of role {p.spec.role!r}; keep the last one of its role"
             )
         rule, modifiers = pair
-        init = _checked(rule, p, _ask(rule, rule.init, p))
-        acting = []
+        init = _check(rule, p, _ask(rule, rule.init, p))
+        names = []
         for modifier in modifiers:
             if _ask(modifier, modifier.applies, p, init):
-                init = _checked(modifier, p, _ask(modifier, modifier.modify, p, init))
-                acting.append(modifier.name)
-        return Decision(init, rule.name, tuple(acting))
+                init = _check(modifier, p, _ask(modifier, modifier.modify, p, init))
+                names.append(modifier.name)
+        return Decision(init, rule.name, tuple(names))
 
     @cached_property
     def _by_role(self) -> dict[str, list[tuple[Rule, list[Modifier]]]]:
@@ -150,7 +150,7 @@ class RuleSet:
         return {role: [pair for pair in own if role in pair[0].roles] for role in ROLES}
 
 
-def _inserted(entry: Any, entries: tuple[Any, ...], before: str | None, last: bool) -> tuple[Any, ...]:
+def _insert(entry: Any, entries: tuple[Any, ...], before: str | None, last: bool) -> tuple[Any, ...]:
     names = [other.name for other in entries]
     if before is not None and before not in names:
         raise ConfigError(f"there is no rule {before!r} to come before.{did_you_mean(before, names)}")
@@ -168,7 +168,7 @@ def _ask(entry: Rule | Modifier, method: Callable[..., Any], p: ParamContext, *m
         ) from error
 
 
-def _checked(entry: Rule | Modifier, p: ParamContext, init: Any) -> Init:
+def _check(entry: Rule | Modifier, p: ParamContext, init: Any) -> Init:
     problem = init.problem(p.spec) if isinstance(init, Init) else f"{init!r}, expected a ghn.base.Init"
     if problem:
         raise PredictionError(

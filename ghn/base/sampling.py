@@ -38,9 +38,9 @@ class RandomBlock:
     band: int
     """Rows of a band; only the last one may have fewer."""
     left: Tensor
-    """Shape ``(band * columns / width, width)``; the rows themselves if there is no ``right``."""
+    """Left factor, shape ``(band * columns / width, width)``; the rows themselves if there is no ``right``."""
     right: Tensor | None = None
-    """Shape ``(bands, width, width)``."""
+    """Right factors of the bands, shape ``(bands, width, width)``."""
 
     @property
     def nbytes(self) -> int:
@@ -87,8 +87,8 @@ def base_blocks(kind: str, grid: Grid) -> list[Block]:
     """The blocks that the base of a parameter is drawn in; they depend on the parameter's shape alone."""
     if _is_plain(kind, grid):
         return list(blocks(grid, BATCH_ELEMENTS, grid.rows))
-    tiled = grid.columns <= SLOW_ROWS or tile_width(grid.columns) is not None
-    return list(blocks(grid, BLOCK_ELEMENTS, max(BLOCK_ROWS, grid.columns) if tiled else SLOW_ROWS))
+    fast = grid.columns <= SLOW_ROWS or tile_width(grid.columns) is not None
+    return list(blocks(grid, BLOCK_ELEMENTS, max(BLOCK_ROWS, grid.columns) if fast else SLOW_ROWS))
 
 
 def _is_plain(kind: str, grid: Grid) -> bool:
@@ -137,7 +137,7 @@ def shared_vector(seed: int, name: str, columns: int) -> Tensor:
 
 
 def sinusoid_frequencies(count: int, columns: int) -> Tensor:
-    """Of a table of so many positions, in radians per position, shape ``((columns + 1) // 2,)``."""
+    """Frequencies of a table of so many positions, in radians per position, shape ``((columns + 1) // 2,)``."""
     return math.pi * (2 * count) ** -torch.linspace(1, 0, (columns + 1) // 2)
 
 

@@ -12,14 +12,14 @@ from ghn.graph.graph import ComputationGraph
 from ghn.settings import own_settings
 
 SCHEMES = ("fan_in", "fan_out", "adaptive")
-"""Of matrices and kernels: all by their fan-in, all by their fan-out, or each by what the graph says of it."""
+"""Schemes for matrices and kernels: all by their fan-in, all by their fan-out, or each by what the graph says of it."""
 
 _ADAPTIVE = (
     *("conv_batch_norm", "recurrent_state", "unnormalized_chain", "relu_maps"),
     *("patch_classifier", "classifier", "mlp_mixer"),
     *("word_attention", "previous_token_output", "set_output", "wide_classifier"),
 )
-"""What schemes of one fan leave out."""
+"""Rules that the schemes of one fan leave out."""
 
 _default = RuleSet(RULES, MODIFIERS)
 

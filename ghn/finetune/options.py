@@ -69,10 +69,10 @@ def compare_settings(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _ablations(inits: Sequence[str], without: Sequence[str]) -> list[str]:
     """Arms like those of a comparison, without some rules."""
-    from ghn.apply.rules import ablated
+    from ghn.apply.rules import ablation
     from ghn.arms import NEEDS_CHECKPOINT
 
-    arms = [ablated(arm, without) for arm in inits if arm in NEEDS_CHECKPOINT]
+    arms = [ablation(arm, without) for arm in inits if arm in NEEDS_CHECKPOINT]
     if not arms:
         raise ConfigError("--without is for the arms ghn and base; name one of them in --inits")
     return arms

@@ -15,22 +15,22 @@ def call_factory(
     name: str,
     kwargs: Mapping[str, Any],
     takes: Callable[..., Any] | None = None,
-    **fixed: Any,
+    **own: Any,
 ) -> nn.Module:
-    """Call ``factory(**kwargs, **fixed)``.
+    """Call ``factory(**kwargs, **own)``.
 
     Args:
         factory: What builds the model.
         name: How messages call it.
         kwargs: The user's arguments.
         takes: Whose signature and module know the argument names; the factory's own by default.
-        **fixed: Our arguments.
+        **own: Our arguments.
 
     Raises:
         ModelError: If an argument is unknown (with close ones), a value doesn't fit, or the result is no module.
     """
     try:
-        model = factory(**kwargs, **fixed)
+        model = factory(**kwargs, **own)
     except TypeError as error:
         raise ModelError(_explain(error, takes or factory, name, kwargs)) from error
     except (ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ImportError) as error:
@@ -49,13 +49,13 @@ def one_line(error: Exception) -> str:
 
 
 def _explain(error: TypeError, factory: Callable[..., Any], name: str, kwargs: Mapping[str, Any]) -> str:
-    found = re.search(r"([\w.]+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    if found is None or found[2] not in kwargs:
+    match = re.search(r"([\w.]+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if match is None or match[2] not in kwargs:
         return f"{name!r} can't be built: {one_line(error)}"
-    callee, bad = found.groups()
+    callee, bad = match.groups()
     # The factory often hands **kwargs on to the class that complains: its signature has the names.
     owner = inspect.getmodule(inspect.unwrap(factory))
     target = getattr(owner, callee.partition(".")[0], factory)
-    known = {*inspect.signature(factory).parameters, *inspect.signature(target).parameters}
-    known -= {"self", "args", "kwargs", bad}
-    return f"{name!r} takes no argument {bad!r}.{did_you_mean(bad, known) or f' It takes {sorted(known)}'}"
+    names = {*inspect.signature(factory).parameters, *inspect.signature(target).parameters}
+    names -= {"self", "args", "kwargs", bad}
+    return f"{name!r} takes no argument {bad!r}.{did_you_mean(bad, names) or f' It takes {sorted(names)}'}"

@@ -20,7 +20,7 @@ CHOICES = 2
 MENTION = 30
 """Tokens that may mention an entity."""
 CROSS_ATTENTION = ("encoder_attn", "crossattention", "cross_attn", "encoder_attention", "EncDecAttention")
-"""In the names of parameters that read the states of an encoder."""
+"""Parts of the names of parameters that read the states of an encoder."""
 GRID = 4
 """Patches along each side of an image that comes as a list of patches."""
 
@@ -36,7 +36,7 @@ MELS = (
     "input_feat_size",
     "num_mels",
 )
-"""Where configurations keep the rows of a spectrogram."""
+"""Names by which configurations know the rows of a spectrogram."""
 
 
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -118,8 +118,8 @@ def _pixels(facts: Facts) -> Tensor:
     grid = facts.takes("image_grid_thw") or facts.takes("grid_thw") or facts.takes("image_grid_hw")
     if facts.takes("spatial_shapes"):
         return facts.floats(facts.batch, GRID * GRID, channels * tall * wide)
-    tiled = facts.find("image_grid_pinpoints") and facts.takes("image_sizes")
-    images = 1 + _tiles(facts) if tiled else 1
+    has_tiles = facts.find("image_grid_pinpoints") and facts.takes("image_sizes")
+    images = 1 + _tiles(facts) if has_tiles else 1
     sizes = {
         "b": facts.batch,
         "n": images,

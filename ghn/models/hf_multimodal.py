@@ -44,9 +44,11 @@ def place_features(facts: Facts, kwargs: dict[str, Any]) -> None:
         if not kwargs.keys() & {*arguments} or token is None:
             continue
         own = family(facts.kind)
-        known = {"get_image_features": own.image_tokens, "get_audio_features": own.sound_tokens}.get(method)
-        if known:
-            pieces.append((index + 1, torch.full((known(facts),), token)))
+        count_of = {"get_image_features": own.image_tokens, "get_audio_features": own.sound_tokens}.get(
+            method
+        )
+        if count_of:
+            pieces.append((index + 1, torch.full((count_of(facts),), token)))
             continue
         grid = next((kwargs[name] for name in grids if name in kwargs), None)
         count = _grid_features(facts, grid) if grid is not None else _features(facts, method, kwargs)

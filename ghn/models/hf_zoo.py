@@ -46,7 +46,7 @@ def names() -> list[str]:
 
 def heads() -> dict[str, tuple[str, ...]]:
     """Every ``type:Class`` that some auto class builds -> the names of those tables (``CAUSAL_LM``, ``BACKBONE`` …)."""
-    found: dict[str, list[str]] = {}
+    by_head: dict[str, list[str]] = {}
     for table in sorted(vars(modeling_auto)):
         if not table.startswith("MODEL_") or not table.endswith("MAPPING_NAMES"):
             continue
@@ -56,8 +56,8 @@ def heads() -> dict[str, tuple[str, ...]]:
         )
         for kind, classes in getattr(modeling_auto, table).items():
             for cls in (classes,) if isinstance(classes, str) else classes:
-                found.setdefault(f"{kind}:{cls}", []).append(short)
-    return {head: tuple(tables) for head, tables in found.items()}
+                by_head.setdefault(f"{kind}:{cls}", []).append(short)
+    return {head: tuple(tables) for head, tables in by_head.items()}
 
 
 def build(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
@@ -96,13 +96,13 @@ def shallow(name: str) -> dict[str, Any]:
 
 def _cut(config: Mapping[str, Any]) -> dict[str, Any]:
     depth = config.get("num_hidden_layers")
-    changed: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and "model_type" in value:
-            changed[key] = _cut(value)
+            changes[key] = _cut(value)
         elif isinstance(value, list) and len(value) == depth:
-            changed[key] = value[:SHALLOW]  # one entry per layer
-    return {**config, **changed, **({"num_hidden_layers": SHALLOW} if depth else {})}
+            changes[key] = value[:SHALLOW]  # one entry per layer
+    return {**config, **changes, **({"num_hidden_layers": SHALLOW} if depth else {})}
 
 
 def _part_for(cls: Any, config: PreTrainedConfig) -> PreTrainedConfig:
@@ -122,22 +122,22 @@ def _config(source: str, kwargs: Mapping[str, Any], head: str = "") -> PreTraine
     overrides = {key: value for key, value in kwargs.items() if key not in _NOT_OVERRIDES}
     if "num_classes" in kwargs:
         overrides["num_labels"] = kwargs["num_classes"]
-    stored: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     if source in CONFIG_MAPPING:
         cls = CONFIG_MAPPING[source]
     else:
-        stored = _stored_config(source)
-        if stored.get("model_type") not in CONFIG_MAPPING:
+        values = _stored_config(source)
+        if values.get("model_type") not in CONFIG_MAPPING:
             raise ModelError(
-                f"{source!r} has model_type {stored.get('model_type')!r}, unknown to transformers"
+                f"{source!r} has model_type {values.get('model_type')!r}, unknown to transformers"
             )
-        cls = CONFIG_MAPPING[stored["model_type"]]
+        cls = CONFIG_MAPPING[values["model_type"]]
     try:
         if source in CONFIG_MAPPING:
-            stored = _repairs(source, head)
-        default = cls(**stored)
+            values = _repairs(source, head)
+        default = cls(**values)
         _check_overrides(overrides, default, source)
-        config = cls(**_merge(stored, _fit_tokens(overrides, default))) if overrides else default
+        config = cls(**_merge(values, _fit_tokens(overrides, default))) if overrides else default
         return _fit_parts(config) if source in CONFIG_MAPPING else config
     except (TypeError, ValueError, KeyError, AttributeError, StrictDataclassError) as error:
         raise ModelError(f"{source!r} can't be configured with {overrides}: {one_line(error)}") from error
@@ -166,20 +166,20 @@ def _stored_config(source: str) -> dict[str, Any]:
         except (ValueError, TypeError) as error:
             raise ModelError(f"{str(path)!r} is no configuration in JSON: {one_line(error)}") from error
     try:
-        stored, _ = PreTrainedConfig.get_config_dict(source)
+        values, _ = PreTrainedConfig.get_config_dict(source)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{source!r} is no model type, local folder or config.json, and not found on the hub."
             f"{did_you_mean(source, names())}"
         ) from error
-    return dict(stored)
+    return dict(values)
 
 
 def _check_overrides(overrides: Mapping[str, Any], default: PreTrainedConfig, source: str) -> None:
-    known = {*default.to_dict(), *default.attribute_map, "num_labels", "dtype", "attn_implementation"}
+    fields = {*default.to_dict(), *default.attribute_map, "num_labels", "dtype", "attn_implementation"}
     for name in overrides:
-        if name not in known and not hasattr(default, name):
-            raise ModelError(f"The configuration of {source!r} has no {name!r}.{did_you_mean(name, known)}")
+        if name not in fields and not hasattr(default, name):
+            raise ModelError(f"The configuration of {source!r} has no {name!r}.{did_you_mean(name, fields)}")
 
 
 def _fit_tokens(overrides: dict[str, Any], default: PreTrainedConfig) -> dict[str, Any]:
@@ -192,28 +192,28 @@ def _fit_tokens(overrides: dict[str, Any], default: PreTrainedConfig) -> dict[st
     return {**outside, **overrides}
 
 
-def _merge(stored: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Stored values with overrides on top, nested configurations entry by entry."""
-    merged = dict(stored)
+    result = dict(values)
     for key, value in overrides.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merge(result[key], value) if both else value
     if "num_labels" in overrides:
-        merged.pop("id2label", None)
-        merged.pop("label2id", None)
+        result.pop("id2label", None)
+        result.pop("label2id", None)
     depth = overrides.get("num_hidden_layers")
     for key in ("layer_types", "mlp_layer_types"):
-        if depth is not None and key not in overrides and merged.get(key) is not None:
-            merged[key] = merged[key][:depth]
-    return merged
+        if depth is not None and key not in overrides and result.get(key) is not None:
+            result[key] = result[key][:depth]
+    return result
 
 
 def _head_class(head: str, source: str) -> Any:
     cls = getattr(transformers, head, None)
     if cls is None or not (hasattr(cls, "from_config") or hasattr(cls, "_from_config")):
-        known = [name for name in dir(modeling_auto) if name.startswith("AutoModel")]
+        autos = [name for name in dir(modeling_auto) if name.startswith("AutoModel")]
         raise ModelError(
-            f"transformers has no model class {head!r} (in 'hf:{source}:{head}').{did_you_mean(head, known)}"
+            f"transformers has no model class {head!r} (in 'hf:{source}:{head}').{did_you_mean(head, autos)}"
         )
     return cls
 

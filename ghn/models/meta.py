@@ -61,9 +61,9 @@ class _SmallTensorsReal(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if _initializes(func):
-            written = args[0] if args else kwargs.get("tensor")
-            if isinstance(written, Tensor) and written.is_meta:
-                return written
+            target = args[0] if args else kwargs.get("tensor")
+            if isinstance(target, Tensor) and target.is_meta:
+                return target
         device = kwargs.get("device")
         if device is not None and str(device) == "meta":
             # Constructors copy the device of a parameter: buffers made there would have no values.

@@ -101,12 +101,12 @@ def _importable_from(folder: Path) -> Iterator[None]:
 
 
 def _factory(module: ModuleType, attribute: str, where: str) -> Callable[..., Any]:
-    found: Any = module
+    value: Any = module
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            known = [name for name in vars(found) if not name.startswith("_")]
-            raise ModelError(f"{where!r} has no {part!r}.{did_you_mean(part, known)}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise ModelError(f"'{where}:{attribute}' is {type(found).__name__}; expected a class or function")
-    return found
+        if not hasattr(value, part):
+            names = [name for name in vars(value) if not name.startswith("_")]
+            raise ModelError(f"{where!r} has no {part!r}.{did_you_mean(part, names)}")
+        value = getattr(value, part)
+    if not callable(value):
+        raise ModelError(f"'{where}:{attribute}' is {type(value).__name__}; expected a class or function")
+    return value

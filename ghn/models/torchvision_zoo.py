@@ -33,17 +33,17 @@ def build(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
         raise ModelError("Got weights=…; load_model makes architectures with their own random init only")
     arguments = {key: value for key, value in kwargs.items() if not key.startswith("weights")}
     builder = zoo.get_model_builder(name)
-    fixed: dict[str, Any] = {"weights": None}
-    known = inspect.signature(builder).parameters
+    own: dict[str, Any] = {"weights": None}
+    parameters = inspect.signature(builder).parameters
     if builder.__module__.startswith("torchvision.models.segmentation"):
         # These builders swallow what they don't know.
-        for key in arguments.keys() - known.keys():
-            raise ModelError(f"{name!r} takes no argument {key!r}.{did_you_mean(key, known)}")
-    if "weights_backbone" in known:
-        fixed["weights_backbone"] = None
+        for key in arguments.keys() - parameters.keys():
+            raise ModelError(f"{name!r} takes no argument {key!r}.{did_you_mean(key, parameters)}")
+    if "weights_backbone" in parameters:
+        own["weights_backbone"] = None
     elif builder in (zoo.googlenet, zoo.inception_v3):
-        fixed["init_weights"] = True  # silences the announcement of a new default
-    return call_factory(builder, name, arguments, **fixed)
+        own["init_weights"] = True  # silences the announcement of a new default
+    return call_factory(builder, name, arguments, **own)
 
 
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ghn.apply.export import export_prediction
-from ghn.apply.rules import ablated, own_rules, rule_set
+from ghn.apply.rules import ablation, own_rules, rule_set
 from ghn.arms import ARMS, ArmSettings, arm_of, needs_checkpoint
 from ghn.base import Init, ParamContext, Rule, default_rules, registered
 from ghn.base.rules.padding_row import PaddingRow
@@ -116,7 +116,7 @@ def test_a_rule_that_fails_leaves_the_model_and_the_disk_as_they_were(tiny_ghn, 
 
 def test_arms_leave_rules_out(tiny_ghn, tmp_path):
     tiny_ghn.save_pretrained(tmp_path)
-    name = ablated("base", ["patch_classifier", "patch_positions"])
+    name = ablation("base", ["patch_classifier", "patch_positions"])
     assert name == "base-without-patch_classifier+patch_positions"
     assert needs_checkpoint(name) and not needs_checkpoint("random")
     models = {arm: load_model("timm:test_vit") for arm in ("base", name)}

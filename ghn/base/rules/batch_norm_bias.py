@@ -31,9 +31,9 @@ class BatchNormBias(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"norm_bias"})
     mean: float = 1.0
-    """In units of what the rectifier reads."""
+    """Value of the bias, in units of what the rectifier reads."""
     least_norms: int = 8
-    """Such normalizations, not counting the stem's, below which biases stay zero."""
+    """Fewer such normalizations than this, not counting the stem's, leave biases at zero."""
 
     def applies(self, p: ParamContext) -> bool:
         """Whether rectifiers alone read the batch normalization, and there are enough of them."""

@@ -26,7 +26,7 @@ class Classifier(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"linear"})
     gain: float = DEFAULT_GAIN
-    """Times one over the root of the fan-in."""
+    """Standard deviation times the root of the fan-in."""
 
     def applies(self, p: ParamContext) -> bool:
         """Whether it makes an output of a model that looks no tokens up."""

@@ -32,7 +32,7 @@ class FanIn(Rule):
 
     roles: ClassVar[frozenset[str]] = MIXING_ROLES
     gain: float = DEFAULT_GAIN
-    """Times one over the root of the fan-in."""
+    """Standard deviation times the root of the fan-in."""
 
     def init(self, p: ParamContext) -> Init:
         """Orthogonal rows of this size."""

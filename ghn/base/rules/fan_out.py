@@ -23,7 +23,7 @@ class FanOut(Rule):
 
     roles: ClassVar[frozenset[str]] = MIXING_ROLES
     gain: float = DEFAULT_GAIN
-    """Times one over the root of the fan-out."""
+    """Standard deviation times the root of the fan-out."""
 
     def init(self, p: ParamContext) -> Init:
         """Orthogonal rows of this size."""

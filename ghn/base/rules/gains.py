@@ -3,7 +3,7 @@
 import math
 
 DEFAULT_GAIN = math.sqrt(1 / 3)
-"""Of torch's default linear map and convolution: uniform within ``1 / sqrt(fan_in)``."""
+"""Gain of torch's default linear map and convolution: uniform within ``1 / sqrt(fan_in)``."""
 
 RELU_GAIN = math.sqrt(2)
-"""What keeps the size of activations through rectifiers: He et al., https://arxiv.org/abs/1502.01852."""
+"""Gain that keeps the size of activations through rectifiers: He et al., https://arxiv.org/abs/1502.01852."""

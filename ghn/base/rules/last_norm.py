@@ -25,9 +25,9 @@ class LastNorm(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"norm_weight"})
     factor: float = 1.75
-    """On the weight that others have."""
+    """Factor on the weight that other normalizations have."""
     width: int = 128
-    """Above which it falls where the table is tied."""
+    """Width above which the weight falls where the table is tied."""
 
     def applies(self, p: ParamContext) -> bool:
         """Whether the model looks tokens up, and the output map reads the normalization."""
@@ -35,5 +35,5 @@ class LastNorm(Rule):
 
     def init(self, p: ParamContext) -> Init:
         """This number everywhere."""
-        tied = min(1, math.sqrt(self.width / p.spec.numel)) if p.traits.ties_tokens else 1
-        return Init.vector(p.mean_or(1.0) * self.factor * tied)
+        share = min(1, math.sqrt(self.width / p.spec.numel)) if p.traits.ties_tokens else 1
+        return Init.vector(p.mean_or(1.0) * self.factor * share)

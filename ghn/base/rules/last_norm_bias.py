@@ -21,7 +21,7 @@ class LastNormBias(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"norm_bias"})
     std: float = 1.0
-    """Of what is learned at full trust, as large as what it is added to."""
+    """Standard deviation of what is learned at full trust: as large as what it is added to."""
 
     def applies(self, p: ParamContext) -> bool:
         """Whether it is the last normalization's in a model that looks tokens up."""

@@ -27,7 +27,8 @@ class PatchClassifier(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"linear"})
     gain: float = 1.0
-    """Twice that ends as high, but is behind for the first fifth; mixers end lower with torch's default."""
+    """Standard deviation times the root of the fan-in. Twice that ends as high, but is behind for the first fifth;
+    mixers end lower with torch's default."""
 
     def applies(self, p: ParamContext) -> bool:
         """Whether it makes an output of a model whose only convolution cuts patches."""

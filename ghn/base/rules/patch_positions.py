@@ -29,7 +29,7 @@ class PatchPositions(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"position"})
     std: float = 0.5
-    """Of what is added to patches of about unit variance."""
+    """Standard deviation, next to patches of about unit variance."""
 
     def applies(self, p: ParamContext) -> bool:
         """Whether the model looks no tokens up."""

@@ -18,7 +18,7 @@ class PreluSlope(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"slope"})
     mean: float = 0.25
-    """Of ``nn.PReLU``."""
+    """Slope that ``nn.PReLU`` starts with."""
 
     def init(self, p: ParamContext) -> Init:
         """This number everywhere."""

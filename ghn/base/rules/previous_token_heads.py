@@ -53,7 +53,7 @@ class PreviousTokenHeads(Modifier):
     slowest_turn: float = 0.03
     """Radians per position below which rotary embeddings tell no neighbours apart."""
     rotary_base: float = 1e4
-    """Of the frequencies of rotary embeddings. A graph doesn't say, and the fast ones hardly depend on it."""
+    """Base of the frequencies of rotary embeddings. A graph doesn't say, and the fast ones hardly depend on it."""
 
     def applies(self, p: ParamContext, init: Init) -> bool:
         """Whether it makes queries or keys of such heads: a matrix, or a bias that starts at zero."""
@@ -87,8 +87,8 @@ class PreviousTokenHeads(Modifier):
                 if weight.name not in shapes:
                     shapes[weight.name] = _Shape.of(entry, Layout.of(weight), values.shape[-1])
                 shapes[weight.name].left[channels.rows(*values.shape[:2])] = values
-        kept: dict[tuple[object, ...], _Shape] = {}  # blocks of one shape share theirs
-        return {name: kept.setdefault(shape.key, shape) for name, shape in shapes.items()}
+        distinct: dict[tuple[object, ...], _Shape] = {}  # blocks of one shape share theirs
+        return {name: distinct.setdefault(shape.key, shape) for name, shape in shapes.items()}
 
     def _make_biases(self, traits: ModelTraits) -> dict[str, Tensor]:
         """What the biases of queries and keys start at where heads look back by them, by name; shapes ``(rows,)``."""
@@ -112,12 +112,12 @@ class PreviousTokenHeads(Modifier):
             query, key = self._find_sinusoids(attention, back, fast)
         else:
             assert attention.rotary is not None
-            query, key = self._turned(attention, back, attention.rotary)
+            query, key = self._turn_vector(attention, back, attention.rotary)
         yield attention.query, query
         yield attention.key, key
 
     def _size(self, attention: Attention, pairs: int) -> float:
-        """Of what each of so many pairs of channels contributes to the score."""
+        """Size of what each of so many pairs of channels contributes to the score."""
         return math.sqrt(self.attention_logit * math.sqrt(attention.width) / pairs)
 
     def _find_sinusoids(
@@ -138,7 +138,7 @@ class PreviousTokenHeads(Modifier):
         query, key = (pad(side.reshape(attention.heads, -1, 2 * pairs), rest) for side in (query, key))
         return query, key
 
-    def _turned(self, attention: Attention, back: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
+    def _turn_vector(self, attention: Attention, back: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
         """Keys are one vector; queries are that vector as rotary embeddings turn it between them and an earlier key."""
         frequencies = self.rotary_base ** -(torch.arange(rotary.pairs) / rotary.pairs)
         fast = frequencies >= self.slowest_turn
@@ -156,7 +156,7 @@ class _Shape:
     """What the weight of queries or keys has beside random numbers, whatever their standard deviation."""
 
     left: Tensor
-    """Shape ``(rows, rank)``."""
+    """Left factor, shape ``(rows, rank)``."""
     size: float
     right: Tensor | None
     """Columns of the table of positions that hold the sinusoids; None is the vector that tokens share."""
@@ -165,7 +165,7 @@ class _Shape:
 
     @classmethod
     def of(cls, entry: PreviousTokenAttention, layout: Layout, rank: int) -> "_Shape":
-        """Of a weight with this layout, with nothing in it yet."""
+        """The shape of a weight with this layout, with nothing in it yet."""
         left = torch.zeros(layout.rows, rank)
         if entry.table:
             # In a normalized stream, half of the variance is what tokens share, or their positions.
@@ -187,7 +187,7 @@ def _selection(entry: PreviousTokenAttention, columns: int) -> Tensor:
     """Columns of a table that hold the sines, then the cosines, one-hot, shape ``(columns, rank)``."""
     assert entry.sinusoids is not None
     sines = fast_sinusoids(entry.sinusoids, entry.attention)
-    chosen = torch.cat([sines, sines + (columns + 1) // 2])
-    selection = torch.zeros(columns, len(chosen))
-    selection[chosen, torch.arange(len(chosen))] = 1
+    places = torch.cat([sines, sines + (columns + 1) // 2])
+    selection = torch.zeros(columns, len(places))
+    selection[places, torch.arange(len(places))] = 1
     return selection

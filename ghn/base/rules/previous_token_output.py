@@ -21,7 +21,7 @@ class PreviousTokenOutput(Modifier):
 
     rules: ClassVar[frozenset[str] | None] = frozenset({"fan_in"})
     factor: float = 0.3
-    """On its standard deviation."""
+    """Factor on its standard deviation."""
 
     def applies(self, p: ParamContext, init: Init) -> bool:
         """Whether it is the output matrix of such an attention."""

@@ -28,7 +28,7 @@ class RecurrentState(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"recurrent_hidden"})
     gain: float = 1.0
-    """Times one over the root of the fan-in."""
+    """Standard deviation times the root of the fan-in."""
 
     def applies(self, p: ParamContext) -> bool:
         """Whether the model has no normalization."""

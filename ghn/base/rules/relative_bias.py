@@ -18,7 +18,7 @@ class RelativeBias(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"relative_bias"})
     std: float = 0.02
-    """Of what is added to attention's scores."""
+    """Standard deviation of what is added to attention's scores."""
 
     def init(self, p: ParamContext) -> Init:
         """Independent numbers of this size."""

@@ -27,7 +27,7 @@ class ReluMaps(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"linear"})
     gain: float = 1.0
-    """Times one over the root of the fan-in."""
+    """Standard deviation times the root of the fan-in."""
 
     def applies(self, p: ParamContext) -> bool:
         """Whether the model looks tokens up and a rectifier reads the map."""

@@ -23,7 +23,7 @@ class SequenceTable(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"embedding"})
     std: float = 1.0
-    """As torch's."""
+    """Standard deviation of each number, as torch draws them."""
 
     def applies(self, p: ParamContext) -> bool:
         """Whether nothing normalizes, and something reads sequences."""

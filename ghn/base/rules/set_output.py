@@ -21,7 +21,7 @@ class SetOutput(Modifier):
 
     rules: ClassVar[frozenset[str] | None] = frozenset({"classifier", "patch_classifier"})
     factor: float = 0.3
-    """On their standard deviation."""
+    """Factor on their standard deviation."""
 
     def applies(self, p: ParamContext, init: Init) -> bool:
         """Whether the model sums sets."""

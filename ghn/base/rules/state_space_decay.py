@@ -23,7 +23,7 @@ class StateSpaceDecay(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"log_scale"})
     std: float = VECTOR_STD * math.log(10)
-    """Of what is learned at full trust."""
+    """Standard deviation of what is learned at full trust."""
 
     def applies(self, p: ParamContext) -> bool:
         """Whether it is a matrix, and the way to its operation doesn't say what it should be."""

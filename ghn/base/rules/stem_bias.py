@@ -28,7 +28,7 @@ class StemBias(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"bias"})
     std: float = 0.5
-    """Of what is added to about 0.58."""
+    """Standard deviation, next to activations of about 0.58."""
 
     def applies(self, p: ParamContext) -> bool:
         """Whether it is a stem's, before layer or RMS normalizations, and no table of positions is added."""

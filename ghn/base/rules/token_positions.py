@@ -35,7 +35,7 @@ class TokenPositions(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"position"})
     gain: float = DEFAULT_GAIN
-    """Times one over the root of the channels."""
+    """Standard deviation times the root of the channels."""
     least_share: float = 0.1
     """Share that is left of it beside the largest vocabularies."""
 

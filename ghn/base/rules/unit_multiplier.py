@@ -17,7 +17,7 @@ class UnitMultiplier(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"norm_weight", "scale", "layer_scale"})
     mean: float = 1.0
-    """Of which nothing else is known."""
+    """Value where nothing else is known of it."""
 
     def init(self, p: ParamContext) -> Init:
         """This number everywhere."""

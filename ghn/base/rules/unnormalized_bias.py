@@ -25,7 +25,7 @@ class UnnormalizedBias(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"bias"})
     gain: float = DEFAULT_GAIN
-    """Times one over the root of what the operation sums."""
+    """Standard deviation times the root of what the operation sums."""
 
     def applies(self, p: ParamContext) -> bool:
         """Whether it is added to a sum, nothing normalizes that, and it makes no output."""

@@ -60,9 +60,9 @@ class UnnormalizedChain(Rule):
     kept: float = 0.2
     """Size of the outputs, relative to the inputs, that a chain of maps is left with."""
     least_gain: float = 3**-0.5
-    """That of torch's default map: short chains don't lose more."""
+    """Gain of torch's default map: short chains don't lose more."""
     most_gain: float = 2**0.5
-    """What keeps the size of large numbers through all rectifiers: with more, SiLU and GELU let deep chains explode."""
+    """Gain that keeps large numbers as large through all rectifiers: with more, SiLU and GELU let chains explode."""
 
     def applies(self, p: ParamContext) -> bool:
         """Whether nothing normalizes what it makes, and an activation reads it."""

@@ -20,7 +20,7 @@ class UnnormalizedTable(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"embedding"})
     std: float = 0.3
-    """Of each number."""
+    """Standard deviation of each number."""
 
     def applies(self, p: ParamContext) -> bool:
         """Whether nothing normalizes anywhere."""

@@ -28,7 +28,7 @@ class VectorTable(Rule):
 
     roles: ClassVar[frozenset[str]] = frozenset({"embedding", "token"})
     gain: float = DEFAULT_GAIN
-    """Times one over the root of the channels."""
+    """Standard deviation times the root of the channels."""
 
     def init(self, p: ParamContext) -> Init:
         """Independent numbers of this size."""

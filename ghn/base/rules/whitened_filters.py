@@ -23,7 +23,7 @@ OPPONENTS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 """Axes along which colours of natural images are uncorrelated: brightness, red to blue, and green to the others."""
 
 OPPONENT_POWERS = (1.0, 1 / 12, 1 / 50)
-"""Power along each of them."""
+"""Power along each of ``OPPONENTS``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class WhitenedFilters(Modifier):
 
     rules: ClassVar[frozenset[str] | None] = frozenset({"conv_batch_norm", "fan_in", "fan_out"})
     least_points: int = 16
-    """Of a kernel: filters of 3×3 gain nothing by it, or lose."""
+    """Points of the smallest kernel that is whitened: filters of 3×3 gain nothing by it, or lose."""
 
     def applies(self, p: ParamContext, init: Init) -> bool:
         """Whether it reads images by so many pixels at once, and normalizations alone read it."""

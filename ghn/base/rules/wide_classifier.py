@@ -32,7 +32,7 @@ class WideClassifier(Modifier):
 
     rules: ClassVar[frozenset[str] | None] = frozenset({"classifier", "patch_classifier"})
     width: int = 128
-    """Inputs from which they shrink."""
+    """Number of inputs from which weights shrink."""
 
     def applies(self, p: ParamContext, init: Init) -> bool:
         """Whether the model has batch normalization, and the classifier is wide."""

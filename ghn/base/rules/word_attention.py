@@ -27,7 +27,7 @@ class WordAttention(Modifier):
 
     rules: ClassVar[frozenset[str] | None] = frozenset({"fan_in"})
     least_share: float = 0.4
-    """Share that is left beside the largest vocabularies."""
+    """Share of the size that is left beside the largest vocabularies."""
 
     def applies(self, p: ParamContext, init: Init) -> bool:
         """Whether it is a matrix of attention, over more tokens than characters."""

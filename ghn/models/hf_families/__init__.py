@@ -9,7 +9,7 @@ from ghn.models.hf_families.vision import VISION
 __all__ = ["FAMILIES", "Family", "family"]
 
 FAMILIES: dict[str, Family] = {**VISION, **MULTIMODAL, **SOUND, **TEXT}
-"""By model type; ``repairs`` are also looked up by model type and class, as ``reformer:ReformerModelWithLMHead``."""
+"""Families by model type; ``repairs`` are also looked up by type and class, as ``reformer:ReformerModelWithLMHead``."""
 
 _NOTHING = Family()
 

@@ -70,19 +70,19 @@ def _phi_sounds(facts: Facts) -> int:
 
 def _pooled_crops(facts: Facts) -> dict[str, Any]:
     """Molmo: crops as rows of patches, which of them each feature pools, and how many features there are."""
-    vision, pooled = facts.find("vision_config"), torch.arange(16).reshape(4, 4)
+    vision, pools = facts.find("vision_config"), torch.arange(16).reshape(4, 4)
     side, size = vision.image_size, vision.patch_size
     height, width = (side, side) if isinstance(side, int) else side
     patches = (height // size) * (width // size)
     return {
         "pixel_values": facts.floats(1, patches, facts.channels() * size**2),
-        "image_token_pooling": pooled,
+        "image_token_pooling": pools,
         "image_grids": torch.tensor([[2, 1, 2, 1]]),
         "image_num_crops": torch.tensor([1]),
     }
 
 
-def _folded(facts: Facts) -> dict[str, Any]:
+def _patches_and_codes(facts: Facts) -> dict[str, Any]:
     """Inkling: patches with their channels last, and sounds as one integer for each frame and band."""
     vision, sound = facts.part("vision_config"), facts.part("audio_config")
     size = vision.patch_size
@@ -107,7 +107,7 @@ def _all_patches(facts: Facts) -> int:
     return facts.patches()
 
 
-def _shuffled(facts: Facts) -> int:
+def _shuffle_count(facts: Facts) -> int:
     return int(facts.patches() // facts.find("scale_factor", "pixel_shuffle_factor") ** 2)
 
 
@@ -130,15 +130,15 @@ MULTIMODAL: dict[str, Family] = {
     ),
     "idefics3": Family(
         layout="bnchw",
-        image_tokens=_shuffled,
+        image_tokens=_shuffle_count,
         repairs={"vision_config": {"model_type": "idefics3_vision", "image_size": 256}},
     ),
     "smolvlm": Family(
         layout="bnchw",
-        image_tokens=_shuffled,
+        image_tokens=_shuffle_count,
         repairs={"vision_config": {"model_type": "smolvlm_vision", "image_size": 256}},
     ),
-    **each("modernvbert", "ultravbert", layout="bnchw", image_tokens=_shuffled, repairs=_SIGLIP_16),
+    **each("modernvbert", "ultravbert", layout="bnchw", image_tokens=_shuffle_count, repairs=_SIGLIP_16),
     "colmodernvbert": Family(
         layout="bnchw", repairs={"vlm_config": {"model_type": "modernvbert", **_SIGLIP_16}}
     ),
@@ -176,7 +176,7 @@ MULTIMODAL: dict[str, Family] = {
     "colqwen2": Family(arguments=floats("pixel_values", None, 16, 3 * 2 * 14 * 14)),
     "inkling2": Family(arguments=_large_patches, image_tokens=lambda facts: 16),
     "inkling2_vision": Family(arguments=_large_patches),
-    **each("inkling_mm_model", "inkling_vision", arguments=_folded),
+    **each("inkling_mm_model", "inkling_vision", arguments=_patches_and_codes),
     # Sound goes through a projection of its own when there is no image.
     "phi4_multimodal": Family(
         arguments=_crops,

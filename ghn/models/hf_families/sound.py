@@ -32,7 +32,7 @@ def _windows(facts: Facts) -> dict[str, Any]:
     return {"input_features": facts.floats(facts.batch, mels, frames)}
 
 
-def _stacked(facts: Facts) -> dict[str, Any]:
+def _stacked_frames(facts: Facts) -> dict[str, Any]:
     width = facts.find("num_mel_bins") * facts.find("num_stacked_frames")
     return {"input_features": facts.floats(facts.batch, 128, width)}
 
@@ -72,7 +72,7 @@ SOUND: dict[str, Family] = {
             "input_features": facts.floats(facts.batch, 128, 4 * facts.find("num_mel_bins"))
         },
     ),
-    **each("fun_asr_nano", "fun_asr_nano_encoder", arguments=_stacked),
+    **each("fun_asr_nano", "fun_asr_nano_encoder", arguments=_stacked_frames),
     "qwen3_asr": Family(
         arguments=_windows,
         repairs={"audio_config": {"model_type": "qwen3_asr_encoder", "output_dim": 2048}},

@@ -8,7 +8,7 @@ from ghn.models.hf_facts import Facts
 from ghn.models.hf_families.family import Family, each, floats
 
 
-def _known_boxes(facts: Facts) -> dict[str, Any]:
+def _boxes(facts: Facts) -> dict[str, Any]:
     """What is where in the images, as (centre, size) in shares of them."""
     where = {"class_labels": torch.tensor([0, 1]), "boxes": torch.full((2, 4), 0.25)}
     return {"labels": [dict(where) for _ in range(facts.batch)]}
@@ -18,7 +18,7 @@ VISION: dict[str, Family] = {
     **each("videomae", "vivit", "timesformer", layout="btchw"),
     **each("pe_video", "pe_video_encoder", arguments=floats("pixel_values_videos", None, 8, 3, 336, 336)),
     # In training, boxes moved by noise are decoded too.
-    **each("rt_detr", "rt_detr_v2", "d_fine", "deimv2", "pp_doclayout_v3", further=(_known_boxes,)),
+    **each("rt_detr", "rt_detr_v2", "d_fine", "deimv2", "pp_doclayout_v3", further=(_boxes,)),
     # Whole windows.
     **each("rf_detr", "rf_detr_dinov2", arguments=floats("pixel_values", None, 3, 560, 560)),
     # Lines of text.

@@ -68,15 +68,15 @@ def build_graph(nodes: list[RawNode], registry: ParameterRegistry, simplify: boo
 def _specs(
     registry: ParameterRegistry, positions: dict[int | None, int], finder: RoleFinder
 ) -> list[ParamSpec]:
-    recorded = {node.parameter: index for index, node in enumerate(finder.nodes) if node.kind == "parameter"}
+    indices = {node.parameter: index for index, node in enumerate(finder.nodes) if node.kind == "parameter"}
     specs = []
     for parameter, names in enumerate(registry.names):
         tensor: torch.Tensor = registry.tensors[parameter]
         shape, attached = tuple(tensor.shape), parameter in positions
         # Integers, complex numbers and nothing at all: no rule says what they should be.
         dense = tensor.layout == torch.strided
-        ruled = attached and dense and tensor.is_floating_point() and tensor.numel() > 0
-        role = finder.role(recorded[parameter]) if ruled else None
+        has_rule = attached and dense and tensor.is_floating_point() and tensor.numel() > 0
+        role = finder.role(indices[parameter]) if has_rule else None
         specs.append(
             ParamSpec(
                 names=tuple(names),

@@ -67,14 +67,14 @@ def forget() -> None:
 def fingerprint(model: nn.Module, inputs: Any) -> Any:
     """What ``trace_once`` compares; hashable, and equal only for models that give the same graph."""
     inner = unwrap(model)
-    named = list(inner.named_modules(remove_duplicate=False))
-    view = _View([module for _, module in named])
+    tree = list(inner.named_modules(remove_duplicate=False))
+    view = _View([module for _, module in tree])
     names = tuple(model.named_parameters(remove_duplicate=False)) if inner is not model else ()
-    wrapped = tuple((name, view.value(tensor)) for name, tensor in names)
-    modules = tuple(view.module(name, module) for name, module in named)
+    outer = tuple((name, view.value(tensor)) for name, tensor in names)
+    modules = tuple(view.module(name, module) for name, module in tree)
     classes = frozenset(view.classes)
     state = (torch.get_default_dtype(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda"))
-    key = (code_of(classes), state, wrapped, modules, _inputs(view, inputs))
+    key = (code_of(classes), state, outer, modules, _inputs(view, inputs))
     hash(key)
     return key
 

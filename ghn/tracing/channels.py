@@ -35,14 +35,14 @@ class Products(NamedTuple):
     output: int
 
 
-class Followed(NamedTuple):
+class Trail(NamedTuple):
     """A result whose entries are known to be channels of one earlier operation."""
 
     origin: int
     channels: Tensor
     """Channel numbers, of the result's shape; half a number more where the sign was changed."""
     partners: Tensor | None = None
-    """Those of the channels that entries were rotated with (their own where they were not), of the same shape."""
+    """Numbers of the channels that entries were rotated with (their own where they were not), of the same shape."""
 
     @property
     def numbers(self) -> list[Tensor]:
@@ -65,11 +65,11 @@ class Rows(NamedTuple):
     weight: int
     """Parameter number."""
     channels: Tensor
-    """Shape ``(heads, width)``."""
+    """Numbers of the outputs, shape ``(heads, width)``."""
     partners: Tensor
-    """Those that they are rotated with, or they themselves; shape ``(heads, width)``."""
+    """Numbers of the outputs that they are rotated with, or they themselves; shape ``(heads, width)``."""
     negative: Tensor
-    """Whether those are subtracted; shape ``(heads, width)``."""
+    """Whether the partners are subtracted; shape ``(heads, width)``."""
 
 
 class ChannelFinder:
@@ -78,7 +78,7 @@ class ChannelFinder:
     def __init__(self, nodes: list[RawNode], finder: RoleFinder) -> None:
         self.nodes = nodes
         self.finder = finder
-        self._memo: dict[tuple[int, int], Followed | None] = {}
+        self._memo: dict[tuple[int, int], Trail | None] = {}
 
     def facts(self, attention: Products) -> dict[str, float | tuple[int, ...]]:
         """Attributes of an attention node: heads, width, and where query, key, value and projection come from.
@@ -145,29 +145,29 @@ class ChannelFinder:
 
     def _rows(self, index: int, output: int, transposed: bool) -> Rows | None:
         """The linear map a result comes from, and its outputs by head."""
-        followed = self._follow(index, output, MAX_STEPS)
-        weight = None if followed is None else self._weight(followed.origin)
-        if followed is None or weight is None:
+        trail = self._follow(index, output, MAX_STEPS)
+        weight = None if trail is None else self._weight(trail.origin)
+        if trail is None or weight is None:
             return None
-        own, others = (_heads(numbers.mT if transposed else numbers) for numbers in followed.numbers)
+        own, others = (_heads(numbers.mT if transposed else numbers) for numbers in trail.numbers)
         if own is None or others is None or own.shape != others.shape:
             return None
         channels, partners = ((numbers + weight.first).long() for numbers in (own, others))
         return Rows(weight.parameter, channels, partners, _negative(own) != _negative(others))
 
-    def _follow(self, index: int, output: int, steps: int) -> Followed | None:
+    def _follow(self, index: int, output: int, steps: int) -> Trail | None:
         key = (index, output)
         if key not in self._memo:
             self._memo[key] = self._evaluate(index, output, steps)
         return self._memo[key]
 
-    def _evaluate(self, index: int, output: int, steps: int) -> Followed | None:
+    def _evaluate(self, index: int, output: int, steps: int) -> Trail | None:
         node = self.nodes[index]
         size = math.prod(node.shape)
         if self.finder.constant[index] or not node.inputs or steps == 0 or size > MAX_NUMEL:
             return None
         if self._weight(index) is not None:
-            return Followed(index, _channel_numbers(node.kind, node.shape))
+            return Trail(index, _channel_numbers(node.kind, node.shape))
         reads = [_read(node, position) for position in range(len(node.inputs))]
         if node.call is not None and not _stays(node):
             operands = [self._follow(*read, steps - 1) for read in reads]
@@ -182,13 +182,13 @@ class ChannelFinder:
             first = same[0]
             if len(same) == 2 and node.kind in ("add", "sub") and first.origin == same[1].origin:
                 partners = same[1].channels
-                return first._replace(partners=_negated(partners) if node.kind == "sub" else partners)
+                return first._replace(partners=_negate(partners) if node.kind == "sub" else partners)
             if node.kind == "mul" and first.channels.is_complex():
                 real, imaginary = first.channels.real, first.channels.imag
-                turned = (imaginary, _negated(real)) if node.negative else (_negated(imaginary), real)
-                return first._replace(partners=torch.complex(*turned))
+                turn = (imaginary, _negate(real)) if node.negative else (_negate(imaginary), real)
+                return first._replace(partners=torch.complex(*turn))
             if node.kind == "neg" or node.negative:
-                return first._replace(channels=_negated(first.channels))
+                return first._replace(channels=_negate(first.channels))
             return first
         return None
 
@@ -249,28 +249,24 @@ class ChannelFinder:
         width = shape[-1]
         lead = torch.arange(shape[-3], dtype=torch.float)[:, None, None] % heads * width
         frontier = {
-            attention: Followed(attention, (lead + torch.arange(width, dtype=torch.float)).expand(shape))
+            attention: Trail(attention, (lead + torch.arange(width, dtype=torch.float)).expand(shape))
         }
         for _ in range(MAX_STEPS):
-            reached: dict[int, Followed] = {}
-            for source, followed in frontier.items():
+            trails: dict[int, Trail] = {}
+            for source, trail in frontier.items():
                 for reader, _ in self.finder.readers[source]:
                     node = self.nodes[reader]
                     weight = self._weight(reader)
                     if weight is not None:
-                        ordered = _channel_numbers(node.kind, followed.channels.shape)
-                        return weight.parameter if bool((followed.channels == ordered).all()) else None
+                        order = _channel_numbers(node.kind, trail.channels.shape)
+                        return weight.parameter if bool((trail.channels == order).all()) else None
                     if node.call is not None and not _stays(node):
-                        step = _replay(node, [followed], 0)
+                        step = _replay(node, [trail], 0)
                     else:
-                        step = (
-                            followed
-                            if _stays(node) and node.shape == tuple(followed.channels.shape)
-                            else None
-                        )
+                        step = trail if _stays(node) and node.shape == tuple(trail.channels.shape) else None
                     if step is not None:
-                        reached[reader] = step
-            frontier = reached
+                        trails[reader] = step
+            frontier = trails
         return None
 
 
@@ -282,7 +278,7 @@ def _channel_numbers(kind: str, shape: Sequence[int]) -> Tensor:
 
 
 def _read(node: RawNode, position: int) -> tuple[int, int]:
-    return node.inputs[position][0], node.taken[position]
+    return node.inputs[position][0], node.outputs[position]
 
 
 def _first_row(matrix: Tensor, numel: int) -> int | None:
@@ -299,15 +295,15 @@ def _stays(node: RawNode) -> bool:
     return node.kind in PASSES or node.operation in CASTS
 
 
-def _replay(node: RawNode, operands: list[Followed], output: int) -> Followed | None:
+def _replay(node: RawNode, operands: list[Trail], output: int) -> Trail | None:
     """Run a view (or a concatenation) on channel numbers; None if not all of its operands have one origin."""
-    if len(operands) != len(node.inputs) or len({followed.origin for followed in operands}) != 1:
+    if len(operands) != len(node.inputs) or len({trail.origin for trail in operands}) != 1:
         return None
     operands = [operands[0], *(_apart(entry, operands[0]) for entry in operands[1:])]
     kinds = 1 if all(operand.partners is None for operand in operands) else 2
-    replayed = [_run(node, [operand.numbers[kind] for operand in operands], output) for kind in range(kinds)]
-    complete = [numbers for numbers in replayed if numbers is not None]
-    return Followed(operands[0].origin, *complete) if len(complete) == kinds else None
+    results = [_run(node, [operand.numbers[kind] for operand in operands], output) for kind in range(kinds)]
+    complete = [numbers for numbers in results if numbers is not None]
+    return Trail(operands[0].origin, *complete) if len(complete) == kinds else None
 
 
 def _run(node: RawNode, operands: list[Tensor], output: int) -> Tensor | None:
@@ -324,7 +320,7 @@ def _run(node: RawNode, operands: list[Tensor], output: int) -> Tensor | None:
     return results[output] if output < len(results) else None
 
 
-def _apart(entry: Followed, first: Followed) -> Followed:
+def _apart(entry: Trail, first: Trail) -> Trail:
     """In a sum of two channels either may come first; if a part before this one has the same, this is the other's."""
     same = entry.channels.shape == first.channels.shape and torch.equal(
         entry.channels.floor(), first.channels.floor()
@@ -375,7 +371,7 @@ def _turns(rows: Rows) -> tuple[int, int, int, int] | None:
     return None
 
 
-def _negated(numbers: Tensor) -> Tensor:
+def _negate(numbers: Tensor) -> Tensor:
     return torch.where(_negative(numbers), numbers - 0.5, numbers + 0.5)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 ATOMS = (bool, int, float, complex, str, bytes, type(None))
 
 LIBRARIES = frozenset({"torch", "torchvision", "numpy", "builtins", "einops"})
-"""Their functions are compared but not entered."""
+"""Packages whose functions are compared but not entered."""
 
 ENTRIES = frozenset({"forward", "train"})
 """Methods that a trace calls; from there on, only what is mentioned is entered (and ``__special__`` methods)."""
@@ -53,16 +53,16 @@ class Code:
         self._tables: list[tuple[Any, Any]] = []
         self._classes: list[Any] = []
         self._attributes: dict[Any, dict[str, Any]] = {}
-        self._mentioned = set(ENTRIES)
-        self._seen: dict[int, Any] = {}
+        self._mentions = set(ENTRIES)
+        self._values: dict[int, Any] = {}
         pending = list(classes)
         while pending:
             while pending:
                 value = pending.pop()
-                if id(value) not in self._seen:
-                    self._seen[id(value)] = value
-                    pending += self._reached(value)
-            pending = [value for value in self._methods() if id(value) not in self._seen]
+                if id(value) not in self._values:
+                    self._values[id(value)] = value
+                    pending += self._reach(value)
+            pending = [value for value in self._methods() if id(value) not in self._values]
 
     def unchanged(self) -> bool:
         """Whether every name still means what it did."""
@@ -70,7 +70,7 @@ class Code:
             all(names.get(name, _MISSING) is value for names, name, value in self._slots)
             and all(_size(kind) == size for kind, size in self._classes)
             and all(_content(cell) is value for cell, value in self._cells)
-            and all(_frozen(table) == value for table, value in self._tables)
+            and all(_freeze(table) == value for table, value in self._tables)
         )
 
     @functools.cached_property
@@ -82,7 +82,7 @@ class Code:
         )
         return [
             value
-            for value in self._seen.values()
+            for value in self._values.values()
             if value is not _MISSING
             and not (_keeps_nothing(value) if isinstance(value, FunctionType) else isinstance(value, plain))
         ]
@@ -114,10 +114,10 @@ class Code:
         for kind, _ in self._classes:
             if not _is_library(kind):
                 for name, value in vars(kind).items():
-                    if name in self._mentioned or (name.startswith("__") and isinstance(value, FunctionType)):
+                    if name in self._mentions or (name.startswith("__") and isinstance(value, FunctionType)):
                         yield value
 
-    def _reached(self, value: Any) -> Iterator[Any]:
+    def _reach(self, value: Any) -> Iterator[Any]:
         """Note what a value is, and give what can be reached from it."""
         if isinstance(value, type):
             yield from value.__mro__[1:]
@@ -140,7 +140,7 @@ class Code:
         elif isinstance(value, FunctionType):
             yield from self._function(value)
         elif isinstance(value, dict | list | set):
-            self._tables.append((value, _frozen(value)))
+            self._tables.append((value, _freeze(value)))
 
     def _function(self, function: FunctionType) -> Iterator[Any]:
         yield from filter(None, [getattr(function, "__wrapped__", None)])
@@ -152,7 +152,7 @@ class Code:
         attributes = _Attributes(function)
         self._slots += [(attributes, name, getattr(function, name)) for name in ("__code__", "__defaults__")]
         names = set(_names(function.__code__))
-        self._mentioned |= names
+        self._mentions |= names
         for name in names:
             value = function.__globals__.get(name, _MISSING)
             self._slots.append((function.__globals__, name, value))
@@ -213,12 +213,12 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def _frozen(table: Any) -> Any:
+def _freeze(table: Any) -> Any:
     if len(table) > MAX_TABLE:
         return len(table)
     entries = [entry for pair in table.items() for entry in pair] if isinstance(table, dict) else list(table)
-    frozen = [(type(entry), entry) if isinstance(entry, ATOMS) else Same(entry) for entry in entries]
-    return frozenset(frozen) if isinstance(table, set) else frozen
+    keys = [(type(entry), entry) if isinstance(entry, ATOMS) else Same(entry) for entry in entries]
+    return frozenset(keys) if isinstance(table, set) else keys
 
 
 _codes: dict[frozenset[Any], Code] = {}

@@ -26,25 +26,23 @@ def as_product(equation: str, operands: Sequence[Tensor]) -> Tensor | None:
         return None
     rows = [axis for axis in result if axis not in second]
     columns = [axis for axis in result if axis not in first]
-    summed = next(iter(either - set(result)))
-    if not rows or not columns or summed not in first or summed not in second:
+    inner = next(iter(either - set(result)))
+    if not rows or not columns or inner not in first or inner not in second:
         return None
-    if left.shape[first.index(summed)] != right.shape[second.index(summed)]:
+    if left.shape[first.index(inner)] != right.shape[second.index(inner)]:
         return None
     row, column = rows[-1], columns[-1]
     if result.index(row) > result.index(column):
         first, left, row, second, right, column = second, right, column, first, left, row
     batch = [axis for axis in result if axis not in (row, column)]
-    product = _arranged(left, first, [*batch, row, summed]) @ _arranged(
-        right, second, [*batch, summed, column]
-    )
-    return _arranged(product, "".join([*batch, row, column]), list(result))
+    product = _arrange(left, first, [*batch, row, inner]) @ _arrange(right, second, [*batch, inner, column])
+    return _arrange(product, "".join([*batch, row, column]), list(result))
 
 
-def _arranged(tensor: Tensor, axes: str, wanted: list[str]) -> Tensor:
+def _arrange(tensor: Tensor, axes: str, layout: list[str]) -> Tensor:
     """A tensor with its axes in another order, and of size 1 where it has none."""
-    order = [axes.index(axis) for axis in wanted if axis in axes]
+    order = [axes.index(axis) for axis in layout if axis in axes]
     tensor = tensor.permute(order) if order != sorted(order) else tensor
-    for position, axis in enumerate(wanted):
+    for position, axis in enumerate(layout):
         tensor = tensor if axis in axes else tensor.unsqueeze(position)
     return tensor

@@ -11,7 +11,7 @@ MAX_REMEMBERED = 2**16
 """Calls whose results are remembered, at about 1 kB each."""
 
 RECURRENT = frozenset(getattr(torch.ops.aten, name).input for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"))
-"""Their meta kernels unroll every step of the sequence."""
+"""Operations whose meta kernels unroll every step of the sequence."""
 
 
 class _Form(NamedTuple):
@@ -29,7 +29,7 @@ class _UnfitError(Exception):
     """A value is more than its form."""
 
 
-_remembered: dict[Any, Any] = {}
+_results: dict[Any, Any] = {}
 
 
 def map_tensors(convert: Callable[[Tensor], Any], value: Any) -> Any:
@@ -79,23 +79,23 @@ def result_on_meta(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         key = (func, torch.get_default_dtype(), _signature(args), _signature(kwargs))
     except _UnfitError:
         return func(*to_meta(args), **to_meta(kwargs))
-    if key in _remembered:
-        return _make(_remembered[key])
+    if key in _results:
+        return _make(_results[key])
     args, kwargs = to_meta(args), to_meta(kwargs)
     result = func(*args, **kwargs)
     try:
         form = _form(result, _storages(args) | _storages(kwargs))
     except _UnfitError:
         return result
-    if len(_remembered) >= MAX_REMEMBERED:
-        _remembered.clear()
-    _remembered[key] = form
+    if len(_results) >= MAX_REMEMBERED:
+        _results.clear()
+    _results[key] = form
     return result
 
 
 def forget() -> None:
     """Drop all remembered results: the next trace takes as long as the first one."""
-    _remembered.clear()
+    _results.clear()
 
 
 def _recurrent_result(
@@ -159,16 +159,16 @@ def _storages(value: Any) -> set[int]:
     return _storages(list(value.values())) if isinstance(value, dict) else set()
 
 
-def _form(result: Any, taken: set[int]) -> Any:
+def _form(result: Any, storages: set[int]) -> Any:
     """Form of a result whose tensors have a memory of their own; adds theirs to ``taken``."""
     if type(result) is Tensor and result.is_meta and result.layout is torch.strided:
         storage = result.untyped_storage()._cdata
-        if storage in taken or result.is_complex() or result.storage_offset():
+        if storage in storages or result.is_complex() or result.storage_offset():
             raise _UnfitError
-        taken.add(storage)
+        storages.add(storage)
         return _Form(tuple(result.shape), result.stride(), result.dtype)
     if isinstance(result, list | tuple):
-        return [_form(entry, taken) for entry in result]
+        return [_form(entry, storages) for entry in result]
     if result is None:
         return None
     raise _UnfitError

@@ -87,18 +87,18 @@ def convert_tensors(
     """
     old = {id(tensor): tensor for tensor in tensors_in(value)}
     memo: dict[int, Any] = {key: convert(tensor) for key, tensor in old.items()}
-    converted = list(memo.values())
+    tensors = list(memo.values())
 
     def convert_further(tensor: Tensor) -> Tensor:
-        converted.append(convert(tensor))
-        return converted[-1]
+        tensors.append(convert(tensor))
+        return tensors[-1]
 
-    with _Converted(convert_further):  # tensors inside of what only knows itself how it is copied
-        copied = Copier(memo).value(value)
-    return copied, converted, [tensor for tensor in tensors_in(copied) if id(tensor) in old]
+    with _Conversion(convert_further):  # tensors inside of what only knows itself how it is copied
+        duplicate = Copier(memo).value(value)
+    return duplicate, tensors, [tensor for tensor in tensors_in(duplicate) if id(tensor) in old]
 
 
-class _Converted(TorchFunctionMode):
+class _Conversion(TorchFunctionMode):
     """Makes copies of tensors something else."""
 
     def __init__(self, convert: Callable[[Tensor], Tensor]) -> None:

@@ -19,7 +19,7 @@ def merge_records(first: list[RawNode], second: list[RawNode]) -> list[RawNode]:
     Returns:
         New nodes, in an order that agrees with both.
     """
-    merged: list[RawNode] = []
+    record: list[RawNode] = []
     parameters: dict[int, int] = {}
     places: tuple[dict[int, int], dict[int, int]] = ({}, {})
     records = (first, second)
@@ -31,26 +31,26 @@ def merge_records(first: list[RawNode], second: list[RawNode]) -> list[RawNode]:
         if node.parameter is None:
             return places[which][number]
         if node.parameter not in parameters:
-            parameters[node.parameter] = len(merged)
-            merged.append(replace(node))
+            parameters[node.parameter] = len(record)
+            record.append(replace(node))
         return parameters[node.parameter]
 
     def place(*versions: tuple[int, int]) -> None:
         inputs: list[tuple[int, int]] = []
-        taken: list[int] = []
+        outputs: list[int] = []
         for which, number in versions:
             node = records[which][number]
             reads = [(find(which, source), slot) for source, slot in node.inputs]
             new = [position for position, read in enumerate(reads) if not inputs or read not in inputs]
             inputs += [reads[position] for position in new]
-            taken += [node.taken[position] for position in new]
+            outputs += [node.outputs[position] for position in new]
         for which, number in versions:
-            places[which][number] = len(merged)
+            places[which][number] = len(record)
         which, number = versions[0]
-        merged.append(replace(records[which][number], inputs=inputs, taken=taken))
+        record.append(replace(records[which][number], inputs=inputs, outputs=outputs))
 
     before, after = (
-        [_key(nodes[number]) for number in chosen] for nodes, chosen in zip(records, steps, strict=True)
+        [_key(nodes[number]) for number in order] for nodes, order in zip(records, steps, strict=True)
     )
     for tag, start, stop, other, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         left = [(0, number) for number in steps[0][start:stop]]
@@ -59,7 +59,7 @@ def merge_records(first: list[RawNode], second: list[RawNode]) -> list[RawNode]:
             zip(left, right, strict=True) if tag == "equal" else ((step,) for step in left + right)
         ):
             place(*versions)
-    return merged
+    return record
 
 
 def _key(node: RawNode) -> tuple[object, ...]:

@@ -23,8 +23,8 @@ class Role(NamedTuple):
     """Why the role is 'unknown'."""
 
 
-def unknown(shape: tuple[int, ...], reason: str) -> Role:
-    """Of a parameter that the graph doesn't say enough about."""
+def unknown_role(shape: tuple[int, ...], reason: str) -> Role:
+    """Role of a parameter that the graph doesn't say enough about."""
     return Role("unknown", ("unknown",) * len(shape), reason=reason)
 
 
@@ -34,7 +34,7 @@ def mixing_role(node: RawNode, slot: int, shape: tuple[int, ...], counted: bool)
     Args:
         node: The operation.
         slot: Schema position of the operand.
-        shape: Of the operand.
+        shape: Shape of the operand.
         counted: Whether the indices of a look-up are running counts.
     """
     operation, rank = node.operation, len(shape)

@@ -40,7 +40,7 @@ FAITHFUL |= frozenset(
 """Kinds through which a weight stays a weight: the result has its signs, and its size up to known numbers."""
 
 LINEAR = FAITHFUL - NORMS - {"clamp", "floor", "sign", "tanh"}
-"""Those through which a product of parameters stays one."""
+"""Kinds through which a product of parameters stays one."""
 
 QUOTIENTS = frozenset({"div", "true_divide"})
 
@@ -81,9 +81,9 @@ class Use:
     """Known numbers, one for each entry, multiply it on the way."""
     gain: bool = False
     """It multiplies a larger tensor of parameters on the way, as the length of each row."""
-    joined: tuple[tuple[int, int], ...] = ()
+    joins: tuple[tuple[int, int], ...] = ()
     """Axes of the parameter that a reshape merged into another one: (axis, the one that stands for both)."""
-    summed: tuple[int, ...] = ()
+    sums: tuple[int, ...] = ()
     """Axes of the parameter over which a product with another one sums."""
     inner: "Use | None" = None
     """Its use in the first product with another parameter on the way."""
@@ -107,7 +107,7 @@ class PathFinder:
         self.plain = [False] * len(nodes)
         """Whether a constant node is a weight, or a product of weights."""
         self.noise = [False] * len(nodes)
-        """Whether it is drawn at random."""
+        """Whether a constant node is drawn at random."""
         for index, node in enumerate(nodes):
             self.constant[index] = node.kind == "parameter" or (
                 bool(node.inputs)
@@ -174,22 +174,22 @@ class PathFinder:
     def _step(self, parameter: int, path: Use, reader: int, slot: int) -> Use:
         """A path with one more operation on parameters alone."""
         node, before = self.nodes[reader], path.shape
-        moved = replace(
+        step = replace(
             path, node=reader, slot=slot, shape=node.shape, through=(*path.through, (node.kind, slot))
         )
         others = [source for source, other in node.inputs if other != slot]
         if node.operation in PRODUCTS:
-            moved = replace(moved, inner=path.inner or replace(path, node=reader, slot=slot))
+            step = replace(step, inner=path.inner or replace(path, node=reader, slot=slot))
             if slot not in PRODUCTS[node.operation]:
-                return replace(moved, axes=_aligned(path.axes, node.shape), doubt=path.doubt or GENERATED)
-            axes, summed = product_axes(node.operation, slot == PRODUCTS[node.operation][1], path.axes)
+                return replace(step, axes=_align(path.axes, node.shape), doubt=path.doubt or GENERATED)
+            axes, sums = product_axes(node.operation, slot == PRODUCTS[node.operation][1], path.axes)
             factors = [source for source, other in node.inputs if other in PRODUCTS[node.operation]]
             odd = any(self.origins[source] and not self.plain[source] for source in factors)
             fits = len(axes) == len(node.shape)
             return replace(
-                moved,
+                step,
                 axes=axes if fits else (None,) * len(node.shape),
-                summed=(*path.summed, *summed),
+                sums=(*path.sums, *sums),
                 doubt=path.doubt or (GENERATED if odd or not fits else ""),
             )
         doubt, gain, factor, offset = path.doubt, path.gain, path.factor, path.offset
@@ -207,19 +207,19 @@ class PathFinder:
                     doubt = doubt or ENTRY_BY_ENTRY
             own = node.kind == "div" and any(self.origins[source] == {parameter} for source in others)
             # What is written in place is the parameter itself: RWKV shrinks its weights wherever it doesn't learn.
-            known = 1.0 if node.operation.endswith("_") else node.factor
-            factor = None if own or factor is None else factor * known
+            multiplier = 1.0 if node.operation.endswith("_") else node.factor
+            factor = None if own or factor is None else factor * multiplier
         elif node.kind == "add" and isinstance(number := node.arguments.get("other"), int | float):
             offset += number
         elif node.kind in NORMS | {"weight_norm", "sign"}:
             factor = None
         if not _is_faithful(node, slot) or (path.inner and node.kind not in LINEAR):
             doubt = doubt or f"it acts through {node.operation.strip('_')!r}, so it is no weight itself"
-        followed, joined = move_axes(node, path.axes, before)
+        moved_axes, joins = move_axes(node, path.axes, before)
         return replace(
-            moved,
-            axes=(None,) * len(node.shape) if followed is None else followed,
-            joined=(*path.joined, *joined),
+            step,
+            axes=(None,) * len(node.shape) if moved_axes is None else moved_axes,
+            joins=(*path.joins, *joins),
             doubt=doubt,
             gain=gain,
             masked=path.masked or _is_masked(node),
@@ -275,7 +275,7 @@ def product_axes(operation: str, right: bool, axes: AxisMap) -> tuple[AxisMap, t
     Args:
         operation: One of ``PRODUCTS``.
         right: Whether it is the second factor.
-        axes: Of the factor.
+        axes: Axes of the factor.
 
     Returns:
         The result's axes, and those that are summed over.
@@ -283,17 +283,17 @@ def product_axes(operation: str, right: bool, axes: AxisMap) -> tuple[AxisMap, t
     if operation == "outer":
         return ((None, *axes) if right else (*axes, None)), ()
     if operation == "mv":
-        return ((None,), _named(axes)) if right else (axes[:-1], _named(axes[-1:]))
+        return ((None,), _numbers(axes)) if right else (axes[:-1], _numbers(axes[-1:]))
     if len(axes) < 2:
-        return (None,), _named(axes)
+        return (None,), _numbers(axes)
     if not right:
-        return (*axes[:-1], None), _named(axes[-1:])
+        return (*axes[:-1], None), _numbers(axes[-1:])
     if operation == "linear":
-        return (None, axes[0]), _named(axes[1:])
-    return (*axes[:-2], None, axes[-1]), _named(axes[-2:-1])
+        return (None, axes[0]), _numbers(axes[1:])
+    return (*axes[:-2], None, axes[-1]), _numbers(axes[-2:-1])
 
 
-def _named(axes: AxisMap) -> tuple[int, ...]:
+def _numbers(axes: AxisMap) -> tuple[int, ...]:
     return tuple(axis for axis in axes if axis is not None)
 
 
@@ -311,14 +311,14 @@ def move_axes(
         return None, ()
     if operation in RESHAPES or (node.kind == "shape" and len(after) != rank and not _keeps(operation)):
         return _match_sizes(axes, before, after)
-    return _moved(node, operation, axes, after), ()
+    return _move(node, operation, axes, after), ()
 
 
 def _keeps(operation: str) -> bool:
     return operation in BROADCASTS | {"select", "unbind"}
 
 
-def _moved(node: RawNode, operation: str, axes: AxisMap, after: tuple[int, ...]) -> AxisMap | None:
+def _move(node: RawNode, operation: str, axes: AxisMap, after: tuple[int, ...]) -> AxisMap | None:
     rank = len(axes)
     arguments: dict[str, Any] = node.arguments
     if operation in ("t", "numpy_T"):
@@ -327,9 +327,9 @@ def _moved(node: RawNode, operation: str, axes: AxisMap, after: tuple[int, ...])
         return (*axes[:-2], axes[-1], axes[-2])
     if operation in ("transpose", "swapaxes", "swapdims"):
         first, second = (int(value) for key, value in arguments.items() if key != "self")
-        swapped = list(axes)
-        swapped[first], swapped[second] = swapped[second], swapped[first]
-        return tuple(swapped)
+        result = list(axes)
+        result[first], result[second] = result[second], result[first]
+        return tuple(result)
     if operation == "permute":
         return tuple(axes[axis] for axis in arguments["dims"])
     if operation in ("select", "unbind") and rank:
@@ -342,11 +342,11 @@ def _moved(node: RawNode, operation: str, axes: AxisMap, after: tuple[int, ...])
         rest = axes[1:]
         return (*(axes[0],) * (len(after) - len(rest)), *rest) if len(after) >= len(rest) else None
     if operation in BROADCASTS or (node.kind in ALIGNED and len(after) > rank):
-        return _aligned(axes, after)
+        return _align(axes, after)
     return axes if len(after) == rank else None
 
 
-def _aligned(axes: AxisMap, after: tuple[int, ...]) -> AxisMap:
+def _align(axes: AxisMap, after: tuple[int, ...]) -> AxisMap:
     return (*(None,) * (len(after) - len(axes)), *axes)
 
 
@@ -355,32 +355,32 @@ def _match_sizes(
 ) -> tuple[AxisMap, tuple[tuple[int, int], ...]]:
     """Follow axes through a reshape: equal sizes correspond, a split axis names all of its parts."""
     result: list[int | None] = []
-    joined: list[tuple[int, int]] = []
-    position, left = 0, 1
+    joins: list[tuple[int, int]] = []
+    position, target = 0, 1
     for size in after:
         if size == 1:
-            exact = position < len(before) and before[position] == 1 and left == 1
+            exact = position < len(before) and before[position] == 1 and target == 1
             result.append(axes[position] if exact else None)
             position += exact
             continue
-        while position < len(before) and left == 1 and before[position] == 1:
+        while position < len(before) and target == 1 and before[position] == 1:
             position += 1
         if position >= len(before):
             result.append(None)
             continue
         first = axes[position]
         result.append(first)
-        left *= size
-        covered = before[position]
-        while covered < left and position + 1 < len(before):  # several axes merged into one
+        target *= size
+        source = before[position]
+        while source < target and position + 1 < len(before):  # several axes merged into one
             position += 1
-            covered *= before[position]
+            source *= before[position]
             other = axes[position]
             if first is not None and other is not None and first != other:
-                joined.append((other, first))
-        if covered <= left:
-            position, left = position + 1, 1
-    return tuple(result), tuple(joined)
+                joins.append((other, first))
+        if source <= target:
+            position, target = position + 1, 1
+    return tuple(result), tuple(joins)
 
 
 def extent(shape: tuple[int, ...]) -> int:

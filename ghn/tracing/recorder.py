@@ -41,7 +41,7 @@ class Operand:
     """Stands for a tensor among the arguments of a recorded call."""
 
     position: int
-    """In ``RawNode.inputs``."""
+    """Where the tensor is in ``RawNode.inputs``."""
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class RawNode:
     noisy: bool = False
     """Whether it computes with numbers that the run has drawn."""
     parameter: int | None = None
-    taken: list[int] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
     """For each of ``inputs``, which of the source's results it is."""
     call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
     """Operations that only move values: function and arguments, with an ``Operand`` for each tensor."""
@@ -76,29 +76,29 @@ class _Schema:
     """What of an operation's schema matters here."""
 
     name: str
-    """Without namespace and overload."""
+    """Name without namespace and overload."""
     kind: str
     arguments: tuple[str, ...]
     writes: frozenset[int]
     """Positions of the arguments that are written in place."""
-    returned: tuple[int | None, ...]
+    results: tuple[int | None, ...]
     """For each result, the position of the written argument that it is; None for one of its own."""
 
 
 @cache
 def _schema(func: Any) -> _Schema:
     name = func._schema.name.partition("::")[2]
-    written = {
+    writes = {
         position: _aliases(argument)
         for position, argument in enumerate(func._schema.arguments)
         if argument.alias_info is not None and argument.alias_info.is_write
     }
     names = tuple(argument.name for argument in func._schema.arguments)
-    returned = tuple(
-        next((position for position, alias in written.items() if alias and alias == _aliases(entry)), None)
+    results = tuple(
+        next((position for position, alias in writes.items() if alias and alias == _aliases(entry)), None)
         for entry in func._schema.returns
     )
-    return _Schema(name, kind_of(name), names, frozenset(written), returned)
+    return _Schema(name, kind_of(name), names, frozenset(writes), results)
 
 
 def _aliases(entry: Any) -> frozenset[str]:
@@ -109,30 +109,30 @@ def _aliases(entry: Any) -> frozenset[str]:
 class _Call:
     """One call of an operation, its arguments bound to the schema."""
 
-    __slots__ = ("args", "bound", "func", "kwargs", "schema", "tensors", "written", "written_at")
+    __slots__ = ("args", "arguments", "func", "kwargs", "schema", "target_at", "targets", "tensors")
 
     def __init__(self, schema: _Schema, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.schema, self.func, self.args, self.kwargs = schema, func, args, kwargs
-        self.bound: list[tuple[str, Any]] = list(zip(schema.arguments, args, strict=False))
+        self.arguments: list[tuple[str, Any]] = list(zip(schema.arguments, args, strict=False))
         """Values by the names of the arguments, in their order."""
         self.tensors: list[tuple[int, Tensor]] = []
         """(slot, tensor): the position of the argument, plus the position in a list argument."""
-        self.written: list[Tensor] = []
+        self.targets: list[Tensor] = []
         """Tensors that are written in place."""
-        self.written_at: dict[int, Tensor] = {}
-        """Single ones of them by the position of their argument."""
-        given = list(enumerate(args))
+        self.target_at: dict[int, Tensor] = {}
+        """Those of ``targets`` that are an argument alone, by its position."""
+        pairs = list(enumerate(args))
         if kwargs:
             rest = range(len(args), len(schema.arguments))
-            named = [position for position in rest if schema.arguments[position] in kwargs]
-            given += [(position, kwargs[schema.arguments[position]]) for position in named]
-            self.bound += [(schema.arguments[position], value) for position, value in given[len(args) :]]
-        for position, value in given:
+            positions = [position for position in rest if schema.arguments[position] in kwargs]
+            pairs += [(position, kwargs[schema.arguments[position]]) for position in positions]
+            self.arguments += [(schema.arguments[position], value) for position, value in pairs[len(args) :]]
+        for position, value in pairs:
             if isinstance(value, Tensor):
                 self.tensors.append((position, value))
                 if position in schema.writes:
-                    self.written.append(value)
-                    self.written_at[position] = value
+                    self.targets.append(value)
+                    self.target_at[position] = value
             elif isinstance(value, list | tuple):
                 entries = [
                     (position + offset, entry)
@@ -141,7 +141,7 @@ class _Call:
                 ]
                 self.tensors += entries
                 if position in schema.writes:
-                    self.written += [entry for _, entry in entries]
+                    self.targets += [entry for _, entry in entries]
 
 
 class Recorder(TorchDispatchMode):
@@ -162,13 +162,13 @@ class Recorder(TorchDispatchMode):
         self._number_of: dict[int, int] = {}
         self._writer_of: dict[int, int] = {}
         self._parameter_nodes: dict[int, int] = {}
-        self._fixed: set[int] = set()
-        self._owned: set[int] = set()
-        self._unknown: set[int] = set()
-        self._made: dict[int, Tensor] = {}
+        self._constants: set[int] = set()
+        self._own_storages: set[int] = set()
+        self._unknown_storages: set[int] = set()
+        self._tensors: dict[int, Tensor] = {}
         self._foreign: dict[int, Tensor] = {}
         self._foreign_storages: set[int] = set()
-        self._drawn: set[int] = set()
+        self._noise_storages: set[int] = set()
         self._answers = 0
 
     @property
@@ -195,17 +195,17 @@ class Recorder(TorchDispatchMode):
         if self.registry.find(tensor) is not None:
             return
         source = self._source(value)
-        if id(tensor) in self._made and tensor.device == value.device:
+        if id(tensor) in self._tensors and tensor.device == value.device:
             tensor.data = value
         else:
-            self._unknown.add(storage_key(tensor))
+            self._unknown_storages.add(storage_key(tensor))
         if source is not None:
             self._writer_of[storage_key(tensor)] = source
 
     def note_alias(self, alias: Tensor, tensor: Tensor) -> None:
         """Note a tensor that shares another one's memory without an operation."""
-        if id(tensor) in self._made:
-            self._made[id(alias)] = alias
+        if id(tensor) in self._tensors:
+            self._tensors[id(alias)] = alias
         else:
             self._foreign[id(alias)] = alias
 
@@ -214,15 +214,17 @@ class Recorder(TorchDispatchMode):
 
         Of a parameter it counts as a copy, so that a step along it is still that parameter.
         """
-        wanted, given = ([_unwrapped(tensor) for tensor in tensors_in(value)] for value in (inputs, outputs))
-        results = [_unwrapped(torch.empty_like(to_meta(tensor))) for tensor in wanted]
-        moving = []
-        for tensor, result in zip(wanted, results, strict=True):
-            if self._source(tensor) in self._fixed:
+        variables, functions = (
+            [_unwrap(tensor) for tensor in tensors_in(value)] for value in (inputs, outputs)
+        )
+        results = [_unwrap(torch.empty_like(to_meta(tensor))) for tensor in variables]
+        gradients = []
+        for tensor, result in zip(variables, results, strict=True):
+            if self._source(tensor) in self._constants:
                 self._invent("copy", "grad", [tensor], [result])
             else:
-                moving.append(result)
-        self._invent("other", "grad", [*given, *wanted], moving)
+                gradients.append(result)
+        self._invent("other", "grad", [*functions, *variables], gradients)
         return tuple(results)
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -240,17 +242,17 @@ class Recorder(TorchDispatchMode):
         ]
         node = None
         if inputs and results:
-            shape, taken = plain_shape(results[0]), [0] * len(inputs)
-            node = self._add(RawNode(kind, name, self._module, inputs, shape, taken=taken))
-            if all(source in self._fixed for source, _ in inputs):
-                self._fixed.add(node)
+            shape, numbers = plain_shape(results[0]), [0] * len(inputs)
+            node = self._add(RawNode(kind, name, self._module, inputs, shape, outputs=numbers))
+            if all(source in self._constants for source, _ in inputs):
+                self._constants.add(node)
         for number, result in enumerate(results):
             self._remember(result, node, number)
 
     def release(self) -> list[weakref.ref[Tensor]]:
         """Let go of all tensors that were made; those that live on are somewhere outside of the model's copy."""
-        references = [weakref.ref(tensor) for tensor in self._made.values()]
-        self._made.clear()
+        references = [weakref.ref(tensor) for tensor in self._tensors.values()]
+        self._tensors.clear()
         return references
 
     @property
@@ -268,15 +270,15 @@ class Recorder(TorchDispatchMode):
         for tensor in tensors_in(result):
             source = self._source(tensor)
             if source is not None:
-                self._add(RawNode("output", inputs=[(source, 0)], shape=plain_shape(tensor), taken=[0]))
+                self._add(RawNode("output", inputs=[(source, 0)], shape=plain_shape(tensor), outputs=[0]))
 
-    def known(self, tensor: Tensor) -> bool:
+    def is_known(self, tensor: Tensor) -> bool:
         """Whether a tensor's values are constants of the trace rather than shapes alone."""
         return (
             tensor.device.type != "meta"
             and has_storage(tensor)
             and tensor.numel() <= values.MAX_KNOWN_NUMEL
-            and storage_key(tensor) not in self._unknown
+            and storage_key(tensor) not in self._unknown_storages
             and self.registry.find(tensor) is None
         )
 
@@ -292,13 +294,15 @@ class Recorder(TorchDispatchMode):
         for _, tensor in (
             call.tensors if name != "lift_fresh" else ()
         ):  # which makes a tensor of Python's numbers
-            if id(tensor) not in self._made and id(tensor) not in self._foreign:
+            if id(tensor) not in self._tensors and id(tensor) not in self._foreign:
                 self._note_foreign(tensor)
         if name in values.ANSWERS:
             return self._evaluate(call)
-        if call.written:
+        if call.targets:
             return self._write(call)
-        if name == "einsum" and not any(self._source(tensor) in self._fixed for _, tensor in call.tensors):
+        if name == "einsum" and not any(
+            self._source(tensor) in self._constants for _, tensor in call.tensors
+        ):
             with self:
                 product = as_product(call.args[0], call.args[1])
             if product is not None:
@@ -309,7 +313,7 @@ class Recorder(TorchDispatchMode):
 
     def _evaluate(self, call: "_Call") -> Any:
         name, args = call.schema.name, call.args
-        known = all(self.known(tensor) for _, tensor in call.tensors)
+        known = all(self.is_known(tensor) for _, tensor in call.tensors)
         if not call.tensors and name in values.FACTORIES and _factory_numel(args) > values.MAX_KNOWN_NUMEL:
             known = False
         if not known and name in LIKES and _like_numel(name, args) <= values.MAX_KNOWN_NUMEL:
@@ -317,7 +321,7 @@ class Recorder(TorchDispatchMode):
         if (
             not known
             and name in AS_SHAPED
-            and self.known(args[0])
+            and self.is_known(args[0])
             and args[1].numel() <= values.MAX_KNOWN_NUMEL
         ):
             args, known = (args[0], _stand_in(args[1])), True
@@ -339,60 +343,62 @@ class Recorder(TorchDispatchMode):
     def _hide(self, tensor: Tensor) -> Tensor:
         if tensor.is_meta and self.registry.find(tensor) is not None and has_storage(tensor):
             return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
-        return tensor if tensor.is_meta or self.known(tensor) else to_meta(tensor)
+        return tensor if tensor.is_meta or self.is_known(tensor) else to_meta(tensor)
 
     def _write(self, call: "_Call") -> Any:
         """In-place operations: run on what the trace owns; of the model's own tensors, only note the write."""
-        real = [tensor for tensor in call.written if tensor.device.type != "meta"]
-        mine = all(storage_key(tensor) in self._owned for tensor in real)
-        if mine and all(self.known(tensor) for _, tensor in call.tensors):
+        real = [tensor for tensor in call.targets if tensor.device.type != "meta"]
+        mine = all(storage_key(tensor) in self._own_storages for tensor in real)
+        if mine and all(self.is_known(tensor) for _, tensor in call.tensors):
             result = values.run_known(call.func, call.args, call.kwargs)
         else:
-            self._unknown.update(storage_key(tensor) for tensor in real)
+            self._unknown_storages.update(storage_key(tensor) for tensor in real)
             result = self._run_unknown(call)
         results = list(result) if isinstance(result, tuple | list) else [result]
-        for number, position in enumerate(call.schema.returned):
-            if position in call.written_at:
-                results[number] = call.written_at[position]
-        written = {id(tensor) for tensor in call.written}
-        own = [
-            entry for entry in tree_leaves(results) if isinstance(entry, Tensor) and id(entry) not in written
-        ]
-        node = self._record(call, [*own, *call.written])
+        for number, position in enumerate(call.schema.results):
+            if position in call.target_at:
+                results[number] = call.target_at[position]
+        ids = {id(tensor) for tensor in call.targets}
+        own = [entry for entry in tree_leaves(results) if isinstance(entry, Tensor) and id(entry) not in ids]
+        node = self._record(call, [*own, *call.targets])
         if node is not None:
-            for tensor in call.written:
+            for tensor in call.targets:
                 self._writer_of[storage_key(tensor)] = node
         return type(result)(results) if isinstance(result, tuple | list) else results[0]
 
     def _record(self, call: "_Call", results: list[Any]) -> int | None:
         outputs = [result for result in results if isinstance(result, Tensor)]
         inputs: list[tuple[int, int]] = []
-        taken: list[int] = []
+        numbers: list[int] = []
         operands: dict[int, Operand] = {}
         for slot, tensor in call.tensors:
             source = self._source(tensor)
             if source is not None:
                 operands[id(tensor)] = Operand(len(inputs))
                 inputs.append((source, slot))
-                taken.append(
+                numbers.append(
                     self._number_of.get(id(tensor), 0) if source == self._node_of.get(id(tensor)) else 0
                 )
         node = None
-        drawn = bool(self._drawn) and any(storage_key(tensor) in self._drawn for _, tensor in call.tensors)
-        if not inputs and (drawn or call.schema.kind == "random"):
-            self._drawn.update(storage_key(tensor) for tensor in outputs)
+        noisy = bool(self._noise_storages) and any(
+            storage_key(tensor) in self._noise_storages for _, tensor in call.tensors
+        )
+        if not inputs and (noisy or call.schema.kind == "random"):
+            self._noise_storages.update(storage_key(tensor) for tensor in outputs)
         if inputs and outputs:
             name, shape = call.schema.name, plain_shape(outputs[0])
-            arguments = {argument: _summary(value) for argument, value in call.bound}
+            arguments = {argument: _summary(value) for argument, value in call.arguments}
             replay = None
             if call.schema.kind in MOVES:
-                placed = map_tensors(lambda tensor: operands.get(id(tensor)), (call.args, call.kwargs))
-                replay = (call.func, *placed)
+                places = map_tensors(lambda tensor: operands.get(id(tensor)), (call.args, call.kwargs))
+                replay = (call.func, *places)
             kind = call.schema.kind
             if kind == "hardtanh" and arguments.get("min_val") == 0:
                 kind = "relu6"  # as torch itself runs it
             causal = bool(arguments.get("is_causal")) or (kind in MASKED and self._has_causal_mask(call))
-            factors = [value for _, value in call.bound if not isinstance(value, Tensor) or self.known(value)]
+            factors = [
+                value for _, value in call.arguments if not isinstance(value, Tensor) or self.is_known(value)
+            ]
             negative = kind == "mul" and any(_is_negative(factor) for factor in factors)
             node = self._add(
                 RawNode(
@@ -405,13 +411,13 @@ class Recorder(TorchDispatchMode):
                     causal,
                     negative,
                     self._factor(call) if kind in ("mul", "div") else 1.0,
-                    drawn,
-                    taken=taken,
+                    noisy,
+                    outputs=numbers,
                     call=replay,
                 )
             )
-            if all(source in self._fixed for source, _ in inputs):
-                self._fixed.add(node)
+            if all(source in self._constants for source, _ in inputs):
+                self._constants.add(node)
         elif outputs and self.draws_are_inputs and call.schema.name in DRAWS:
             node = self._add(RawNode("input", shape=plain_shape(outputs[0])))
         for number, tensor in enumerate(outputs):
@@ -420,38 +426,38 @@ class Recorder(TorchDispatchMode):
 
     def _has_causal_mask(self, call: "_Call") -> bool:
         """Whether an operand is a known mask with one value up to the diagonal and another beyond it."""
-        masks = [tensor for _, tensor in call.tensors if tensor.dim() > 1 and self.known(tensor)]
+        masks = [tensor for _, tensor in call.tensors if tensor.dim() > 1 and self.is_known(tensor)]
         return any(_is_triangular(mask) for mask in masks if mask.shape[-1] == mask.shape[-2] > 1)
 
     def _note_foreign(self, tensor: Tensor) -> None:
         """Note something that was there before the run."""
         self._foreign[id(tensor)] = tensor
-        if (key := storage_key(tensor)) not in self._owned:
+        if (key := storage_key(tensor)) not in self._own_storages:
             self._foreign_storages.add(key)
 
     def _factor(self, call: "_Call") -> float:
         """Size of the known number that a call multiplies by, or one over that which it divides by."""
-        name, known = call.schema.name.rstrip("_"), {}
-        for argument, value in call.bound:
+        name, numbers = call.schema.name.rstrip("_"), {}
+        for argument, value in call.arguments:
             if (
                 isinstance(value, Tensor)
                 and value.numel() == 1
                 and not value.is_complex()
-                and self.known(value)
+                and self.is_known(value)
             ):
                 value = value.item()
             if argument in ("self", "other") and isinstance(value, int | float) and 0 < abs(value) < math.inf:
-                known[argument] = abs(float(value))
+                numbers[argument] = abs(float(value))
         if name in ("mul", "multiply"):
-            return math.prod(known.values())
-        return 1 / known.get("other", 1.0) if name in ("div", "true_divide") else 1.0
+            return math.prod(numbers.values())
+        return 1 / numbers.get("other", 1.0) if name in ("div", "true_divide") else 1.0
 
     def _remember(self, tensor: Tensor, node: int | None, number: int = 0) -> None:
         key = storage_key(tensor)
         if id(tensor) not in self._foreign:
-            self._made[id(tensor)] = tensor
+            self._tensors[id(tensor)] = tensor
         if tensor.device.type != "meta" and key not in self._foreign_storages:
-            self._owned.add(key)
+            self._own_storages.add(key)
         if node is not None:
             self._node_of[id(tensor)] = node
             self._number_of[id(tensor)] = number
@@ -464,7 +470,7 @@ class Recorder(TorchDispatchMode):
             shape = tuple(self.registry.tensors[parameter].shape)
             node = self._add(RawNode("parameter", shape=shape, parameter=parameter))
             self._parameter_nodes[parameter] = node
-            self._fixed.add(node)
+            self._constants.add(node)
         candidates = [
             node
             for node in (
@@ -481,7 +487,7 @@ class Recorder(TorchDispatchMode):
         return len(self.nodes) - 1
 
 
-def _unwrapped(tensor: Tensor) -> Tensor:
+def _unwrap(tensor: Tensor) -> Tensor:
     """What is inside of the tensors that ``torch.func`` differentiates."""
     while torch._C._functorch.is_gradtrackingtensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
@@ -528,15 +534,15 @@ def _is_triangular(mask: Tensor) -> bool:
     if mask.numel() == 0:
         return False
     matrix = mask.reshape(-1, *mask.shape[-2:])[0].cpu()
-    seen, unseen = matrix[0, 0], matrix[0, 1]
+    below, beyond = matrix[0, 0], matrix[0, 1]
     lower = torch.ones(matrix.shape, dtype=torch.bool, device="cpu").tril()
-    return bool(seen != unseen) and torch.equal(matrix, torch.where(lower, seen, unseen))
+    return bool(below != beyond) and torch.equal(matrix, torch.where(lower, below, beyond))
 
 
-def _is_negative(known: Tensor | complex) -> bool:
-    if not isinstance(known, Tensor):
-        return (known.imag if isinstance(known, complex) else known) < 0
-    return bool((known.imag if known.is_complex() else known).sum() < 0)
+def _is_negative(number: Tensor | complex) -> bool:
+    if not isinstance(number, Tensor):
+        return (number.imag if isinstance(number, complex) else number) < 0
+    return bool((number.imag if number.is_complex() else number).sum() < 0)
 
 
 def _stand_in(tensor: Tensor) -> Tensor:

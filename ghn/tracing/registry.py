@@ -49,8 +49,8 @@ class ParameterRegistry:
             self.tensors.append(tensor)
             if place is not None:
                 self._by_place[place] = number
-                shared = self._by_storage.setdefault(place[0], number)
-                if shared != number:  # several parameters in one buffer: only exact views tell them apart
+                owner = self._by_storage.setdefault(place[0], number)
+                if owner != number:  # several parameters in one buffer: only exact views tell them apart
                     self._by_storage[place[0]] = -1
         self._by_id[id(tensor)] = number
         if name not in self.names[number]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from ghn.graph.ops import ELEMENTWISE, MIXERS, MIXING_ROLES, NORMS, PRODUCTS
-from ghn.tracing.operands import Role, heads, mixing_role, table, unknown, vector
+from ghn.tracing.operands import Role, heads, mixing_role, table, unknown_role, vector
 from ghn.tracing.paths import BROADCASTS, FAITHFUL, NORM_SLOTS, PathFinder, Use, extent
 from ghn.tracing.recorder import RawNode
 
@@ -50,29 +50,29 @@ class RoleFinder(PathFinder):
     def role(self, parameter: int) -> Role:
         """Role of the parameter recorded at a node, in terms of its own axes."""
         shape = self.nodes[parameter].shape
-        candidates = [self._settled(use) for use in self.uses(parameter)]
+        candidates = [self._settle(use) for use in self.uses(parameter)]
         if not candidates:
-            return unknown(shape, "nothing that is computed from it reaches an activation")
+            return unknown_role(shape, "nothing that is computed from it reaches an activation")
         role, use = min(candidates, key=self._preference)
         if role.role == "unknown":
-            return unknown(shape, role.reason)
+            return unknown_role(shape, role.reason)
         if role.role in MIXING_ROLES | {"bias"} and self._is_frequency(use.node):
-            return unknown(shape, "a sine reads what it makes: its size is a frequency")
+            return unknown_role(shape, "a sine reads what it makes: its size is a frequency")
         if self._makes_weights[use.node] and not self.constant[use.node]:
-            return unknown(shape, "what it makes are weights of another operation")
+            return unknown_role(shape, "what it makes are weights of another operation")
         if self.reached_through(parameter, CODED):
-            return unknown(
+            return unknown_role(
                 shape, "the model needs its determinant or inverse, or reflections that it stands for"
             )
         if role.role in ("embedding", "linear") and self._is_codebook(
             role.role, [use for _, use in candidates]
         ):
-            return unknown(shape, "the model computes distances to its rows")
+            return unknown_role(shape, "the model computes distances to its rows")
         axes = own_axes(shape, role, use)
         if axes is None or _is_cut(shape, candidates):
-            return unknown(shape, "one tensor holds several that have different roles")
-        if use.summed and not set(axes) - {"one", "unknown"}:
-            return unknown(shape, COMPUTES)
+            return unknown_role(shape, "one tensor holds several that have different roles")
+        if use.sums and not set(axes) - {"one", "unknown"}:
+            return unknown_role(shape, COMPUTES)
         return self._with_factors(shape, role, use, axes)
 
     def _preference(self, candidate: tuple[Role, Use]) -> tuple[bool, bool, bool]:
@@ -80,7 +80,7 @@ class RoleFinder(PathFinder):
         role, use = candidate
         return role.role != "embedding", role.role in ("unknown", "matrix"), self.constant[use.node]
 
-    def _settled(self, use: Use) -> tuple[Role, Use]:
+    def _settle(self, use: Use) -> tuple[Role, Use]:
         """Role in one use, 'unknown' where what happens on the way leaves open what its values should be."""
         role = self._role_of(use)
         if use.inner and not use.noisy and self._acts_as_input(use):
@@ -89,10 +89,12 @@ class RoleFinder(PathFinder):
         if role.role in MULTIPLIERS and not use.noisy:
             return role, use
         if use.masked and role.role in TABLES:
-            return unknown(use.shape, "known numbers multiply it, one for each entry: it is no table"), use
-        computes = use.summed and role.role not in MIXING_ROLES
+            return unknown_role(
+                use.shape, "known numbers multiply it, one for each entry: it is no table"
+            ), use
+        computes = use.sums and role.role not in MIXING_ROLES
         if doubt := use.doubt or (COMPUTES if computes else ""):
-            return unknown(use.shape, doubt), use
+            return unknown_role(use.shape, doubt), use
         if use.gain:
             return Role("weight_norm_scale" if self._is_normalized(use) else "scale", vector(use.shape)), use
         return role, use
@@ -117,8 +119,8 @@ class RoleFinder(PathFinder):
 
     def _is_codebook(self, role: str, uses: Iterable[Use]) -> bool:
         """Whether activations meet more of a table than its rows: their squares, for distances."""
-        doubted = {self.nodes[use.node].kind for use in uses if use.doubt} - {"output"}
-        return bool(doubted & {"add", "sub"} if role == "linear" else doubted)
+        doubts = {self.nodes[use.node].kind for use in uses if use.doubt} - {"output"}
+        return bool(doubts & {"add", "sub"} if role == "linear" else doubts)
 
     def _with_factors(self, shape: tuple[int, ...], role: Role, use: Use, axes: tuple[str, ...]) -> Role:
         """A role with the known numbers that multiply a parameter on its way, or what its map reads or makes."""
@@ -129,11 +131,11 @@ class RoleFinder(PathFinder):
         before = [
             self._origin(source) for source, _ in self.nodes[use.node].inputs if not self.constant[source]
         ]
-        behind = self._scaled(use.node)
+        behind = self._scale_behind(use.node)
         for index in before if behind is None else [*before, behind]:
             factor = self.nodes[index].factor
-            tied = (1 / math.sqrt(fan), math.sqrt(2 / fan), 1 / fan)
-            if fan > 1 and any(abs(factor / each - 1) < NTK_TOLERANCE for each in tied):
+            scales = (1 / math.sqrt(fan), math.sqrt(2 / fan), 1 / fan)
+            if fan > 1 and any(abs(factor / each - 1) < NTK_TOLERANCE for each in scales):
                 return role._replace(factor=role.factor * factor)
         return role if behind is None else role._replace(behind=self.nodes[behind].factor)
 
@@ -172,7 +174,7 @@ class RoleFinder(PathFinder):
             node.kind == "add" or (node.kind in ("mul", "div") and len(node.inputs) == 1)
         )
 
-    def _scaled(self, node: int) -> int | None:
+    def _scale_behind(self, node: int) -> int | None:
         """The multiplication by a known number that alone reads what an operation makes, perhaps with a bias added.
 
         None if a product reads it next, whose scale that is: of queries and keys.
@@ -217,31 +219,33 @@ class RoleFinder(PathFinder):
         if node.kind in ("add", "sub"):
             return self._addend(use)
         if node.kind == "output":
-            return unknown(use.shape, "the model only returns it")
+            return unknown_role(use.shape, "the model only returns it")
         if node.kind in ELEMENTWISE and extent(use.shape) < 2:
             return Role("shift", vector(use.shape))
-        return unknown(use.shape, f"no rule says what an operand of {node.operation!r} should be")
+        return unknown_role(use.shape, f"no rule says what an operand of {node.operation!r} should be")
 
     def _multiplier(self, use: Use) -> Role:
         links = [kind for kind, _ in use.through if kind in NEUTRAL]
         others = [source for source, _ in self.nodes[use.node].inputs if not self.constant[source]]
         if links:
             if len(links) > 1 or any(kind not in FAITHFUL | NEUTRAL.keys() for kind, _ in use.through):
-                return unknown(use.shape, "it goes through more than one function before it multiplies")
-            return self._exponentiated(use, links[0], others)
-        if (summed := self._dot_product(use, others)) is not None:
-            return summed
-        if any(self._normalized(source) for source in others):
+                return unknown_role(use.shape, "it goes through more than one function before it multiplies")
+            return self._behind_exponential(use, links[0], others)
+        if (product := self._dot_product(use, others)) is not None:
+            return product
+        if any(self._was_normalized(source) for source in others):
             return Role("norm_weight", vector(use.shape))
         if use.offset:
             return Role("scale", vector(use.shape), centre=1.0 - use.offset)
         if self.nodes[use.node].kind == "mul" and self._joins_residual(use.node):
             return Role("layer_scale", vector(use.shape))
         if extent(use.shape) >= 2 and self._tells_apart(use, others):
-            return unknown(use.shape, "it tells members of an ensemble apart, which is their owner's choice")
+            return unknown_role(
+                use.shape, "it tells members of an ensemble apart, which is their owner's choice"
+            )
         return Role("scale", vector(use.shape))
 
-    def _exponentiated(self, use: Use, link: str, others: Sequence[int]) -> Role:
+    def _behind_exponential(self, use: Use, link: str, others: Sequence[int]) -> Role:
         """Role of what multiplies behind an exponential: a decay, a temperature, or neither."""
         if self._decays(use.node):
             states = len(use.shape) == 2 and min(use.shape) > 1
@@ -270,7 +274,7 @@ class RoleFinder(PathFinder):
     def _is_unit(self, index: int, depth: int = 8) -> bool:
         """Whether a value was divided by its length."""
         node = self.nodes[index]
-        if node.kind == "norm" or self._normalized(index):
+        if node.kind == "norm" or self._was_normalized(index):
             return True
         if (
             node.kind == "div"
@@ -300,12 +304,12 @@ class RoleFinder(PathFinder):
         shape = self.nodes[use.node].shape
         dims = readers[0].arguments.get("dim")
         dims = range(len(shape)) if dims is None else [dims] if isinstance(dims, int) else dims
-        summed = {dim % len(shape) for dim in dims} if shape else set()
+        sums = {dim % len(shape) for dim in dims} if shape else set()
         first = len(shape) - len(use.shape)
         axes = []
         for axis, size in enumerate(use.shape, start=first):
             shared = any(self._size(source, axis - len(shape)) > 1 for source in others)
-            axes.append("one" if size == 1 else "in" if axis in summed else "expert" if shared else "out")
+            axes.append("one" if size == 1 else "in" if axis in sums else "expert" if shared else "out")
         if "in" not in axes:
             return None
         if len(axes) == 1:
@@ -336,10 +340,10 @@ class RoleFinder(PathFinder):
         if extent(use.shape) >= 2 and (self._is_affine(use, others) or _has_gap(use.shape)):
             return Role("bias", vector(use.shape))
         if extent(use.shape) >= 2 and self.nodes[use.node].kind == "sub":
-            return unknown(use.shape, "the model takes differences to its rows")
+            return unknown_role(use.shape, "the model takes differences to its rows")
         if extent(use.shape) >= 2:
             return Role("position", table(use.shape))
-        if any(self.nodes[source].kind == "mul" and self._normalized(source) for source in others):
+        if any(self.nodes[source].kind == "mul" and self._was_normalized(source) for source in others):
             return Role("norm_bias", vector(use.shape))
         return Role(
             "bias" if any(origin.kind in MIXERS for origin in origins) else "shift", vector(use.shape)
@@ -395,9 +399,9 @@ class RoleFinder(PathFinder):
             index = self._origin(self.nodes[index].inputs[0][0])
         return index
 
-    def _normalized(self, index: int, depth: int = 5) -> bool:
+    def _was_normalized(self, index: int, depth: int = 5) -> bool:
         node = self.nodes[index]
-        if node.kind in NORM_SLOTS and self._weighted(node):
+        if node.kind in NORM_SLOTS and self._has_weight(node):
             return False  # what multiplies it is no second weight
         if (
             node.kind in NORMS
@@ -408,10 +412,10 @@ class RoleFinder(PathFinder):
         if depth == 0 or node.kind not in ELEMENTWISE | {"shape", "mean"}:
             return False
         return any(
-            self._normalized(source, depth - 1) for source, _ in node.inputs if not self.constant[source]
+            self._was_normalized(source, depth - 1) for source, _ in node.inputs if not self.constant[source]
         )
 
-    def _weighted(self, norm: RawNode) -> bool:
+    def _has_weight(self, norm: RawNode) -> bool:
         weight, _ = NORM_SLOTS[norm.kind]
         return any(slot == weight and self.constant[source] for source, slot in norm.inputs)
 
@@ -455,20 +459,20 @@ def own_axes(shape: tuple[int, ...], role: Role, use: Use) -> tuple[str, ...] | 
     for axis, label in zip(use.axes, role.axes, strict=True):
         if axis is not None and label not in ("one", "unknown"):
             labels[axis].append(label)
-    for first in {first for _, first in use.joined}:
-        together = sorted({first, *(axis for axis, other in use.joined if other == first)})
+    for first in {first for _, first in use.joins}:
+        together = sorted({first, *(axis for axis, other in use.joins if other == first)})
         parts = [[label] for label in labels[first]]
         if len(parts) != len(together):  # if as many, they were put apart again
             parts = [labels[first]] * len(together)
         for axis, part in zip(together, parts, strict=True):
             labels[axis] = labels[axis] + part if axis != first else part
-    if any(not SUMMED.isdisjoint(found) and not SUMMED.issuperset(found) for found in labels):
+    if any(not SUMMED.isdisjoint(names) and not SUMMED.issuperset(names) for names in labels):
         return None
-    for axis in use.summed:
+    for axis in use.sums:
         if not labels[axis]:
-            rest = {label for found in labels for label in found}
+            rest = {label for names in labels for label in names}
             labels[axis] = ["in" if rest & {"out", "expert"} else "out"] if rest else []
-    axes = ("one" if size == 1 else (*found, "unknown")[0] for size, found in zip(shape, labels, strict=True))
+    axes = ("one" if size == 1 else (*names, "unknown")[0] for size, names in zip(shape, labels, strict=True))
     return tuple(axes)
 
 
@@ -478,11 +482,11 @@ def _has_gap(shape: tuple[int, ...]) -> bool:
     return bool(long) and long[-1] - long[0] >= len(long)
 
 
-def _is_cut(shape: tuple[int, ...], found: Sequence[tuple[Role, Use]]) -> bool:
+def _is_cut(shape: tuple[int, ...], candidates: Sequence[tuple[Role, Use]]) -> bool:
     """Whether operations see only parts of a parameter, in different roles."""
-    known = [(role.role, use.shape) for role, use in found if role.role != "unknown"]
-    parts = all(math.prod(seen) < math.prod(shape) for _, seen in known)
-    return parts and len({_group(role) for role, _ in known}) > 1
+    uses = [(role.role, use.shape) for role, use in candidates if role.role != "unknown"]
+    parts = all(math.prod(part) < math.prod(shape) for _, part in uses)
+    return parts and len({_group(role) for role, _ in uses}) > 1
 
 
 def _group(role: str) -> str:

@@ -129,8 +129,8 @@ class Copier:
         kind = _plain_class(type(module))
         if _copies_itself(kind):
             try:
-                copied: nn.Module = copy.deepcopy(module, self._memo)
-                return copied
+                clone: nn.Module = copy.deepcopy(module, self._memo)
+                return clone
             except UNCOPIABLE:
                 pass
         duplicate: nn.Module = kind.__new__(kind)
@@ -184,30 +184,30 @@ class Copier:
 
     def _function(self, function: FunctionType) -> FunctionType:
         """The same code over copies of what it closes over, so that a closure over the model reaches the copy."""
-        defaults, named = function.__defaults__ or (), function.__kwdefaults__ or {}
-        plain = all(type(value) in ATOMS for value in (*defaults, *named.values()))
+        defaults, keywords = function.__defaults__ or (), function.__kwdefaults__ or {}
+        plain = all(type(value) in ATOMS for value in (*defaults, *keywords.values()))
         if (plain and not function.__closure__) or (function.__module__ or "").partition(".")[0] == "torch":
             return function
         closure = function.__closure__ or ()
         cells = tuple([self._memo.setdefault(id(cell), CellType()) for cell in closure])
         code, space, name = function.__code__, function.__globals__, function.__name__
-        copied = FunctionType(code, space, name, tuple(map(self.value, defaults)) or None, cells)
-        copied.__kwdefaults__ = {key: self.value(value) for key, value in named.items()} or None
-        copied.__dict__.update(vars(function))
-        copied.__module__, copied.__qualname__ = function.__module__, function.__qualname__
-        self._memo[id(function)] = copied
+        duplicate = FunctionType(code, space, name, tuple(map(self.value, defaults)) or None, cells)
+        duplicate.__kwdefaults__ = {key: self.value(value) for key, value in keywords.items()} or None
+        duplicate.__dict__.update(vars(function))
+        duplicate.__module__, duplicate.__qualname__ = function.__module__, function.__qualname__
+        self._memo[id(function)] = duplicate
         for cell, new in zip(closure, cells, strict=True):
             if not _is_filled(new) and _is_filled(cell):
                 new.cell_contents = self.value(cell.cell_contents)
-        return copied
+        return duplicate
 
     def _method(self, method: MethodType) -> MethodType:
         return MethodType(method.__func__, self.value(method.__self__))
 
     def _partial(self, call: Any) -> Any:
-        copied = partial(self.value(call.func), *map(self.value, call.args), **self.value(call.keywords))
-        vars(copied).update(vars(call))
-        return copied
+        duplicate = partial(self.value(call.func), *map(self.value, call.args), **self.value(call.keywords))
+        vars(duplicate).update(vars(call))
+        return duplicate
 
     def _reference(self, reference: Any) -> Any:
         target = reference()

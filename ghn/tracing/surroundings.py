@@ -30,8 +30,8 @@ MAX_STEPS = 4
 
 _MISSING: Any = object()
 
-Made = list[weakref.ref[Tensor]]
-"""The tensors of a run, of which none should live on."""
+References = list[weakref.ref[Tensor]]
+"""References to the tensors of a run, of which none should live on."""
 
 
 class Surroundings:
@@ -50,7 +50,7 @@ class Surroundings:
         for value in self._code.holders:
             self._note(value, MAX_DEPTH)
 
-    def restore(self, made: Made) -> None:
+    def restore(self, references: References) -> None:
         """Put back what the run changed.
 
         The model's own modules become what they were. Elsewhere only what holds a tensor of the run is put back:
@@ -62,19 +62,19 @@ class Surroundings:
             ):
                 attributes.clear()
                 attributes.update(former)
-        if not _alive(made):
+        if not _alive(references):
             return
-        leaked = {id(tensor) for tensor in _alive(made)}
+        leaks = {id(tensor) for tensor in _alive(references)}
         for cache, misses in self._caches.values():
             if cache.cache_info().misses != misses:
                 cache.cache_clear()
-        self._code.restore(lambda value: any(id(tensor) in leaked for tensor in tensors_in(value)))
+        self._code.restore(lambda value: any(id(tensor) in leaks for tensor in tensors_in(value)))
         for table, former in self._tables.values():
-            _restore_table(table, former, leaked)
-        if _alive(made):
+            _restore_table(table, former, leaks)
+        if _alive(references):
             gc.collect()
-        if _alive(made):
-            _remove_from_holders(made)
+        if _alive(references):
+            _remove_from_holders(references)
 
     def _note(self, value: Any, depth: int) -> None:
         """Remember a value's entries, and those of the containers in it."""
@@ -137,25 +137,25 @@ class _Slots(MutableMapping[str, Any]):
         return sum(1 for _ in self)
 
 
-def _restore_table(table: Any, former: Any, leaked: set[int]) -> None:
+def _restore_table(table: Any, former: Any, leaks: set[int]) -> None:
     if not isinstance(table, MutableMapping):
-        known = {id(entry) for entry in former}
-        if any(_holds(entry, leaked) for entry in table if id(entry) not in known):
+        ids = {id(entry) for entry in former}
+        if any(_holds(entry, leaks) for entry in table if id(entry) not in ids):
             table.clear()
             (table.update if isinstance(table, set) else table.extend)(former)
         return
     for key, new in _entries(table).items():
         old = former.get(key, _MISSING)
-        if old is not new and (_holds(new, leaked) or _holds(key, leaked)):
+        if old is not new and (_holds(new, leaks) or _holds(key, leaks)):
             if old is _MISSING:
                 del table[key]
             else:
                 table[key] = old
 
 
-def _remove_from_holders(made: Made) -> None:
+def _remove_from_holders(references: References) -> None:
     """Remove tensors that live on from whatever the garbage collector says holds them, alone or in a tuple."""
-    values: list[Any] = list(_alive(made))
+    values: list[Any] = list(_alive(references))
     for _ in range(MAX_STEPS):
         holders = [holder for holder in gc.get_referrers(*values) if holder is not values]
         inner = {id(value) for value in values}
@@ -182,19 +182,19 @@ def _remove(holder: Any, inner: set[int]) -> None:
     elif isinstance(holder, CellType):
         holder.cell_contents = None
     else:
-        named = vars(holder) if isinstance(getattr(holder, "__dict__", None), dict) else {}
-        for key in (*named, *_Slots(holder)):
+        names = vars(holder) if isinstance(getattr(holder, "__dict__", None), dict) else {}
+        for key in (*names, *_Slots(holder)):
             if id(getattr(holder, key, None)) in inner:
                 object.__setattr__(holder, key, None)
 
 
-def _alive(made: Made) -> list[Tensor]:
-    return [tensor for reference in made if (tensor := reference()) is not None]
+def _alive(references: References) -> list[Tensor]:
+    return [tensor for reference in references if (tensor := reference()) is not None]
 
 
-def _holds(value: Any, leaked: set[int]) -> bool:
+def _holds(value: Any, leaks: set[int]) -> bool:
     """Whether a value is or contains a tensor of the run."""
-    return any(id(tensor) in leaked for tensor in tensors_in(value))
+    return any(id(tensor) in leaks for tensor in tensors_in(value))
 
 
 def _is_library(value: Any) -> bool:

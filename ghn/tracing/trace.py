@@ -71,21 +71,21 @@ def trace(model: nn.Module, inputs: Any = None, simplify: bool = True) -> Comput
         for (train, truth), (number, call) in itertools.product(PASSES, enumerate(calls)):
             try:
                 nodes, registry, hooks = _run_with_hooks_if_needed(model, call, train, truth, hooks)
-            except _FailedError as failed:
-                failure = failure or failed
+            except _FailedError as error:
+                failure = failure or error
                 continue
-            merged = merge_records(record, nodes) if record else nodes
-            candidate = build_graph(merged, registry, simplify)
-            gained = _attached(candidate) - (_attached(graph) if graph else frozenset())
-            if graph is None or gained:
+            steps = merge_records(record, nodes) if record else nodes
+            candidate = build_graph(steps, registry, simplify)
+            gains = _attached(candidate) - (_attached(graph) if graph else frozenset())
+            if graph is None or gains:
                 if train or truth or number:
-                    notes.append(_note(train, truth, number > 0, gained, whole=graph is None))
-                record, graph = merged, candidate
+                    notes.append(_note(train, truth, number > 0, gains, whole=graph is None))
+                record, graph = steps, candidate
             if graph.coverage() == 1.0:
                 break
     if graph is None:
         assert failure is not None
-        raise _explain(type(inner).__name__, failure, given=inputs is not None) from failure.error
+        raise _explain(type(inner).__name__, failure, with_inputs=inputs is not None) from failure.error
     return replace(graph, notes=tuple(notes))
 
 
@@ -117,12 +117,12 @@ def _attached(graph: ComputationGraph) -> frozenset[str]:
     return frozenset(spec.name for spec in graph.params if spec.node is not None)
 
 
-def _note(train: bool, truth: bool, further: bool, gained: frozenset[str], whole: bool) -> str:
+def _note(train: bool, truth: bool, further: bool, gains: frozenset[str], whole: bool) -> str:
     way = "in train mode" if train else "where unknown conditions are true" if truth else "in eval mode"
     way += " on other inputs" if further else ""
     if whole:
         return f"traced {way}; it failed otherwise"
-    first, *more = sorted(gained)
+    first, *more = sorted(gains)
     return f"merged with what runs only {way}: {first!r}{f' and {len(more)} more parameters' if more else ''}"
 
 
@@ -135,7 +135,7 @@ class _FailedError(Exception):
 
 
 Run = tuple[list[RawNode], ParameterRegistry, bool]
-"""What was recorded, and whether the user's hooks ran."""
+"""Record and parameters of a run, and whether the user's hooks ran."""
 
 
 def _run_with_hooks_if_needed(model: nn.Module, call: Call, train: bool, truth: bool, hooks: bool) -> Run:
@@ -147,22 +147,22 @@ def _run_with_hooks_if_needed(model: nn.Module, call: Call, train: bool, truth: 
     if not hooks:
         try:
             run = _run(model, call, train, truth, hooks=False)
-        except _FailedError as failed:
-            failure = failed
-    if run is not None and (_used(run) == len(run[1].names) or not has_hooks(model)):
+        except _FailedError as error:
+            failure = error
+    if run is not None and (_parameter_count(run) == len(run[1].names) or not has_hooks(model)):
         return run
     if failure is not None and not has_hooks(model):
         raise failure
     try:
         other = _run(model, call, train, truth, hooks=True)
-    except _FailedError as failed:
+    except _FailedError as error:
         if run is None:
-            raise (failure or failed) from None
+            raise (failure or error) from None
         return run
-    return other if run is None or _used(other) > _used(run) else run
+    return other if run is None or _parameter_count(other) > _parameter_count(run) else run
 
 
-def _used(run: Run) -> int:
+def _parameter_count(run: Run) -> int:
     return len({node.parameter for node in run[0] if node.parameter is not None})
 
 
@@ -195,10 +195,10 @@ def _record(skeleton: nn.Module, recorder: Recorder, call: Call) -> None:
     # Below autograd, operations that are composed of others stay whole, as in inference mode; but what the model keeps
     # is no inference tensor, which no later training could use.
     with torch.inference_mode(False), torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
-        (args, kwargs), own, shared = convert_tensors(call, _input_value)
+        (args, kwargs), own, foreign = convert_tensors(call, _input_value)
         for tensor in own:
             recorder.add_input(tensor)
-        for tensor in shared:
+        for tensor in foreign:
             recorder.add_input(tensor, users=True)
         recorder.draws_are_inputs = not own
         with _quiet_forward(recorder), recorder, HonestReads(recorder):
@@ -240,13 +240,13 @@ def _quiet_forward(recorder: Recorder) -> Iterator[None]:
         yield
 
 
-def _explain(model: str, failure: _FailedError, given: bool) -> TraceError:
+def _explain(model: str, failure: _FailedError, with_inputs: bool) -> TraceError:
     error, (module, operation) = failure.error, failure.last
     if isinstance(error, TraceError):
         return TraceError(f"{model} could not be traced: {error}")
     where = f"in module {module!r}" if module else "in the root module"
     message = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    if not given or (isinstance(error, TypeError) and not failure.operations):
+    if not with_inputs or (isinstance(error, TypeError) and not failure.operations):
         advice = (
             "Pass inputs=… that its forward accepts (a tensor, a tuple of positional or a dict of keyword "
             "arguments)"

@@ -129,9 +129,9 @@ def _go_round(result: Any, args: Any) -> Any:
     dim = next((arg for arg in args[1:] if isinstance(arg, int) and not isinstance(arg, bool)), -1)
     size = source.shape[dim] if source.dim() and -source.dim() <= dim < source.dim() else source.numel()
     if isinstance(result, tuple | list) and len(result) == 2:  # topk's second argument is k, not a dimension
-        chosen = result[1]
-        if chosen.dim() == source.dim() and source.dim():
-            different = [axis for axis in range(source.dim()) if chosen.shape[axis] != source.shape[axis]]
+        choices = result[1]
+        if choices.dim() == source.dim() and source.dim():
+            different = [axis for axis in range(source.dim()) if choices.shape[axis] != source.shape[axis]]
             size = source.shape[different[0] if different else -1]
 
     def visit(indices: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def described(result):
 def test_remembered_results_are_those_of_the_kernel(name):
     func, args = CALLS[name]
     first, second = (result_on_meta(func, args, {}) for _ in range(2))
-    assert len(forms._remembered) == 1
+    assert len(forms._results) == 1
     assert described(first) == described(second) == described(func(*args))
 
 
@@ -55,14 +55,14 @@ def test_a_result_that_is_an_operand_is_never_remembered():
     data = meta(2, 3)
     for _ in range(2):
         assert result_on_meta(aten.dropout.default, (data, 0.1, False), {}) is data
-    assert not forms._remembered
+    assert not forms._results
 
 
 def test_views_and_writes_run_every_time():
     data = meta(2, 3)
     assert result_on_meta(aten.view.default, (data, [6]), {})._base is data
     assert result_on_meta(aten.add_.Tensor, (data, data), {}) is data
-    assert not forms._remembered
+    assert not forms._results
 
 
 def test_arguments_of_different_type_are_different_calls():
@@ -85,7 +85,7 @@ def test_memory_is_bounded(monkeypatch):
     monkeypatch.setattr(forms, "MAX_REMEMBERED", 3)
     for size in range(10):
         result_on_meta(aten.relu.default, (meta(size),), {})
-    assert len(forms._remembered) <= 3
+    assert len(forms._results) <= 3
 
 
 @pytest.mark.parametrize("batch_first", [False, True])

@@ -18,7 +18,7 @@ def fuse_attention(groups: Groups) -> dict[int, Products]:
         The two products of each, by the index of the new node.
     """
     readers = readers_of(groups)
-    fused = {}
+    attentions = {}
     for index in sorted(groups):
         if groups[index].node.kind != "softmax":
             continue
@@ -39,8 +39,8 @@ def fuse_attention(groups: Groups) -> dict[int, Products]:
         product.node = RawNode("attention", "attention", product.node.module, shape=product.node.shape)
         product.kinds = ["attention"]
         product.inputs = sorted({*operands, *values, *masks}, key=lambda entry: (entry[1], entry[0]))
-        fused[outer[0]] = Products(before, outer[0])
-    return fused
+        attentions[outer[0]] = Products(before, outer[0])
+    return attentions
 
 
 def _product_before(groups: Groups, softmax: int) -> tuple[int, list[int]] | None:

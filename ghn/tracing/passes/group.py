@@ -16,7 +16,7 @@ class Group:
 
 
 Groups = dict[int, Group]
-"""By the number of the recorded operation that names each, in execution order."""
+"""Groups by the number of the recorded operation that names each, in execution order."""
 
 
 def readers_of(groups: Groups) -> dict[int, set[int]]:

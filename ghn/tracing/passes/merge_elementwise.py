@@ -29,10 +29,10 @@ def merge_elementwise(groups: Groups) -> None:
             continue
         reader = groups[only]
         slot = min(slot for source, slot in reader.inputs if source == index)
-        merged = [entry for entry in reader.inputs if entry[0] != index] + [
+        inputs = [entry for entry in reader.inputs if entry[0] != index] + [
             (source, slot) for source in activations
         ]
-        reader.inputs = sorted(set(merged), key=lambda entry: (entry[1], entry[0]))
+        reader.inputs = sorted(set(inputs), key=lambda entry: (entry[1], entry[0]))
         reader.kinds += group.kinds
         for source in activations:
             readers[source].discard(index)

@@ -70,8 +70,8 @@ def main() -> None:
     run_app(app, sys.argv[1:])
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(value: bool) -> None:
+    if value:
         from ghn import __version__
 
         print(f"ghn {__version__}")
@@ -100,13 +100,13 @@ def list_(
     from ghn.models import list_models
 
     wildcard = pattern is not None and any(sign in pattern for sign in "*?[")
-    found = list_models(zoo, pattern if wildcard or pattern is None else f"*{pattern}*")
-    if not found:
+    specs = list_models(zoo, pattern if wildcard or pattern is None else f"*{pattern}*")
+    if not specs:
         names = [spec.partition(":")[2] for spec in list_models(zoo)]
         raise ModelError(
             f"no architecture of {zoo or 'any zoo'} matches {pattern!r}.{did_you_mean(str(pattern), names)}"
         )
-    print("\n".join(found))
+    print("\n".join(specs))
 
 
 @app.command()
@@ -130,16 +130,16 @@ def graph(
         image_path(image)
     _check_json(json_file)
     model, example = _load(spec, kwargs, inputs, "meta")
-    started = time.perf_counter()
+    start = time.perf_counter()
     with working("tracing"):
-        traced = trace(model, example)
-    _print_graph(spec, type(model).__name__, traced, time.perf_counter() - started)
+        graph = trace(model, example)
+    _print_graph(spec, type(model).__name__, graph, time.perf_counter() - start)
     if json_file is not None:
-        write_whole(json_file, json.dumps(traced.to_dict()), "choose another place")
+        write_whole(json_file, json.dumps(graph.to_dict()), "choose another place")
         print(f"wrote {json_file}")
     if image is not None:
         with working("drawing"):
-            draw(traced, image, title=spec)
+            draw(graph, image, title=spec)
         print(f"wrote {image}")
 
 
@@ -202,7 +202,7 @@ def predict(
     check_target(device, None)
     output_path(spec, out, overwrite)
     _check_json(json_file)
-    following = rule_set(rules, without)
+    selection = rule_set(rules, without)
     with working("loading the hypernetwork"):
         net = GHN.from_pretrained(checkpoint).to(device)
     torch.manual_seed(seed)  # what is kept is the model's own random initialization
@@ -224,7 +224,7 @@ def predict(
             dtype=getattr(torch, dtype),
             overwrite=overwrite,
             keep_deliberate=keep_deliberate,
-            rules=following,
+            rules=selection,
             progress=progress,
         )
     print(f"{report}\n\n{report.explain()}\n" if explain else report)

@@ -29,7 +29,7 @@ def commit() -> str:
     if not (root / ".git").exists():
         return "unknown"
     try:
-        found = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
             capture_output=True,
             text=True,
@@ -37,7 +37,7 @@ def commit() -> str:
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return found.stdout.strip()
+    return process.stdout.strip()
 
 
 def machine() -> dict[str, str]:
@@ -62,10 +62,10 @@ def default_device() -> str:
 def _dependencies() -> list[str]:
     """Names in our own metadata; extras are left out. A clone that was not installed has no metadata: the essential."""
     try:
-        declared = [text for text in requires("ghn") or [] if "extra ==" not in text]
+        requirements = [text for text in requires("ghn") or [] if "extra ==" not in text]
     except PackageNotFoundError:
-        declared = ["torch", "torchvision", "torch-geometric", "timm", "transformers", "safetensors"]
-    return sorted(re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in declared)
+        requirements = ["torch", "torchvision", "torch-geometric", "timm", "transformers", "safetensors"]
+    return sorted(re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in requirements)
 
 
 def _version(name: str) -> str:

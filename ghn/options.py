@@ -43,16 +43,16 @@ def with_options(
     def decorate(command: Command) -> Command:
         signature = inspect.signature(command)
         own = list(signature.parameters.values())[:-1]
-        added: dict[str, inspect.Parameter] = {}
+        parameters: dict[str, inspect.Parameter] = {}
         for kind in kinds:
             hints, lines = get_type_hints(kind), _lines_below(kind)
             for entry in fields(kind):
                 name = entry.name
-                if name not in {*without, *added}:
+                if name not in {*without, *parameters}:
                     flag, metavar = flags.get(name, name), metavars.get(name)
-                    added[name] = _option(entry, hints[name], lines[name], flag, metavar)
+                    parameters[name] = _option(entry, hints[name], lines[name], flag, metavar)
         command.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[*own, *added.values()]
+            parameters=[*own, *parameters.values()]
         )
         return command
 
@@ -80,8 +80,8 @@ def _option(entry: Field[Any], hint: Any, text: str, flag: str, metavar: str | N
         json_value = kind is dict
         metavar = metavar or ("JSON" if json_value else _METAVARS[kind] + (SEVERAL if several else ""))
         if default is not None:
-            shown = " ".join(map(str, default)) if several else str(default)
-            text = f"{text}  \\[default: {shown or 'none'}]"  # a backslash, or rich takes it for a tag
+            value = " ".join(map(str, default)) if several else str(default)
+            text = f"{text}  \\[default: {value or 'none'}]"  # a backslash, or rich takes it for a tag
         option = typer.Option(flag, metavar=metavar, help=text, show_default=False)
         annotation = (list[kind] if several else str if json_value else kind) | None  # type: ignore[valid-type]
     return inspect.Parameter(
@@ -98,7 +98,7 @@ def _value_type(hint: Any) -> Any:
 
 def _lines_below(kind: type[Any]) -> dict[str, str]:
     """The docstring of each field of a dataclass, which only its source has."""
-    found = {}
+    docstrings = {}
     for base in reversed(kind.__mro__[:-1]):
         (tree,) = ast.parse(inspect.getsource(base)).body
         assert isinstance(tree, ast.ClassDef)
@@ -106,5 +106,5 @@ def _lines_below(kind: type[Any]) -> dict[str, str]:
             if isinstance(entry, ast.AnnAssign):
                 assert isinstance(entry.target, ast.Name)
                 assert isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-                found[entry.target.id] = " ".join(str(below.value.value).replace("``", "").split())
-    return found
+                docstrings[entry.target.id] = " ".join(str(below.value.value).replace("``", "").split())
+    return docstrings

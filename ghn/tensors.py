@@ -44,12 +44,12 @@ def logits_of(output: Any) -> Tensor:
     Raises:
         DataError: If there is no tensor in it.
     """
-    found = getattr(output, "logits", output)
-    if isinstance(found, (tuple, list)) and found:
-        found = found[0]
-    if not isinstance(found, Tensor):
+    value = getattr(output, "logits", output)
+    if isinstance(value, (tuple, list)) and value:
+        value = value[0]
+    if not isinstance(value, Tensor):
         raise DataError(
             f"the model returns {type(output).__name__}; expected a tensor of logits, or .logits: choose an image "
             "classifier or a causal language model"
         )
-    return found
+    return value

@@ -8,21 +8,21 @@ from typing import Any, TypeVar
 from ghn.errors import ConfigError, GhnError, ModelError, did_you_mean, one_line
 from ghn.models import python_zoo
 
-Made = TypeVar("Made")
+Instance = TypeVar("Instance")
 
 
-def find(name: str, what: str, known: Mapping[str, Callable[..., Any]] = {}) -> Callable[..., Any]:
+def find(name: str, what: str, factories: Mapping[str, Callable[..., Any]] = {}) -> Callable[..., Any]:
     """What makes an objective, a space or a task: one of the library's by its name, or what ``python_zoo.find`` takes.
 
     Raises:
         ConfigError: If there is none of that name.
     """
-    if name in known:
-        return known[name]
+    if name in factories:
+        return factories[name]
     if ":" not in name:
-        names = [*known, "FILE.py:Name", "package.module:Name"]
+        names = [*factories, "FILE.py:Name", "package.module:Name"]
         raise ConfigError(
-            f"unknown {what} {name!r}; expected {' or '.join(names)}.{did_you_mean(name, known)}"
+            f"unknown {what} {name!r}; expected {' or '.join(names)}.{did_you_mean(name, factories)}"
         )
     try:
         return python_zoo.find(name)
@@ -31,18 +31,20 @@ def find(name: str, what: str, known: Mapping[str, Callable[..., Any]] = {}) -> 
 
 
 def make(
-    factory: Callable[..., Made], name: str, kind: type[Any], settings: Mapping[str, Any] | None = None
-) -> Made:
+    factory: Callable[..., Instance], name: str, kind: type[Any], settings: Mapping[str, Any] | None = None
+) -> Instance:
     """Call what ``find`` found.
 
     Raises:
         ConfigError: If it takes other settings, fails, or makes something else.
     """
     with blamed(name):
-        made = factory(**(settings or {}))
-    if not isinstance(made, kind):
-        raise ConfigError(f"{name!r} makes {type(made).__name__}; expected {kind.__module__}.{kind.__name__}")
-    return made
+        instance = factory(**(settings or {}))
+    if not isinstance(instance, kind):
+        raise ConfigError(
+            f"{name!r} makes {type(instance).__name__}; expected {kind.__module__}.{kind.__name__}"
+        )
+    return instance
 
 
 @contextmanager

@@ -61,8 +61,8 @@ class ImageSplit:
 
     def _decode(self, indices: list[int]) -> Tensor:
         arrays = [_fit(image, self.size, self._mode) for image in self._images[indices]]
-        stacked = torch.from_numpy(np.stack(arrays))
-        return stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)
+        batch = torch.from_numpy(np.stack(arrays))
+        return batch[:, None] if batch.ndim == 3 else batch.permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +111,9 @@ def digits() -> RawImages:
     """Scikit-learn's 1,797 handwritten digits of 8 × 8 pixels; every fifth is for evaluation."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    pixels = (found.images * (255 / 16)).astype(np.uint8)
-    labels = torch.from_numpy(found.target).long()
+    bunch = load_digits()
+    pixels = (bunch.images * (255 / 16)).astype(np.uint8)
+    labels = torch.from_numpy(bunch.target).long()
     held_out = torch.arange(len(labels)) % 5 == 4
     return RawImages(
         train=_Arrays(pixels[~held_out.numpy()]),
@@ -190,8 +190,8 @@ class _Column:
 
 
 def _label_column(features: datasets.Features) -> str | None:
-    declared = find_column(features, lambda name, feature: isinstance(feature, datasets.ClassLabel))
-    return declared or find_column(
+    column = find_column(features, lambda name, feature: isinstance(feature, datasets.ClassLabel))
+    return column or find_column(
         features,
         lambda name, feature: (
             name.lower() in _LABELS

@@ -36,9 +36,11 @@ def batch_order(count: int, batch_size: int, seed: int, steps: int) -> Iterator[
     size = min(batch_size, count)
     per_epoch = count // size
     for epoch in itertools.count():
-        shuffled = torch.randperm(count, generator=keyed_generator(torch.device("cpu"), "order", seed, epoch))
+        permutation = torch.randperm(
+            count, generator=keyed_generator(torch.device("cpu"), "order", seed, epoch)
+        )
         for index in range(min(per_epoch, steps - epoch * per_epoch)):
-            yield shuffled[index * size : (index + 1) * size].tolist()
+            yield permutation[index * size : (index + 1) * size].tolist()
         if (epoch + 1) * per_epoch >= steps:
             return
 
@@ -65,8 +67,8 @@ def evaluation_batches(
 ) -> Iterator[tuple[Tensor, ...]]:
     """Yield ``limit`` evenly spaced examples of a split in batches, always the same ones."""
     count = min(limit, len(split))
-    chosen = [index * len(split) // count for index in range(count)][share]
-    order = (chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size))
+    indices = [index * len(split) // count for index in range(count)][share]
+    order = (indices[start : start + batch_size] for start in range(0, len(indices), batch_size))
     return _fetch(split, order, workers)
 
 
@@ -76,11 +78,11 @@ def _fetch(split: Split, order: Iterator[list[int]], workers: int) -> Iterator[t
         split,  # type: ignore[arg-type]
         batch_sampler=order,  # the loader only iterates over it, once
         num_workers=0 if split.in_memory else workers,
-        collate_fn=_as_fetched,
+        collate_fn=_same,
         generator=torch.Generator(),
     )
     return iter(loader)
 
 
-def _as_fetched(batch: Any) -> Any:
+def _same(batch: Any) -> Any:
     return batch

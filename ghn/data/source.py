@@ -72,8 +72,8 @@ def _hold_out(rows: datasets.Dataset, source: str) -> tuple[datasets.Dataset, da
     column = find_column(rows.features, is_string)
     if 0 < len(rows) < _FEW_DOCUMENTS and list(rows.features) == [column]:
         cuts = [(text or "", round(len(text or "") * (1 - HELD_OUT_SHARE))) for text in rows[column]]
-        begun, ends = [text[:cut] for text, cut in cuts], [text[cut:] for text, cut in cuts]
-        return datasets.Dataset.from_dict({column: begun}), datasets.Dataset.from_dict({column: ends})
+        starts, ends = [text[:cut] for text, cut in cuts], [text[cut:] for text, cut in cuts]
+        return datasets.Dataset.from_dict({column: starts}), datasets.Dataset.from_dict({column: ends})
     if len(rows) < 2:
         raise DataError(f"data set {source!r} has {len(rows)} rows; expected 2 or more")
     halves = rows.train_test_split(test_size=HELD_OUT_SHARE, seed=0)
@@ -93,12 +93,12 @@ def _load(source: str) -> dict[str, datasets.Dataset]:
         raise DataError(f"{source!r} is a file; give the folder that holds it")
     try:
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            found = datasets.load_from_disk(source)
+            data = datasets.load_from_disk(source)
         else:
             builder = datasets.load_dataset_builder(source, configuration or None)
             # Of text files, which would otherwise be read as lines without their breaks.
             whole = {"sample_by": "document"} if hasattr(builder.config, "sample_by") else {}
-            found = datasets.load_dataset(source, configuration or None, **whole)
+            data = datasets.load_dataset(source, configuration or None, **whole)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         first = one_line(error)
         hint = ""
@@ -107,7 +107,7 @@ def _load(source: str) -> dict[str, datasets.Dataset]:
         elif not path.exists():
             hint = "; check the id and the network, or give a folder, 'digits' or 'python-stdlib'"
         raise DataError(f"data set {source!r} can't be opened: {first}{hint}") from error
-    return dict(found) if isinstance(found, dict) else {"train": found}
+    return dict(data) if isinstance(data, dict) else {"train": data}
 
 
 def _looks_local(source: str) -> bool:

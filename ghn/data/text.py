@@ -133,8 +133,8 @@ def load_tokenizer(name: str) -> Any:
 def python_stdlib() -> Documents:
     """Source text of the running Python's standard library, without its tests; every twentieth file for evaluation."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    skipped = {"site-packages", "dist-packages", "test", "tests", "idlelib", "__pycache__"}
-    files = [path for path in root.rglob("*.py") if not skipped & set(path.relative_to(root).parts)]
+    exclusions = {"site-packages", "dist-packages", "test", "tests", "idlelib", "__pycache__"}
+    files = [path for path in root.rglob("*.py") if not exclusions & set(path.relative_to(root).parts)]
     if not files:
         raise DataError(
             f"the Python library in {root} has no source files; choose another data set, for example --dataset digits"
@@ -152,8 +152,8 @@ def from_splits(train: datasets.Dataset, evaluation: datasets.Dataset, source: s
         DataError: If there is none, or several that it could be.
     """
     strings = [name for name, feature in train.features.items() if is_string(name, feature)]
-    named = find_column(train.features, lambda name, feature: name.lower() in _COLUMNS and name in strings)
-    column = named or (strings[0] if len(strings) == 1 else None)
+    by_name = find_column(train.features, lambda name, feature: name.lower() in _COLUMNS and name in strings)
+    column = by_name or (strings[0] if len(strings) == 1 else None)
     if column is None:
         raise DataError(
             f"data set {source!r} has no text column; it has {describe(train.features)}; expected a column of strings "
@@ -187,27 +187,27 @@ class _Rows:
 
 
 def _first_bytes(texts: Iterable[str], limit: int) -> Iterator[str]:
-    left = limit
+    rest = limit
     for text in texts:
-        encoded = text.encode()
-        yield text if len(encoded) <= left else encoded[:left].decode(errors="ignore")
-        left -= len(encoded)
-        if left <= 0:
+        data = text.encode()
+        yield text if len(data) <= rest else data[:rest].decode(errors="ignore")
+        rest -= len(data)
+        if rest <= 0:
             return
 
 
 def _encode(tokenizer: Any, texts: Iterable[str], enough: int) -> Tensor:
     end = tokenizer.eos_token_id
     parts: list[np.ndarray] = []
-    seen = 0
+    count = 0
     for batch in _batched(_pieces(texts), _ENCODE_AT_ONCE):
         pieces = [piece for piece, _ in batch]
         # verbose=False: a document longer than the tokenizer's own model could read is no mistake here.
-        encoded = tokenizer(pieces, add_special_tokens=False, verbose=False)["input_ids"]
-        for ids, (_, last) in zip(encoded, batch, strict=True):
+        encodings = tokenizer(pieces, add_special_tokens=False, verbose=False)["input_ids"]
+        for ids, (_, last) in zip(encodings, batch, strict=True):
             parts.append(np.asarray([*ids, end] if last and end is not None else ids, dtype=np.int32))
-            seen += len(parts[-1])
-        if seen >= enough:
+            count += len(parts[-1])
+        if count >= enough:
             break
     return torch.from_numpy(np.concatenate(parts) if parts else np.zeros(0, np.int32))[:enough]
 

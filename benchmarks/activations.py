@@ -38,13 +38,13 @@ RESULTS = Path(__file__).parent / "results" / "activations.csv"
 
 def measure(model: nn.Module, block: str, run: Callable[[nn.Module], None]) -> dict[str, tuple[float, float]]:
     """Standard deviation and input dependence of every block's output, by the block's name."""
-    found: dict[str, tuple[float, float]] = {}
+    figures: dict[str, tuple[float, float]] = {}
 
     def note(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
             values = output[0] if isinstance(output, tuple) else output
             assert isinstance(values, Tensor)
-            found[name] = (values.std().item(), (values.std(dim=0).mean() / values.std()).item())
+            figures[name] = (values.std().item(), (values.std(dim=0).mean() / values.std()).item())
 
         return hook
 
@@ -57,7 +57,7 @@ def measure(model: nn.Module, block: str, run: Callable[[nn.Module], None]) -> d
         run(model)
     for handle in handles:
         handle.remove()
-    return found
+    return figures
 
 
 def run_on(spec: str, model: nn.Module, batch: int) -> None:
@@ -84,13 +84,13 @@ def main(batch: int = 8, output: Path = RESULTS) -> None:
                 if isinstance(module, nn.Dropout):
                     module.p = 0.0
         for mode in ("eval", "train"):
-            measured = {
+            figures = {
                 arm: measure(model.train(mode == "train"), block, partial(run_on, spec, batch=batch))
                 for arm, model in models.items()
             }
-            for name, (deviation, dependence) in measured["zoo"].items():
+            for name, (deviation, dependence) in figures["zoo"].items():
                 for arm in ("base", "untrained"):
-                    std, depends = measured[arm][name]
+                    std, depends = figures[arm][name]
                     rows.append([spec, mode, arm, name, deviation, std, std / deviation, dependence, depends])
     header = "model mode arm block zoo_std std ratio zoo_dependence dependence".split()
     output.parent.mkdir(parents=True, exist_ok=True)

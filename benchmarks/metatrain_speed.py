@@ -54,14 +54,14 @@ def main(
         state = TrainState.of(first_tables(ingredients.samplers, config.rank, None), config.optimizer)
         for _ in range(warmup):
             update(state, ingredients, Clock())
-        seen, clock, started, used = state.seen, Clock(), time.perf_counter(), time.process_time()
+        count, clock, start, cpu_seconds = state.seen, Clock(), time.perf_counter(), time.process_time()
         for _ in range(updates):
             update(state, ingredients, clock)
-        seconds, used = time.perf_counter() - started, time.process_time() - used
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_seconds
     if not processes.first:
         return
-    seen = state.seen - seen
-    speed = seen / seconds
+    count = state.seen - count
+    speed = count / seconds
     shares = {phase: clock.seconds[phase] / seconds for phase in PHASES if phase not in ("validate", "save")}
     table = Table("phase", "share", title=f"{speed:,.0f} target-images a second")
     for phase, share in shares.items():
@@ -70,7 +70,7 @@ def main(
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results[name] = {
         "target_images_per_second": round(speed, 1),
-        "per_cpu_second_of_a_process": round(seen / processes.count / used, 1),
+        "per_cpu_second_of_a_process": round(count / processes.count / cpu_seconds, 1),
         "shares": {phase: round(share, 4) for phase, share in shares.items()},
         "numbers": sum(table.numel() for table in state.bank.parameters()),
         "processes": processes.count,

@@ -27,10 +27,10 @@ RESULTS = Path(__file__).parent / "results" / "predict.json"
 LARGE = ("hf:gpt2:AutoModelForCausalLM", {"n_embd": 1280, "n_layer": 36, "n_head": 20})
 MODELS = ("timm:resnet50", "timm:vit_base_patch16_224", "timm:convnext_base")
 LLAMA: tuple[str, dict[str, Any]] = ("hf:llama:AutoModelForCausalLM", {})
-"""Of transformers' default configuration: 6.7 B parameters."""
+"""Llama of transformers' default configuration: 6.7 B parameters."""
 
 WIDTHS = (96, 128, 256, 512, 1024, 1536, 2048, 2688)
-"""Of GPT-2-like models with 12 blocks, 1.5 M to 1 B parameters."""
+"""Widths of GPT-2-like models with 12 blocks, 1.5 M to 1 B parameters."""
 
 JOB = """
 import json, resource, sys, time, warnings
@@ -57,9 +57,9 @@ net.init_(load_model(small[0], **small[1]))  # both ways import what they need w
 before, row = peak_bytes(), {}
 
 def timed(name, run):
-    started = time.process_time()
+    start = time.process_time()
     result = run()
-    row[name] = time.process_time() - started
+    row[name] = time.process_time() - start
     return result
 """
 
@@ -77,7 +77,7 @@ timed("second", lambda: net.init_(other))
 """,
     "write": """
 sizes = [p.shape for p in load_model(SPEC, device="meta", **KWARGS).parameters()]
-made = timed("seconds", lambda: [torch.empty(size).fill_(1.0) for size in sizes])
+tensors = timed("seconds", lambda: [torch.empty(size).fill_(1.0) for size in sizes])
 """,
 }
 
@@ -169,11 +169,11 @@ def _export(repeats: int) -> dict[str, Any]:
         ]
         code = (
             "import json, resource, subprocess, sys, time\n"
-            "started = time.perf_counter()\n"
+            "start = time.perf_counter()\n"
             f"subprocess.run([sys.executable, '-m', 'ghn', 'predict', *{arguments!r}], check=True, "
             "stdout=subprocess.DEVNULL)\n"
             "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
-            "print(json.dumps({'wall_seconds': time.perf_counter() - started, 'cpu_seconds': used.ru_utime + "
+            "print(json.dumps({'wall_seconds': time.perf_counter() - start, 'cpu_seconds': used.ru_utime + "
             "used.ru_stime, 'peak_bytes': 1024 * used.ru_maxrss}))"
         )
         row = _run(code)
@@ -189,14 +189,14 @@ def _compare(spec: str, kwargs: dict[str, Any], names: tuple[str, ...], repeats:
         for name in names:
             rows[name].append(_run(f"{head}{TIMES[name]}\nprint(json.dumps(row))"))
     return {
-        name: {key: statistics.median(row[key] for row in found) for key in found[0]}
-        for name, found in rows.items()
+        name: {key: statistics.median(row[key] for row in group) for key in group[0]}
+        for name, group in rows.items()
     }
 
 
 def _run(code: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return result
 
 

@@ -48,39 +48,39 @@ def main(
     torch.set_num_threads(1)
     table: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {"schema": 1}
     for part in PARTS if only is None else (only,):
-        made = {
+        content = {
             "networks": lambda: generated_networks(count),
             "checkpoints": damaged_checkpoints,
             "kills": lambda: killed_commands(moments, changes, command),
         }[part]()
         call = f"python benchmarks/robustness.py --only {part}"
-        table[part] = {"made_by": call, **made, "commit": commit(), "versions": versions(), **machine()}
+        table[part] = {"made_by": call, **content, "commit": commit(), "versions": versions(), **machine()}
         results.write_text(json.dumps(table, indent=1) + "\n")
-        print(f"{part}: {made['summary']}", flush=True)
+        print(f"{part}: {content['summary']}", flush=True)
     raise typer.Exit(int(any(table[part]["complaints"] for part in PARTS if part in table)))
 
 
 def generated_networks(count: int) -> dict[str, Any]:
     """Trace and initialize networks, each by the shipped hypernetwork and by its base alone."""
-    net, found, operations = GHN.from_pretrained(), {}, Counter[str]()
+    net, problems, operations = GHN.from_pretrained(), {}, Counter[str]()
     parameters = 0
     for seed in range(count):
-        drawn = networks.network(seed)
-        operations.update(drawn.operations)
-        parameters += sum(1 for _ in drawn.model.parameters())
+        sample = networks.network(seed)
+        operations.update(sample.operations)
+        parameters += sum(1 for _ in sample.model.parameters())
         try:
             wrong = networks.complaints(seed, net)
         except Exception as error:  # whatever it is, it is a result
             wrong = [f"{type(error).__name__}: {error}"]
         if wrong:
-            found[seed] = {"operations": drawn.operations, "wrong": wrong}
-    summary = {"networks": count, "parameters": parameters, "broken": len(found)}
-    return {"summary": summary, "complaints": found, "steps": dict(sorted(operations.items()))}
+            problems[seed] = {"operations": sample.operations, "wrong": wrong}
+    summary = {"networks": count, "parameters": parameters, "broken": len(problems)}
+    return {"summary": summary, "complaints": problems, "steps": dict(sorted(operations.items()))}
 
 
 def damaged_checkpoints() -> dict[str, Any]:
     """Load every damaged checkpoint by the library and by the command, and every odd one that is sound."""
-    found, slowest, refused, loaded = [], 0.0, 0, 0
+    problems, slowest, refusals, loads = [], 0.0, 0, 0
     before = _peak_bytes()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -90,28 +90,28 @@ def damaged_checkpoints() -> dict[str, Any]:
             damage.save_good(folder, slots)
         for number, case in enumerate(damage.sound_cases()):
             outcome = damage.attempt(*case, good, root / f"sound-{number}")
-            loaded += outcome.loaded
+            loads += outcome.loaded
             if not outcome.loaded:
-                found.append(f"{case[0]} doesn't load: {outcome.message}")
+                problems.append(f"{case[0]} doesn't load: {outcome.message}")
         for number, case in enumerate(damage.bad_cases()):
             outcome = damage.attempt(*case, good, root / f"bad-{number}")
-            slowest, refused = max(slowest, outcome.seconds), refused + outcome.refused
+            slowest, refusals = max(slowest, outcome.seconds), refusals + outcome.refused
             if not outcome.refused:
-                found.append(f"{case[0]}: {outcome}")
+                problems.append(f"{case[0]}: {outcome}")
             elif os.geteuid() == 0 and case[0].endswith("can't be read"):
                 continue  # root reads it
             elif wrong := _by_command(case[2], good[case[1]], root / f"command-{number}"):
-                found.append(f"{case[0]} by the command: {wrong}")
+                problems.append(f"{case[0]} by the command: {wrong}")
         if marks := list(root.rglob(damage.MARK)):
-            found.append(f"code was run: {marks}")
+            problems.append(f"code was run: {marks}")
     summary = {
         "damaged": number + 1,
-        "refused": refused,
-        "sound": loaded,
+        "refused": refusals,
+        "sound": loads,
         "slowest_seconds": round(slowest, 2),
         "memory_bytes": _peak_bytes() - before,
     }
-    return {"summary": summary, "complaints": found}
+    return {"summary": summary, "complaints": problems}
 
 
 def _by_command(make: damage.Make, good: Path, folder: Path) -> str:
@@ -135,13 +135,13 @@ def _by_command(make: damage.Make, good: Path, folder: Path) -> str:
 
 def killed_commands(moments: int, changes: int, name: str) -> dict[str, Any]:
     """Kill each command, at random times and before random changes of files."""
-    started, rows = time.perf_counter(), []
+    start, rows = time.perf_counter(), []
     for command in (command for command in kills.commands() if name in command.name):
         with tempfile.TemporaryDirectory() as folder:
             rows.append(kills.kill_often(command, moments, changes, Path(folder)))
         print(rows[-1], flush=True)
-    killed = sum(row["killed"] for row in rows)
-    summary = {"killed": killed, "seconds": round(time.perf_counter() - started)}
+    kill_count = sum(row["killed"] for row in rows)
+    summary = {"killed": kill_count, "seconds": round(time.perf_counter() - start)}
     complaints = [f"{row['command']} {wrong}" for row in rows for wrong in row["complaints"]]
     return {"summary": summary, "complaints": complaints, "commands": rows}
 

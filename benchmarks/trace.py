@@ -112,9 +112,9 @@ def _sweep(every: int) -> dict[str, float]:
     specs = list_models("timm")[::every]
     seconds, complete = [], 0
     for spec in specs:
-        started = time.process_time()
+        start = time.process_time()
         graph = trace(load_model(spec, device="meta"))
-        seconds.append(time.process_time() - started)
+        seconds.append(time.process_time() - start)
         complete += graph.coverage() == 1.0
     mean = statistics.mean(seconds)
     row = {
@@ -135,9 +135,9 @@ def _median(run: Callable[[], object], repeats: int) -> float:
     times = []
     for _ in range(repeats):
         gc.collect()
-        started = time.process_time()
+        start = time.process_time()
         run()
-        times.append(time.process_time() - started)
+        times.append(time.process_time() - start)
     return statistics.median(times)
 
 

@@ -40,7 +40,7 @@ import torch
 import typer
 from torch import nn
 from user_networks import SUITE, Network, Task
-from user_networks.training import trained
+from user_networks.training import train
 
 import ghn
 from ghn.environment import commit
@@ -52,7 +52,7 @@ TABLE = HERE.parent / "docs" / "users.md"
 
 ARMS = ("own", "ghn")
 SEEDS = (3, 6, 12, 24, 48)
-"""How many a network may have."""
+"""Numbers of seeds that a network may have."""
 PRECISE = 0.02
 """Standard error of the ratio of both losses, relative to it, at which more seeds are not needed."""
 MOST_SECONDS = 20.0
@@ -95,7 +95,7 @@ def hypernetwork() -> ghn.GHN:
     return ghn.GHN.from_pretrained()
 
 
-def started(task: Task, arm: str, seed: int) -> nn.Module:
+def build(task: Task, arm: str, seed: int) -> nn.Module:
     """Construct a network under a seed and give it the start of an arm."""
     torch.manual_seed(seed)
     model = task.build()
@@ -105,40 +105,40 @@ def started(task: Task, arm: str, seed: int) -> nn.Module:
     for part, inputs in task.parts(model, *(tensor[: task.size] for tensor in task.train)):
         own = copy.deepcopy(part.state_dict())
         report = hypernetwork().init_(part, inputs=inputs, seed=seed)
-        swapped = {entry.name for entry in report.parameters if entry.role in roles.split(",")}
+        names = {entry.name for entry in report.parameters if entry.role in roles.split(",")}
         with torch.no_grad():
             for name, parameter in part.named_parameters():
-                if name in swapped:
+                if name in names:
                     parameter.copy_(own[name])
     return model
 
 
 def digest(model: nn.Module) -> str:
     """Twelve digits that tell two states of a model apart."""
-    found = hashlib.sha256()
+    state = hashlib.sha256()
     for value in model.state_dict().values():
-        found.update(value.contiguous().numpy().tobytes())
-    return found.hexdigest()[:12]
+        state.update(value.contiguous().numpy().tobytes())
+    return state.hexdigest()[:12]
 
 
-def run(network: str, arm: str, seeds: range, known: Sequence[Run], commit: str) -> list[Run]:
+def run(network: str, arm: str, seeds: range, earlier: Sequence[Run], commit: str) -> list[Run]:
     """Train some seeds at all rates, unless the known runs of them started from the same weights."""
     torch.set_num_threads(1)
     task, rates = task_of(network), SUITE[network].rates
-    models = [started(task, arm, seed) for seed in seeds]
+    models = [build(task, arm, seed) for seed in seeds]
     starts = dict(zip(seeds, map(digest, models), strict=True))
-    if len(known) == len(seeds) * len(rates) and all(starts[row.seed] == row.start for row in known):
-        return list(known)
-    made = []
+    if len(earlier) == len(seeds) * len(rates) and all(starts[row.seed] == row.start for row in earlier):
+        return list(earlier)
+    rows = []
     for rate in rates:
-        begin = time.process_time()
-        losses = trained([copy.deepcopy(model) for model in models], task, rate, seeds)
-        seconds = round((time.process_time() - begin) / len(seeds), 3)
-        made += [
+        start = time.process_time()
+        losses = train([copy.deepcopy(model) for model in models], task, rate, seeds)
+        seconds = round((time.process_time() - start) / len(seeds), 3)
+        rows += [
             Run(network, arm, rate, seed, starts[seed], *ends, seconds, commit)
             for seed, ends in zip(seeds, losses, strict=True)
         ]
-    return made
+    return rows
 
 
 def read(path: Path) -> dict[tuple[str, str, float, int], Run]:
@@ -182,7 +182,7 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """Of the losses at the end."""
+        """Ratio of the losses at the end."""
         return self.loss / self.own
 
 
@@ -191,39 +191,39 @@ Table = Mapping[tuple[str, str, float, int], Run]
 
 def compare(runs: Table, network: Network, arm: str, seeds: int) -> Comparison | None:
     """A network's arm against its own start over the first seeds; None if a run of them is missing."""
-    found = {
+    groups = {
         (name, rate): [runs.get((network.name, name, rate, seed)) for seed in range(seeds)]
         for name in ("own", arm)
         for rate in network.rates
     }
-    complete = {key: [row for row in rows if row] for key, rows in found.items()}
+    complete = {key: [row for row in rows if row] for key, rows in groups.items()}
     if any(len(rows) < seeds for rows in complete.values()):
         return None
     ends = {key: statistics.fmean(row.end for row in rows) for key, rows in complete.items()}
-    best, reached = (min(network.rates, key=lambda rate: ends[name, rate]) for name in ("own", arm))
-    own, other = complete["own", best], complete[arm, reached]
+    best, other_best = (min(network.rates, key=lambda rate: ends[name, rate]) for name in ("own", arm))
+    own, other = complete["own", best], complete[arm, other_best]
     differences = [
-        a.end / ends[arm, reached] - b.end / ends["own", best] for a, b in zip(other, own, strict=True)
+        a.end / ends[arm, other_best] - b.end / ends["own", best] for a, b in zip(other, own, strict=True)
     ]
     return Comparison(
         network=network,
         seeds=seeds,
         own=ends["own", best],
         own_rate=best,
-        loss=ends[arm, reached],
-        rate=reached,
+        loss=ends[arm, other_best],
+        rate=other_best,
         error=statistics.stdev(differences) / math.sqrt(seeds),
         tenth=statistics.fmean(row.tenth for row in other) / statistics.fmean(row.tenth for row in own),
         same=ends[arm, best] / ends["own", best],
     )
 
 
-def wanted(runs: Table, network: Network) -> int:
+def seeds_for(runs: Table, network: Network) -> int:
     """How many seeds a network should have next, by how far those it has scatter and what more of them take."""
     count = SEEDS[0]
     for more in SEEDS[1:]:
-        found = compare(runs, network, "ghn", count)
-        if not found or found.error <= PRECISE or more * _seconds(runs, network) > MOST_SECONDS:
+        comparison = compare(runs, network, "ghn", count)
+        if not comparison or comparison.error <= PRECISE or more * _seconds(runs, network) > MOST_SECONDS:
             break
         count = more
     return count
@@ -241,26 +241,28 @@ def _seconds(runs: Table, network: Network) -> float:
 
 def comparisons(runs: Table, arm: str) -> list[Comparison]:
     """Networks that have runs of an arm and of their own start, with all seeds that both have, worst first."""
-    found = []
+    entries = []
     for network in SUITE.values():
-        complete = (compare(runs, network, arm, seeds) for seeds in SEEDS if seeds <= wanted(runs, network))
-        found += [entry for entry in complete if entry][-1:]
-    return sorted(found, key=lambda entry: -entry.ratio)
+        complete = (
+            compare(runs, network, arm, seeds) for seeds in SEEDS if seeds <= seeds_for(runs, network)
+        )
+        entries += [entry for entry in complete if entry][-1:]
+    return sorted(entries, key=lambda entry: -entry.ratio)
 
 
-def summary(found: Sequence[Comparison]) -> str:
+def summary(entries: Sequence[Comparison]) -> str:
     """The bar, in a line."""
-    ratios = [entry.ratio for entry in found]
+    ratios = [entry.ratio for entry in entries]
     share = statistics.fmean(ratio <= MOST_AT_95_PERCENT for ratio in ratios)
-    sure = sum(entry.ratio * (1 - 2 * entry.error) > MOST_AT_95_PERCENT for entry in found)
+    sure = sum(entry.ratio * (1 - 2 * entry.error) > MOST_AT_95_PERCENT for entry in entries)
     return (
-        f"{len(found)} networks: at most {MOST_AT_95_PERCENT} times the own start's loss on {share:.0%} (bar 95%; "
+        f"{len(entries)} networks: at most {MOST_AT_95_PERCENT} times the own start's loss on {share:.0%} (bar 95%; "
         f"{sure} above by two standard errors), at most {max(ratios):.2f} times on all (bar {MOST}), "
         f"median {statistics.median(ratios):.2f} (bar {MOST_MEDIAN})"
     )
 
 
-def table(found: Sequence[Comparison]) -> str:
+def table(entries: Sequence[Comparison]) -> str:
     """The page of the docs."""
     lines = [
         "# Users' networks: the predicted start against the model's own",
@@ -274,7 +276,7 @@ def table(found: Sequence[Comparison]) -> str:
         "the ratio and all runs of",
         f"the network would take at most {MOST_SECONDS:g} seconds of CPU time.",
         "",
-        f"{summary(found)}.",
+        f"{summary(entries)}.",
         "",
         "| network | task | own start | `ghn` | ratio | seeds | at a tenth of the steps | at the own start's rate |",
         "|---|---|---|---|---|---|---|---|",
@@ -283,7 +285,7 @@ def table(found: Sequence[Comparison]) -> str:
         f"| {entry.network.name} | {entry.network.description} | {entry.own:.4g} ({entry.own_rate:g}) "
         f"| {entry.loss:.4g} ({entry.rate:g}) | {entry.ratio:.2f} ± {entry.ratio * entry.error:.2f} | {entry.seeds} "
         f"| {entry.tenth:.2f} | {entry.same:.2f} |"
-        for entry in found
+        for entry in entries
     ]
     return "\n".join(lines) + "\n"
 
@@ -305,26 +307,26 @@ def main(
     version = commit() or ""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for fewer, more in pairwise((0, *SEEDS)):
-            networks = [network for network in networks if wanted(runs, network) >= more]
+            networks = [network for network in networks if seeds_for(runs, network) >= more]
             blocks = [(network.name, arm, range(fewer, more)) for network in networks for arm in arms]
-            known = [known_runs(runs, *block) for block in blocks]
+            earlier = [earlier_runs(runs, *block) for block in blocks]
             columns = zip(*blocks, strict=True) if blocks else ((), (), ())
-            for made in pool.map(run, *columns, known, [version] * len(blocks)):
-                changed = [row for row in made if runs.get(row.key) != row]
-                write(results, changed, append=True)
-                runs |= {row.key: row for row in changed}
-                if changed and made[0].arm == arms[-1]:
-                    report(runs, SUITE[made[0].network], arms, more)
+            for rows in pool.map(run, *columns, earlier, [version] * len(blocks)):
+                changes = [row for row in rows if runs.get(row.key) != row]
+                write(results, changes, append=True)
+                runs |= {row.key: row for row in changes}
+                if changes and rows[0].arm == arms[-1]:
+                    report(runs, SUITE[rows[0].network], arms, more)
     write(results, sorted(runs.values(), key=lambda row: (list(SUITE).index(row.network), row.key)))
-    found = comparisons(runs, "ghn")
-    if found:
+    entries = comparisons(runs, "ghn")
+    if entries:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(table(found))
-        typer.echo(summary(found))
+        output.write_text(table(entries))
+        typer.echo(summary(entries))
 
 
-def known_runs(runs: Table, network: str, arm: str, seeds: range) -> list[Run]:
-    """Those of an arm at all rates."""
+def earlier_runs(runs: Table, network: str, arm: str, seeds: range) -> list[Run]:
+    """Earlier runs of an arm at all rates, for some seeds."""
     keys = ((network, arm, rate, seed) for rate in SUITE[network].rates for seed in seeds)
     return [runs[key] for key in keys if key in runs]
 

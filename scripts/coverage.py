@@ -58,7 +58,7 @@ class Row:
     """Tensors that can't be predicted and keep the model's own values: not attached, or of role 'unknown'."""
     kept_numel: int = 0
     seconds: float = 0.0
-    """Construction and tracing."""
+    """Time of construction and tracing."""
     error: str = ""
     note: str = ""
 
@@ -92,25 +92,25 @@ def main(
         models = _models(zoo)
     except GhnError as error:
         raise typer.BadParameter(str(error)) from error
-    chosen = [spec for spec in models if fnmatch.fnmatchcase(spec, pattern)]
-    chosen = [spec for spec in chosen if not auto or {*auto} & {*models[spec]}]
+    specs = [spec for spec in models if fnmatch.fnmatchcase(spec, pattern)]
+    specs = [spec for spec in specs if not auto or {*auto} & {*models[spec]}]
     if sample:
-        chosen = sorted(random.Random(0).sample(chosen, min(sample, len(chosen))))
-    chosen = chosen[:limit] if limit else chosen
-    done = _read(path) if resume else {}
+        specs = sorted(random.Random(0).sample(specs, min(sample, len(specs))))
+    specs = specs[:limit] if limit else specs
+    rows = _read(path) if resume else {}
     if redo:
-        done = {spec: row for spec, row in done.items() if row.complete}
-    _write(path, [done[spec] for spec in models if spec in done])
+        rows = {spec: row for spec, row in rows.items() if row.complete}
+    _write(path, [rows[spec] for spec in models if spec in rows])
     with progress_bar(*counted("models"), transient=False) as progress, path.open("a", newline="") as file:
-        for spec in progress.track([spec for spec in chosen if spec not in done], description=zoo):
+        for spec in progress.track([spec for spec in specs if spec not in rows], description=zoo):
             row = _measure(spec, timeout)
             row.auto = " ".join(models[spec])
-            done[spec] = row
+            rows[spec] = row
             csv.DictWriter(file, [field.name for field in fields(Row)]).writerow(asdict(row))
             file.flush()
-            if len(done) % 10 == 0:
+            if len(rows) % 10 == 0:
                 gc.collect()  # a fifth of a second; models are full of cycles
-    _summarize([done[spec] for spec in chosen if spec in done])
+    _summarize([rows[spec] for spec in specs if spec in rows])
 
 
 def _models(zoo: str) -> dict[str, tuple[str, ...]]:
@@ -170,9 +170,9 @@ def _trace_into(row: Row, model: nn.Module) -> None:
     row.tensors, row.nodes, row.edges = len(graph.params), len(graph.nodes), len(graph.edges)
     missing = [spec.name for spec in graph.params if spec.node is None]
     row.attached = row.tensors - len(missing)
-    kept = [spec for spec in graph.params if not has_rule(spec)]
+    own = [spec for spec in graph.params if not has_rule(spec)]
     row.numel = sum(spec.numel for spec in graph.params)
-    row.kept, row.kept_numel = len(kept), sum(spec.numel for spec in kept)
+    row.kept, row.kept_numel = len(own), sum(spec.numel for spec in own)
     row.note = f"missing: {' '.join(missing[:4])}{' …' if len(missing) > 4 else ''}" if missing else ""
 
 
@@ -234,16 +234,16 @@ def _summarize(rows: list[Row]) -> None:
     ) in "models listed | built complete share | repaired complete | tensors attached kept s".split():
         table.add_column(column.replace("|", ""), no_wrap=True)
     for name, group in [*sorted(groups.items()), ("all", rows)]:
-        built = [row for row in group if row.constructible]
+        models = [row for row in group if row.constructible]
         cells: list[str] = []
         for repaired in (False, True):
-            part = [row for row in built if row.repaired is repaired]
+            part = [row for row in models if row.repaired is repaired]
             complete = sum(row.complete for row in part)
             cells += ["|", str(len(part)), str(complete)]
             if not repaired:
                 cells.append(f"{complete / max(len(part), 1):.1%}")
-        tensors = sum(row.tensors for row in built)
-        attached, kept = sum(row.attached for row in built), sum(row.kept_numel for row in built)
+        tensors = sum(row.tensors for row in models)
+        attached, kept = sum(row.attached for row in models), sum(row.kept_numel for row in models)
         table.add_row(
             name,
             str(len(group)),
@@ -251,7 +251,7 @@ def _summarize(rows: list[Row]) -> None:
             "|",
             str(tensors),
             f"{attached / max(tensors, 1):.2%}",
-            f"{kept / max(sum(row.numel for row in built), 1):.2%}",
+            f"{kept / max(sum(row.numel for row in models), 1):.2%}",
             f"{sum(row.seconds for row in group):.0f}",
         )
     for row in rows:

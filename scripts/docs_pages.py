@@ -72,14 +72,14 @@ def entries(folder: Path = LOG) -> list[Entry]:
     Raises:
         ValueError: If a file begins with no such head, or two entries of a day have one number.
     """
-    found = []
+    items = []
     for path in sorted(folder.glob("*.md")):
         if path.name == "README.md":
             continue
         _, head, _ = path.read_text().split("---\n", 2)
         values = yaml.safe_load(head)
         try:
-            found.append(
+            items.append(
                 Entry(
                     name=path.stem,
                     date=str(values["date"]),
@@ -91,9 +91,9 @@ def entries(folder: Path = LOG) -> list[Entry]:
             )
         except KeyError as error:
             raise ValueError(f"{path} begins with no {error}; see docs/log/README.md") from error
-    if len({(entry.date, entry.number) for entry in found}) < len(found):
+    if len({(entry.date, entry.number) for entry in items}) < len(items):
         raise ValueError("two entries of the lab log have the same date and number")
-    return sorted(found, key=lambda entry: (entry.date, entry.number), reverse=True)
+    return sorted(items, key=lambda entry: (entry.date, entry.number), reverse=True)
 
 
 def log_index(folder: Path = LOG) -> str:
@@ -113,14 +113,14 @@ def command_line() -> str:
 
     lines = ["# Command line", "", "Errors are one line with the fix, and exit code 2.", ""]
     for name in get_command(app).commands:  # type: ignore[attr-defined]
-        shown = subprocess.run(
+        help_text = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "ghn", name, "--help"],
             env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-        text = shown.replace("python -m ghn", "ghn").strip()
+        text = help_text.replace("python -m ghn", "ghn").strip()
         lines += [f"## ghn {name}", "", "```text", text, "```", ""]
     return "\n".join(lines)
 
@@ -134,8 +134,8 @@ def base_rules() -> str:
     for title, entries_of in (("Rules", rules.rules), ("Modifiers", rules.modifiers)):
         lines += [f"## {title}", ""]
         for entry in entries_of:
-            told = _field_docstrings(type(entry))
-            constants = [f"- `{name} = {value:.4g}`: {told[name]}" for name, value in vars(entry).items()]
+            texts = _field_docstrings(type(entry))
+            constants = [f"- `{name} = {value:.4g}`: {texts[name]}" for name, value in vars(entry).items()]
             lines += [f"### {entry.name}", "", _as_markdown(inspect.getdoc(type(entry)) or ""), ""]
             lines += ["Constants:", "", *constants, ""] if constants else []
     return "\n".join(lines)
@@ -146,37 +146,37 @@ def _as_markdown(docstring: str) -> str:
     text = re.sub(r"`docs/(log/[\w-]+\.md)`", r"[\1](\1)", docstring).replace("``", "`")
     text = re.sub(r"\.\. math:: ((?:.+\n?)+)", _equation, text)
     text = re.sub(
-        r"References:\n((?:    .+\n?)+)", lambda found: f"References: {' '.join(found[1].split())}", text
+        r"References:\n((?:    .+\n?)+)", lambda match: f"References: {' '.join(match[1].split())}", text
     )
     return re.sub(r"(?<![(<])https://[^\s,;)]+[^\s,;).]", r"<\g<0>>", text)
 
 
-def _equation(found: re.Match[str]) -> str:
-    return "\n".join(["```math", *(line.strip() for line in found[1].splitlines()), "```", ""])
+def _equation(match: re.Match[str]) -> str:
+    return "\n".join(["```math", *(line.strip() for line in match[1].splitlines()), "```", ""])
 
 
 def _field_docstrings(component: type) -> dict[str, str]:
     """What stands under each field of a dataclass, on one line."""
     (node,) = ast.parse(textwrap.dedent(inspect.getsource(component))).body
     assert isinstance(node, ast.ClassDef)
-    told = {}
+    texts = {}
     for field, below in pairwise(node.body):
         if (
             isinstance(field, ast.AnnAssign)
             and isinstance(field.target, ast.Name)
             and isinstance(below, ast.Expr)
         ):
-            told[field.target.id] = " ".join(str(ast.literal_eval(below.value)).split()).replace("``", "`")
-    return told
+            texts[field.target.id] = " ".join(str(ast.literal_eval(below.value)).split()).replace("``", "`")
+    return texts
 
 
-def copied_files() -> set[str]:
+def files_to_copy() -> set[str]:
     """Files of the repository that pages lead to, and those that these pages lead to."""
-    linked = {name for path in DOCS.glob("*.md") for name in REPOSITORY.findall(path.read_text())}
-    for name in [name for name in linked if name.endswith(".md")]:
+    names = {name for path in DOCS.glob("*.md") for name in REPOSITORY.findall(path.read_text())}
+    for name in [name for name in names if name.endswith(".md")]:
         for link in re.findall(r"\]\(((?:\.\./)+[^)#]+)\)", (ROOT / name).read_text()):
-            linked.add((ROOT / name).parent.joinpath(link).resolve().relative_to(ROOT).as_posix())
-    return linked
+            names.add((ROOT / name).parent.joinpath(link).resolve().relative_to(ROOT).as_posix())
+    return names
 
 
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
@@ -184,7 +184,7 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     from mkdocs.structure.files import File
 
     files.append(File.generated(config, "cli.md", content=command_line()))
-    for name in sorted(copied_files()):
+    for name in sorted(files_to_copy()):
         files.append(File.generated(config, f"repository/{name}", abs_src_path=str(ROOT / name)))
     return files
 
@@ -195,14 +195,14 @@ def on_page_markdown(markdown: str, page: "Page", **_: Any) -> str:
         markdown = REPOSITORY.sub(r"](repository/\1)", markdown)
     if re.fullmatch(r"repository/[^/]+", page.file.src_uri):  # from the root of the repository to its docs
         markdown = markdown.replace("](docs/", "](../")
-    return re.sub(r"^```math\n(.*?)^```$", _drawn, markdown, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^```math\n(.*?)^```$", _draw_equation, markdown, flags=re.MULTILINE | re.DOTALL)
 
 
-def _drawn(found: re.Match[str]) -> str:
+def _draw_equation(match: re.Match[str]) -> str:
     """An equation as SVG in the colour of the text around it; what matplotlib can't read is written otherwise first."""
     from matplotlib.mathtext import math_to_image
 
-    tex = re.sub(r"\\sqrt (\w)", r"\\sqrt{\1}", " ".join(found[1].split())).replace(
+    tex = re.sub(r"\\sqrt (\w)", r"\\sqrt{\1}", " ".join(match[1].split())).replace(
         r"\bmod", r"\;\mathrm{mod}\;"
     )
     file = io.BytesIO()

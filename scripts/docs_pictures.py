@@ -22,7 +22,7 @@ from ghn.tracing.trace import trace
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 MODEL = "timm:test_vit"
 WIDTH, HEIGHT = 1000, 900
-"""Of the browser's window, in pixels."""
+"""Size of the browser's window, in pixels."""
 
 
 def graph_picture(path: Path) -> None:

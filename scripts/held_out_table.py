@@ -85,10 +85,10 @@ def table() -> str:
         for model, name in models.items():
             random, ghn = rows[model, "random"], rows[model, "ghn"]
             steps = ghn["steps_to_random_final"]
-            reached = f"{float(steps) / float(ghn['steps']):.0%}".replace("%", " %") if steps else "–"
+            pace = f"{float(steps) / float(ghn['steps']):.0%}".replace("%", " %") if steps else "–"
             finals = " | ".join(_final(rows, model, arm) for arm in ("random", *OTHERS, "ghn"))
             early = " → ".join(_figure(row, "metric_10") for row in (random, ghn))
-            lines.append(f"| {name} | {finals} | {early} | {reached} |")
+            lines.append(f"| {name} | {finals} | {early} | {pace} |")
     return "\n".join(lines)
 
 
@@ -107,15 +107,15 @@ def summary() -> str:
         )
         means = [fmean(float(row["metric_100"]) for row in arm) for arm in (random, ghn)]
         text = means[0] < 0
-        shown = " → ".join(f"{-mean:.2f}" if text else f"{100 * mean:.1f}" for mean in means)
+        figures = " → ".join(f"{-mean:.2f}" if text else f"{100 * mean:.1f}" for mean in means)
         higher = [
             sum(float(row[column]) > float(start[column]) for row, start in zip(ghn, random, strict=True))
             for column in ("metric_10", "metric_30", "metric_100")
         ]
-        reached = median(float(row["steps_to_random_final"] or math.inf) / float(row["steps"]) for row in ghn)
+        pace = median(float(row["steps_to_random_final"] or math.inf) / float(row["steps"]) for row in ghn)
         lines.append(
-            f"| {len(models)} {kind} ({'bits per byte' if text else 'accuracy in %'}) | {shown} | "
-            f"{', '.join(map(str, higher))} | {_count(ghn, _significantly_above)} | {100 * reached:.0f} % | "
+            f"| {len(models)} {kind} ({'bits per byte' if text else 'accuracy in %'}) | {figures} | "
+            f"{', '.join(map(str, higher))} | {_count(ghn, _significantly_above)} | {100 * pace:.0f} % | "
             f"{_count(other, _above)}, {_count(other, _significantly_above)} |"
         )
     return "\n".join(lines)
@@ -125,12 +125,12 @@ def brief() -> str:
     """The same for README: how they end, on how many models, and when random's final is reached."""
     lines = [BRIEF_HEAD, "|---" * (BRIEF_HEAD.count(" | ") + 1) + "|"]
     for line in summary().splitlines()[2:]:
-        models, ends, higher, significantly, reached, _ = line.strip("| ").split(" | ")
+        models, ends, higher, significantly, pace, _ = line.strip("| ").split(" | ")
         random, ghn = ends.split(" → ")
         count = models.split()[0]
         lines.append(
             f"| {models} | {random} | {ghn} | {higher.split(', ')[-1]} of {count} ({significantly}) "
-            f"| after {reached} |"
+            f"| after {pace} |"
         )
     return "\n".join(lines)
 
@@ -166,7 +166,7 @@ def other_starts() -> str:
     rows = _rows()
     sentences = []
     for arm in OTHERS:
-        models = [model for model, found in rows if found == arm and _differs(rows, model, arm)]
+        models = [model for model, other in rows if other == arm and _differs(rows, model, arm)]
         ends = {
             model: [float(rows[model, each]["metric_100"]) for each in ("random", arm, "ghn")]
             for model in models
@@ -250,17 +250,17 @@ PAGES = {
 """Parts of each page that come from the results, and what writes them."""
 
 
-def refreshed(path: Path) -> str:
+def refresh(path: Path) -> str:
     """A page with those parts as they are now."""
     page = path.read_text()
     for pattern, write in PAGES[path].items():
-        found = re.findall(pattern, page, flags=re.DOTALL)
-        if len(found) != 1:
-            raise ValueError(f"{pattern} is {len(found)} times in {path}; expected once")
-        page = page.replace(found[0], write())
+        matches = re.findall(pattern, page, flags=re.DOTALL)
+        if len(matches) != 1:
+            raise ValueError(f"{pattern} is {len(matches)} times in {path}; expected once")
+        page = page.replace(matches[0], write())
     return page
 
 
 if __name__ == "__main__":
     for path in PAGES:
-        path.write_text(refreshed(path))
+        path.write_text(refresh(path))

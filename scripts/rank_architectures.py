@@ -47,20 +47,20 @@ def rank(
     if checkpoint:
         load_hypernetwork(checkpoint)  # a mistake shows before anything is trained
     folder = RunFolder(output)
-    trained = train_networks(config, folder)
+    networks = train_networks(config, folder)
     if not checkpoint:
         return
-    judged = judge_networks(config, trained, checkpoint)
-    folder.write("untrained.csv", judged.to_csv(index=False, float_format="%.6g"))
-    table = pd.concat([trained, judged.drop(columns="family")], axis=1).dropna(subset="accuracy")
-    found = rank_correlations(table)
+    judgements = judge_networks(config, networks, checkpoint)
+    folder.write("untrained.csv", judgements.to_csv(index=False, float_format="%.6g"))
+    table = pd.concat([networks, judgements.drop(columns="family")], axis=1).dropna(subset="accuracy")
+    correlations = rank_correlations(table)
     folder.write_json(
         "ranking.json",
         {
             "networks": len(table),
-            "diverged": len(trained) - len(table),
+            "diverged": len(networks) - len(table),
             "kinds": KINDS,
-            **found,
+            **correlations,
             "checkpoint": short_name(checkpoint),
             "fingerprint": load_hypernetwork(checkpoint).fingerprint(),
             "commit": commit(),
@@ -68,7 +68,9 @@ def rank(
     )
     folder.write("ranking.png", png_of(scatter(table)))
     Console().print(
-        tau_table(found, len(table)).terminal("\n".join(f"{kind}: {text}" for kind, text in KINDS.items()))
+        tau_table(correlations, len(table)).terminal(
+            "\n".join(f"{kind}: {text}" for kind, text in KINDS.items())
+        )
     )
 
 

@@ -49,13 +49,13 @@ def reuse(
 ) -> str:
     """Write the runs of one case; returns what was done, in words."""
     steps = config.transfer_steps if case.transfer else config.steps
-    known = {key[2] for key in curves if key[:2] == (case.name, case.data)}
-    done = []
-    reusable = sorted(known - {*NEEDS_CHECKPOINT}) + ["base"] * bool(known & {*NEEDS_CHECKPOINT})
+    arms = {key[2] for key in curves if key[:2] == (case.name, case.data)}
+    notes = []
+    reusable = sorted(arms - {*NEEDS_CHECKPOINT}) + ["base"] * bool(arms & {*NEEDS_CHECKPOINT})
     task = make_task(comparison(config, case, "random", ""))
     for arm in reusable:
         plan = comparison(config, case, arm, str(case_folder(folder, case) / arm))
-        origin = arm if arm in known else "ghn"
+        origin = arm if arm in arms else "ghn"
         if arm == "base":
             before = comparison(replace(config, checkpoint=None), case, origin, "")
             if starting_weights(origin, task, before) != starting_weights(arm, task, plan):
@@ -69,7 +69,7 @@ def reuse(
         again = train_run(task, plan, budget, make_accelerator(plan), arm, seed, rate).curve[0].loss
         first = own[min(own)][0].loss
         if abs(again - first) > AGREES * first:
-            done.append(f"{arm} not reused: its loss before training is {again:.4f}, was {first:.4f}")
+            notes.append(f"{arm} not reused: its loss before training is {again:.4f}, was {first:.4f}")
             continue
         runs = ComparisonFolder(plan, task.dataset)
         for (*_, seed, rate), curve in own.items():
@@ -84,8 +84,8 @@ def reuse(
                 note=f"from {source}",
             )
             runs.save(run)
-        done.append(f"{len(own)} runs of {arm}")
-    return f"{case.name}, {case.data}: {', '.join(done) or 'nothing'}"
+        notes.append(f"{len(own)} runs of {arm}")
+    return f"{case.name}, {case.data}: {', '.join(notes) or 'nothing'}"
 
 
 def main(arguments: list[str]) -> None:
@@ -99,20 +99,20 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--text", help="where the results' text is now")
     parser.add_argument("--checkpoint", metavar="DIR", help="what evaluate_init.py will be given")
     parser.add_argument("--models", default="*", help="shell pattern of names")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     with one_line_errors():
-        settings = json.loads((given.results / "results.json").read_text())["config"]
+        settings = json.loads((options.results / "results.json").read_text())["config"]
         names = {field.name for field in fields(EvaluateConfig)}
         config = EvaluateConfig.preset("cpu", **{name: settings[name] for name in names & set(settings)})
-        for name, place in (("images", given.images), ("text", given.text)):
+        for name, place in (("images", options.images), ("text", options.text)):
             if place and short_name(place) != settings[name]:
                 raise ConfigError(f"--{name} is {place}; the results are of {settings[name]}")
         config = replace(
-            config, images=given.images or "", text=given.text or "", checkpoint=given.checkpoint
+            config, images=options.images or "", text=options.text or "", checkpoint=options.checkpoint
         )
-        curves = read_curves(given.results / "curves.csv")
-        for case in cases(config, given.models):
-            print(reuse(config, case, curves, given.output, given.results.name), flush=True)
+        curves = read_curves(options.results / "curves.csv")
+        for case in cases(config, options.models):
+            print(reuse(config, case, curves, options.output, options.results.name), flush=True)
 
 
 if __name__ == "__main__":

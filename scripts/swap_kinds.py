@@ -32,7 +32,7 @@ from ghn.options import with_options
 from ghn.tracing.trace import trace
 
 
-def swapped(first: str, second: str, role: str) -> Arm:
+def swap_role(first: str, second: str, role: str) -> Arm:
     """The arm ``first`` with the parameters of a role from the arm ``second``."""
 
     @torch.no_grad()
@@ -61,14 +61,14 @@ def swap(
     """Swap the parameters of one role at a time between two initializations, and train each mixture."""
     settings = compare_settings(options)
     task = make_task(CompareConfig(inits=(first, second), **settings))
-    found = dict.fromkeys(spec.role for spec in trace(task.build(0), task.example()).params)
+    choices = dict.fromkeys(spec.role for spec in trace(task.build(0), task.example()).params)
     for role in roles or ():
-        if role not in found:
+        if role not in choices:
             raise ConfigError(
-                f"{task.model} has no parameters of role {role!r}; it has {', '.join(found)}."
-                f"{did_you_mean(role, found)}"
+                f"{task.model} has no parameters of role {role!r}; it has {', '.join(choices)}."
+                f"{did_you_mean(role, choices)}"
             )
-    mixtures = {f"{first}, {role} of {second}": swapped(first, second, role) for role in roles or found}
+    mixtures = {f"{first}, {role} of {second}": swap_role(first, second, role) for role in roles or choices}
     ARMS.update(mixtures)
     show(compare(CompareConfig(inits=(first, second, *mixtures), **settings)))
 

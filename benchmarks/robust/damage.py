@@ -58,7 +58,7 @@ NO_SETTINGS: tuple[Any, ...] = (
     float("nan"),
     float("inf"),
 )
-"""None of them is a value of any field."""
+"""Values that no field may have."""
 
 
 class Trap:
@@ -100,7 +100,7 @@ def attempt(name: str, slots: bool, make: Make, good: dict[bool, Path], folder: 
     """Damage a copy of a good checkpoint in a new folder, and try to load it.
 
     Args:
-        name: Of the case.
+        name: Name of the case.
         slots: Which of the good ones to take.
         make: What damages it.
         good: Good checkpoints, without and with slots.
@@ -113,22 +113,22 @@ def attempt(name: str, slots: bool, make: Make, good: dict[bool, Path], folder: 
     before, random = _snapshot(folder), torch.get_rng_state()
     error = message = ""
     with contextlib.chdir(work), _as_nobody(name.endswith("can't be read")):
-        started = time.perf_counter()
+        start = time.perf_counter()
         try:
             GHN.from_pretrained(checkpoint)
-        except CheckpointError as found:
-            error, message = CheckpointError.__name__, str(found)
-        except Exception as found:  # what else may come is what we want to know
-            error, message = type(found).__name__, str(found)
-        seconds = time.perf_counter() - started
+        except CheckpointError as failure:
+            error, message = CheckpointError.__name__, str(failure)
+        except Exception as failure:  # what else may come is what we want to know
+            error, message = type(failure).__name__, str(failure)
+        seconds = time.perf_counter() - start
     unchanged = _snapshot(folder) == before and (not error or bool((torch.get_rng_state() == random).all()))
     return Outcome(name, not error, error, message, unchanged, seconds)
 
 
 @contextlib.contextmanager
-def _as_nobody(wanted: bool) -> Iterator[None]:
+def _as_nobody(condition: bool) -> Iterator[None]:
     """Without the rights of root, for whom nothing is unreadable."""
-    root = wanted and os.geteuid() == 0
+    root = condition and os.geteuid() == 0
     if root:
         os.seteuid(65534)
     try:
@@ -140,7 +140,7 @@ def _as_nobody(wanted: bool) -> Iterator[None]:
 
 def _snapshot(folder: Path) -> dict[str, tuple[int, str]]:
     """Mode and content of everything in a folder."""
-    found = {}
+    entries = {}
     for path in sorted(folder.rglob("*")):
         mode = path.lstat().st_mode
         content = ""
@@ -148,8 +148,8 @@ def _snapshot(folder: Path) -> dict[str, tuple[int, str]]:
             content = hashlib.blake2b(path.read_bytes()).hexdigest()
         elif stat.S_ISLNK(mode):
             content = str(path.readlink())
-        found[str(path)] = (mode, content)
-    return found
+        entries[str(path)] = (mode, content)
+    return entries
 
 
 def sound_cases() -> Iterator[tuple[str, bool, Make]]:
@@ -159,8 +159,8 @@ def sound_cases() -> Iterator[tuple[str, bool, Make]]:
     yield "a file of it", False, lambda folder: folder / "model.safetensors"
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         yield f"all {dtype}", False, partial(_tensors, lambda tensors, dtype=dtype: _cast(tensors, dtype))
-    yield "links to files elsewhere, as in the hub's cache", False, _linked_files
-    yield "a link to the folder", False, _linked_folder
+    yield "links to files elsewhere, as in the hub's cache", False, _link_files
+    yield "a link to the folder", False, _link_folder
     yield "version 0", False, partial(_config, lambda values: values.pop("version"))
 
 
@@ -424,11 +424,11 @@ def _slots() -> Iterator[tuple[str, Make]]:
         for value in (-1, 0, 2**21, 10**30, sizes[number] + 2, 1.0, "3", None, True, [1]):
             if (number, value) == (6, 0):  # a vector; below
                 continue
-            changed: list[Any] = [*sizes[:number], value, *sizes[number + 1 :]]
+            numbers: list[Any] = [*sizes[:number], value, *sizes[number + 1 :]]
             yield (
                 f"slots: number {number} is {repr(value)[:20]}",
                 partial(
-                    _config, lambda values, changed=changed: values["decoder"]["slots"].update({key: changed})
+                    _config, lambda values, numbers=numbers: values["decoder"]["slots"].update({key: numbers})
                 ),
             )
     wrong = [[], [1], sizes[:6], [*sizes, -1], [*sizes, 2**21], [*sizes, 0, 1]]
@@ -487,27 +487,27 @@ def _slots() -> Iterator[tuple[str, Make]]:
 
 def _places() -> Iterator[tuple[str, Make]]:
     for name in ("model.safetensors", "config.json"):
-        yield f"no {name}", partial(_replaced, name, None)
-        yield f"{name} is a folder", partial(_replaced, name, lambda path: path.mkdir())
-        yield f"{name} is a link to itself", partial(_replaced, name, lambda path: path.symlink_to(path.name))
+        yield f"no {name}", partial(_replace, name, None)
+        yield f"{name} is a folder", partial(_replace, name, lambda path: path.mkdir())
+        yield f"{name} is a link to itself", partial(_replace, name, lambda path: path.symlink_to(path.name))
         yield (
             f"{name} is a link to nothing",
-            partial(_replaced, name, lambda path: path.symlink_to("nowhere")),
+            partial(_replace, name, lambda path: path.symlink_to("nowhere")),
         )
         yield (
             f"{name} is a link to a device",
-            partial(_replaced, name, lambda path: path.symlink_to("/dev/zero")),
+            partial(_replace, name, lambda path: path.symlink_to("/dev/zero")),
         )
         yield (
             f"{name} is a link to the other file",
             partial(
-                _replaced,
+                _replace,
                 name,
                 lambda path: path.symlink_to(({"model.safetensors", "config.json"} - {path.name}).pop()),
             ),
         )
-        yield f"{name} is a pipe", partial(_replaced, name, lambda path: os.mkfifo(path))
-        yield f"{name} is empty", partial(_replaced, name, lambda path: path.touch())
+        yield f"{name} is a pipe", partial(_replace, name, lambda path: os.mkfifo(path))
+        yield f"{name} is empty", partial(_replace, name, lambda path: path.touch())
         yield f"{name} can't be read", partial(_unreadable, name)
     yield "the folder can't be read", partial(_unreadable, ".")
     for how, write in {
@@ -520,11 +520,11 @@ def _places() -> Iterator[tuple[str, Make]]:
             path.symlink_to(path.with_suffix(".bin")),
         ),
     }.items():
-        yield f"weights are {how}", partial(_replaced, "model.safetensors", write)
+        yield f"weights are {how}", partial(_replace, "model.safetensors", write)
     for name in ("pytorch_model.bin", "net.pt", "net.ckpt", "net.pkl"):
         yield f"only {name}", partial(_only_pickle, name, False)
         yield f"the file {name}", partial(_only_pickle, name, True)
-    yield "an empty folder", _emptied
+    yield "an empty folder", _empty
     yield "a folder that isn't there", lambda folder: folder / "not" / "there"
     yield "a link to nothing", _link_to_nothing
     yield "a text file", _text_file
@@ -538,7 +538,7 @@ def _places() -> Iterator[tuple[str, Make]]:
         ".",
         "nobody",
     ):
-        yield f"named {name[:20]!r}", partial(_named, name)
+        yield f"named {name[:20]!r}", partial(_name_alone, name)
 
 
 def _bytes(change: Change, folder: Path) -> Path:
@@ -607,7 +607,7 @@ def _config_bytes(change: Change, folder: Path) -> Path:
     return folder
 
 
-def _replaced(name: str, write: Callable[[Path], object] | None, folder: Path) -> Path:
+def _replace(name: str, write: Callable[[Path], object] | None, folder: Path) -> Path:
     (folder / name).unlink()
     if write is not None:
         write(folder / name)
@@ -626,17 +626,17 @@ def _only_pickle(name: str, itself: bool, folder: Path) -> Path:
     return folder / name if itself else folder
 
 
-def _named(name: str, folder: Path) -> str:
+def _name_alone(name: str, folder: Path) -> str:
     return name
 
 
-def _emptied(folder: Path) -> Path:
+def _empty(folder: Path) -> Path:
     for child in folder.iterdir():
         child.unlink()
     return folder
 
 
-def _linked_files(folder: Path) -> Path:
+def _link_files(folder: Path) -> Path:
     blobs = folder.parent / "blobs"
     blobs.mkdir()
     for child in list(folder.iterdir()):
@@ -645,7 +645,7 @@ def _linked_files(folder: Path) -> Path:
     return folder
 
 
-def _linked_folder(folder: Path) -> Path:
+def _link_folder(folder: Path) -> Path:
     (folder.parent / "link").symlink_to(folder)
     return folder.parent / "link"
 

@@ -86,7 +86,7 @@ class Computed(nn.Module):
     def weight(self) -> Tensor:
         """Of the map, shape ``(width, width)``."""
         w = self.matrix
-        made = {
+        ways = {
             "outer": lambda: torch.outer(self.vector, w[0]),
             "kron": lambda: torch.kron(self.other, self.small),
             "block": lambda: torch.block_diag(self.small, self.small.t()),
@@ -100,7 +100,7 @@ class Computed(nn.Module):
             "sign": lambda: w.sign().detach() * w.abs().mean() + (w - w.detach()),
             "repeat": lambda: self.small.repeat(2, 2),
         }
-        return made[self.how]()
+        return ways[self.how]()
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight())
@@ -117,17 +117,17 @@ class Routed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        weights, chosen = self.router(flat).softmax(-1).topk(self.top, dim=-1)
+        weights, choices = self.router(flat).softmax(-1).topk(self.top, dim=-1)
         out = torch.zeros_like(flat)
         for number, expert in enumerate(self.experts):
             if self.how == "where":
-                rows, slots = torch.where(chosen == number)
+                rows, slots = torch.where(choices == number)
                 out.index_add_(0, rows, expert(flat[rows]) * weights[rows, slots, None])
             elif self.how == "mask":
-                share = (weights * (chosen == number)).sum(-1, keepdim=True)
+                share = (weights * (choices == number)).sum(-1, keepdim=True)
                 out = out + share * expert(flat)
             else:
-                rows = (chosen == number).any(-1).nonzero().flatten()
+                rows = (choices == number).any(-1).nonzero().flatten()
                 if rows.numel() > 0:
                     out[rows] = out[rows] + expert(flat[rows])
         return out.view_as(x)
@@ -160,7 +160,7 @@ class Functional(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        made = {
+        ways = {
             "bilinear": lambda: F.bilinear(
                 flat, flat[:, :4].contiguous(), self.c.transpose(1, 2).contiguous(), self.b
             ),
@@ -177,7 +177,7 @@ class Functional(nn.Module):
             "mv": lambda: flat * torch.mv(self.a, self.b + 1),
             "conv": lambda: F.conv1d(flat[:, None], self.a[:1, None, :3], padding=1)[:, 0],
         }
-        return made[self.how]().reshape(x.shape)
+        return ways[self.how]().reshape(x.shape)
 
 
 class Double(torch.autograd.Function):
@@ -230,14 +230,14 @@ class Machinery(nn.Module):
             return result * self.gain
         if self.how == "functional_call":
             own = {name: value * 1.5 for name, value in self.inner.named_parameters()}
-            called: Tensor = torch.func.functional_call(self.inner, own, (x,))
-            return called
+            output: Tensor = torch.func.functional_call(self.inner, own, (x,))
+            return output
         if self.how == "autograd":
-            doubled: Tensor = Double.apply(x, self.gain)
-            return self.inner(doubled)
+            double: Tensor = Double.apply(x, self.gain)
+            return self.inner(double)
         if self.how == "vmap":
-            mapped: Tensor = torch.vmap(self.inner)(x)
-            return mapped
+            rows: Tensor = torch.vmap(self.inner)(x)
+            return rows
         if self.how == "no_grad":
             with torch.no_grad():
                 scale = x.abs().amax(-1, keepdim=True).clamp_min(1e-3)

@@ -61,13 +61,13 @@ class Command:
 
     name: str
     arguments: Callable[[Path], list[str]]
-    """Given the folder for its results."""
+    """Arguments of the call, given the folder for its results."""
     again: tuple[str, ...]
     """Options of the call after a kill, if something is there to go on from."""
     results: Callable[[Path], Any]
-    """What has to be the same in the end, to the last bit."""
+    """Gives what has to be the same in the end, to the last bit."""
     complaint: Callable[[Path, Any], str]
-    """Given the folder after a kill and the results of a whole run: what must not be there; empty if nothing."""
+    """Says what must not be there, given the folder after a kill and the results of a whole run; empty if nothing."""
 
 
 CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
@@ -158,22 +158,22 @@ def kill_often(command: Command, moments: int, changes: int, folder: Path, seed:
         importlib.import_module(module)
     whole, draw = folder / "whole", random.Random(seed)
     whole.mkdir(parents=True)
-    started = time.perf_counter()
+    start = time.perf_counter()
     code, count = run(command.arguments(whole), whole)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - start
     if code != 0:
         raise RuntimeError(f"{command.name} ended with {code}")
     expected = command.results(whole)
-    planned = [Moment(seconds=draw.uniform(0, seconds)) for _ in range(moments)]
-    planned += [
+    plan = [Moment(seconds=draw.uniform(0, seconds)) for _ in range(moments)]
+    plan += [
         Moment(change=change) for change in sorted(draw.sample(range(1, count + 1), min(changes, count)))
     ]
-    complaints, killed, left = [], 0, 0
-    for number, moment in enumerate(planned):
+    complaints, kills, leftovers = [], 0, 0
+    for number, moment in enumerate(plan):
         place = folder / str(number)
         place.mkdir()
-        killed += run(command.arguments(place), place, moment)[0] is None
-        left += any(place.rglob("*"))
+        kills += run(command.arguments(place), place, moment)[0] is None
+        leftovers += any(place.rglob("*"))
         if wrong := command.complaint(place, expected):
             complaints.append(f"{moment}: {wrong}")
         code, _ = run([*command.arguments(place), *command.again], place)
@@ -189,9 +189,9 @@ def kill_often(command: Command, moments: int, changes: int, folder: Path, seed:
         "seconds": round(seconds, 2),
         "file_changes": count,
         "moments": moments,
-        "changes": len(planned) - moments,
-        "killed": killed,
-        "with_files_left": left,
+        "changes": len(plan) - moments,
+        "killed": kills,
+        "with_files_left": leftovers,
         "complaints": complaints,
     }
 
@@ -206,14 +206,18 @@ def commands() -> list[Command]:
     small = json.dumps({"n_layer": 2, "n_embd": 128, "n_head": 4})
     return [
         Command(
-            "ghn train", lambda folder: ["train", str(folder / "run"), *train], (), _trained, _half_trained
+            "ghn train",
+            lambda folder: ["train", str(folder / "run"), *train],
+            (),
+            _training_results,
+            _training_complaint,
         ),
         Command(
             "ghn compare",
             lambda folder: ["compare", *compare, "--output-dir", str(folder / "run")],
             ("--resume",),
-            _compared,
-            _half_compared,
+            _comparison_results,
+            _comparison_complaint,
         ),
         Command(
             "ghn predict --out FILE",
@@ -226,7 +230,7 @@ def commands() -> list[Command]:
             ],
             (),
             lambda folder: {"model.safetensors": (folder / "model.safetensors").read_bytes()},
-            _half_predicted,
+            _prediction_complaint,
         ),
         Command(
             "ghn predict --out DIR",
@@ -243,18 +247,18 @@ def commands() -> list[Command]:
             ],
             (),
             lambda folder: {path.name: path.read_bytes() for path in (folder / "model").iterdir()},
-            _half_predicted,
+            _prediction_complaint,
         ),
     ]
 
 
-def _trained(folder: Path) -> Any:
+def _training_results(folder: Path) -> Any:
     log = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
     files = [folder / "run" / "state.safetensors", *sorted((folder / "run" / "checkpoint").glob("*.*"))]
     return _without_figures(log), {path.name: path.read_bytes() for path in files}
 
 
-def _half_trained(folder: Path, expected: Any) -> str:
+def _training_complaint(folder: Path, expected: Any) -> str:
     state, checkpoint = folder / "run" / "state.safetensors", folder / "run" / "checkpoint"
     if state.exists() and not _opens(state):
         return "the state is half-written"
@@ -270,11 +274,11 @@ def _half_trained(folder: Path, expected: Any) -> str:
     return ""
 
 
-def _compared(folder: Path) -> Any:
+def _comparison_results(folder: Path) -> Any:
     return _without_figures(json.loads((folder / "run" / "results.json").read_text()))
 
 
-def _half_compared(folder: Path, expected: Any) -> str:
+def _comparison_complaint(folder: Path, expected: Any) -> str:
     """Every file that has its name is whole."""
     for path in (folder / "run").rglob("*.json"):
         try:
@@ -284,7 +288,7 @@ def _half_compared(folder: Path, expected: Any) -> str:
     return ""
 
 
-def _half_predicted(folder: Path, expected: Any) -> str:
+def _prediction_complaint(folder: Path, expected: Any) -> str:
     """Whatever loads has to be whole, under a hidden name too."""
     for path in folder.rglob("*"):
         tensors = path.is_file() and ".safetensors" in path.name

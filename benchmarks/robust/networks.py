@@ -299,8 +299,8 @@ class Views(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         parts = x.reshape(*x.shape[:-1], self.heads, -1)
         if self.how == "permute":
-            turned = (*range(x.dim() - 1), x.dim(), x.dim() - 1)
-            out = self.map(parts).permute(turned).contiguous().permute(turned)
+            swap = (*range(x.dim() - 1), x.dim(), x.dim() - 1)
+            out = self.map(parts).permute(swap).contiguous().permute(swap)
         elif self.how == "stack":
             out = torch.stack([self.map(part) for part in parts.unbind(-2)], dim=-2)
         elif self.how == "roll":
@@ -484,7 +484,7 @@ class Recurrent(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.how in ("LSTM", "GRU", "RNN"):
             return self.layer(x)[0]
-        state, found = x.new_zeros(len(x), x.shape[-1]), []
+        state, states = x.new_zeros(len(x), x.shape[-1]), []
         cell = torch.zeros_like(state)
         for token in x.unbind(1):
             if self.how == "LSTMCell":
@@ -493,8 +493,8 @@ class Recurrent(nn.Module):
                 state = self.cell(token, state)
             else:
                 state = torch.tanh(self.inner(token) + self.outer(state))
-            found.append(state)
-        return torch.stack(found, 1)
+            states.append(state)
+        return torch.stack(states, 1)
 
 
 class Mixing(nn.Module):
@@ -517,9 +517,9 @@ class Mixing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.weight is not None:
             return torch.einsum("btc,ts->bsc", x, self.weight)
-        turned = x.transpose(1, 2)
-        found = self.map(turned) if self.map is not None else self.conv(turned)  # type: ignore[misc]
-        return x + found.transpose(1, 2)
+        columns = x.transpose(1, 2)
+        result = self.map(columns) if self.map is not None else self.conv(columns)  # type: ignore[misc]
+        return x + result.transpose(1, 2)
 
 
 # Steps on pixels, shape (batch, channels, *sizes), of one to three dimensions.
@@ -675,7 +675,7 @@ TOKEN_STEPS: tuple[Any, ...] = (Attention, Positions, Recurrent, Mixing, *TOKEN_
 PIXEL_STEPS: tuple[Any, ...] = (FilterByHand, Squeeze, PixelResidual, Resize)
 
 
-class Drawn(nn.Module):
+class RandomNetwork(nn.Module):
     """A network of one kind of input: an entry, steps, and one of many ways to give its results.
 
     Args:
@@ -709,15 +709,15 @@ class Drawn(nn.Module):
 
     def _step(self, draw: random.Random, dimensions: int) -> nn.Module:
         if dimensions:
-            chosen = draw.choice((Conv, *PIXEL_STEPS))
-            self.names.append(chosen.__name__)
-            extra = (self.width,) if chosen is Conv else ()
-            return chosen(draw, dimensions, self.width, *extra)
+            step = draw.choice((Conv, *PIXEL_STEPS))
+            self.names.append(step.__name__)
+            extra = (self.width,) if step is Conv else ()
+            return step(draw, dimensions, self.width, *extra)
         own = TOKEN_STEPS * 3 if self.kind in ("tokens", "ids") else ()
-        chosen = draw.choice((Linear, ByHand, *FEATURE_STEPS, *own))
-        return self._named(chosen(draw, self.width, *(self.width,) if chosen in (Linear, ByHand) else ()))
+        step = draw.choice((Linear, ByHand, *FEATURE_STEPS, *own))
+        return self._note(step(draw, self.width, *(self.width,) if step in (Linear, ByHand) else ()))
 
-    def _named(self, step: nn.Module) -> nn.Module:
+    def _note(self, step: nn.Module) -> nn.Module:
         how = getattr(step, "how", "")
         self.names.append(f"{type(step).__name__} {how}".rstrip())
         return step
@@ -766,7 +766,7 @@ def network(seed: int) -> Network:
     kind = draw.choice(KINDS)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Drawn(draw, kind)
+        model = RandomNetwork(draw, kind)
         inputs = _inputs(kind)
     model.train(draw.random() < 0.5)
     return Network(seed, model, inputs, (kind, *model.names, model.output))
@@ -795,52 +795,52 @@ def tensors(value: Any) -> list[Tensor]:
 
 def complaints(seed: int, net: GHN) -> list[str]:
     """Trace and initialize one network in the two ways there are, and tell what is wrong; empty if nothing is."""
-    found: list[str] = []
-    plain, traced = network(seed), network(seed)
+    problems: list[str] = []
+    plain, twin = network(seed), network(seed)
     expected = _run(plain)
-    graph = _traced(traced, found)
-    if not all(map(_equal, expected, _run(traced))):
-        found.append("the forward pass gives something else after the trace")
+    graph = _trace(twin, problems)
+    if not all(map(_equal, expected, _run(twin))):
+        problems.append("the forward pass gives something else after the trace")
     everything = sorted(name for name, _ in plain.model.named_parameters(remove_duplicate=False))
     if sorted(name for spec in graph.params for name in spec.names) != everything:
-        found.append("the graph has other parameters than the model")
+        problems.append("the graph has other parameters than the model")
     for learned in (True, False):
-        drawn = network(seed)
-        before = {name: value.clone() for name, value in drawn.model.state_dict().items()}
-        report = net.init_(drawn.model, drawn.inputs, learned=learned)
-        values = dict(drawn.model.named_parameters(remove_duplicate=False))
+        sample = network(seed)
+        before = {name: value.clone() for name, value in sample.model.state_dict().items()}
+        report = net.init_(sample.model, sample.inputs, learned=learned)
+        values = dict(sample.model.named_parameters(remove_duplicate=False))
         if sorted(entry.name for entry in report.parameters) != everything:
-            found.append("the report doesn't hold every parameter once")
+            problems.append("the report doesn't hold every parameter once")
         if not all(torch.isfinite(value).all() for value in values.values()):
-            found.append("a parameter is not finite")
+            problems.append("a parameter is not finite")
         for entry in report.parameters:
             if entry.fate == "kept" and not torch.equal(values[entry.name], before[entry.name]):
-                found.append(f"{entry.name} is reported as kept, and was changed")
-        outputs = _run(drawn)
+                problems.append(f"{entry.name} is reported as kept, and was changed")
+        outputs = _run(sample)
         if not all(torch.isfinite(output).all() for output in outputs):
-            found.append("an output is not finite")
+            problems.append("an output is not finite")
         torch.stack([output.square().mean() for output in outputs]).sum().backward()
-        gradients = [value.grad for value in drawn.model.parameters() if value.grad is not None]
+        gradients = [value.grad for value in sample.model.parameters() if value.grad is not None]
         if not gradients or not all(torch.isfinite(gradient).all() for gradient in gradients):
-            found.append("there is no gradient, or one that is not finite")
-    return found
+            problems.append("there is no gradient, or one that is not finite")
+    return problems
 
 
-def _traced(drawn: Network, found: list[str]) -> ComputationGraph:
+def _trace(sample: Network, problems: list[str]) -> ComputationGraph:
     """Trace a network, and tell what that has changed."""
-    model = drawn.model
+    model = sample.model
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    owned = [id(value) for value in (*model.parameters(), *model.buffers())]
+    ids = [id(value) for value in (*model.parameters(), *model.buffers())]
     state, modes = torch.get_rng_state(), [module.training for module in model.modules()]
-    graph = ghn.trace(model, drawn.inputs)
+    graph = ghn.trace(model, sample.inputs)
     if not torch.equal(torch.get_rng_state(), state):
-        found.append("the trace drew random numbers")
+        problems.append("the trace drew random numbers")
     if [module.training for module in model.modules()] != modes:
-        found.append("the trace changed a mode")
+        problems.append("the trace changed a mode")
     if not all(map(_equal, model.state_dict().values(), before.values())):
-        found.append("the trace changed a value")
-    if [id(value) for value in (*model.parameters(), *model.buffers())] != owned:
-        found.append("the trace replaced a parameter or buffer")
+        problems.append("the trace changed a value")
+    if [id(value) for value in (*model.parameters(), *model.buffers())] != ids:
+        problems.append("the trace replaced a parameter or buffer")
     return graph
 
 
@@ -848,8 +848,8 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one, other)
 
 
-def _run(drawn: Network) -> list[Tensor]:
+def _run(sample: Network) -> list[Tensor]:
     """Outputs of floating-point numbers, with dropout's random numbers always the same."""
     with torch.random.fork_rng():
-        torch.manual_seed(drawn.seed)
-        return [tensor for tensor in tensors(drawn.model(*drawn.inputs)) if tensor.is_floating_point()]
+        torch.manual_seed(sample.seed)
+        return [tensor for tensor in tensors(sample.model(*sample.inputs)) if tensor.is_floating_point()]

@@ -100,8 +100,8 @@ def autoencoder_sparse() -> Task:
     train, test = split_digits(flat=True)
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        made, codes = model(x)
-        return F.mse_loss(made, x) + 3e-3 * codes.abs().mean()
+        output, codes = model(x)
+        return F.mse_loss(output, x) + 3e-3 * codes.abs().mean()
 
     return Task(build=Sparse, loss=loss, train=train, test=test)
 
@@ -172,8 +172,8 @@ class Quantized(nn.Module):
         codes = self.encoder(x).view(-1, 8)
         nearest = self.codebook(torch.cdist(codes, self.codebook.weight).argmin(1))
         distance = F.mse_loss(nearest, codes.detach()) + 0.25 * F.mse_loss(codes, nearest.detach())
-        passed = codes + (nearest - codes).detach()
-        return self.decoder(passed.view(len(x), -1)), distance
+        quantity = codes + (nearest - codes).detach()
+        return self.decoder(quantity.view(len(x), -1)), distance
 
 
 @network
@@ -182,7 +182,7 @@ def vae_quantized() -> Task:
     train, test = split_digits(flat=True)
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        made, distance = model(x)
-        return F.mse_loss(made, x) + 0.1 * distance
+        output, distance = model(x)
+        return F.mse_loss(output, x) + 0.1 * distance
 
     return Task(build=Quantized, loss=loss, train=train, test=test)

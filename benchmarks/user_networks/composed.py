@@ -23,9 +23,9 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape ``(batch, 1)``."""
-        best, chosen = self.gate(x).topk(2, dim=1)
+        best, choices = self.gate(x).topk(2, dim=1)
         answers = torch.cat([expert(x) for expert in self.experts], dim=1)
-        return (best.softmax(1) * answers.gather(1, chosen)).sum(1, keepdim=True)
+        return (best.softmax(1) * answers.gather(1, choices)).sum(1, keepdim=True)
 
 
 @network

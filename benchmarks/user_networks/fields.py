@@ -184,10 +184,10 @@ class Equilibrium(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        given = self.read(x)
-        state = torch.zeros_like(given)
+        features = self.read(x)
+        state = torch.zeros_like(features)
         for _ in range(10):
-            state = torch.tanh(self.again(state) + given)
+            state = torch.tanh(self.again(state) + features)
         return self.end(state)
 
 

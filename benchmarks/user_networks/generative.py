@@ -17,16 +17,18 @@ network = Family("generative", (1e-3, 3e-3, 1e-2))
 def adversarial(model: nn.ModuleDict, x: Tensor) -> Tensor:
     """Both players' losses at once, each with gradients for its own weights alone (not saturating)."""
     maker, judge = model["maker"], model["judge"]
-    made = maker(torch.randn(len(x), 8))
-    fixed = {name: weight.detach() for name, weight in judge.named_parameters()}
-    against = F.softplus(judge(made.detach())) + F.softplus(-judge(x))
-    return (against + F.softplus(-functional_call(judge, fixed, (made,)))).mean()
+    samples = maker(torch.randn(len(x), 8))
+    constants = {name: weight.detach() for name, weight in judge.named_parameters()}
+    against = F.softplus(judge(samples.detach())) + F.softplus(-judge(x))
+    return (against + F.softplus(-functional_call(judge, constants, (samples,)))).mean()
 
 
 def energy_distance(model: nn.ModuleDict, x: Tensor) -> Tensor:
     """Between samples and data: zero if their distributions are equal."""
-    made = model["maker"](torch.randn(len(x), 8))
-    return 2 * torch.cdist(made, x).mean() - torch.cdist(made, made).mean() - torch.cdist(x, x).mean()
+    samples = model["maker"](torch.randn(len(x), 8))
+    return (
+        2 * torch.cdist(samples, x).mean() - torch.cdist(samples, samples).mean() - torch.cdist(x, x).mean()
+    )
 
 
 def both_players(model: nn.ModuleDict, x: Tensor) -> Parts:
@@ -167,10 +169,10 @@ class DiffusionUNet(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Predicted noise, of the images' shape."""
         angles = time * 2.0 ** torch.arange(8)
-        embedded = self.time(torch.cat([angles.sin(), angles.cos()], dim=1))
-        high = self.high(self.stem(x), embedded)
-        low = self.low(self.down(high), embedded)
-        return self.end(self.last(torch.cat([self.up(low), high], dim=1), embedded))
+        embedding = self.time(torch.cat([angles.sin(), angles.cos()], dim=1))
+        high = self.high(self.stem(x), embedding)
+        low = self.low(self.down(high), embedding)
+        return self.end(self.last(torch.cat([self.up(low), high], dim=1), embedding))
 
 
 def _diffusion(zero: bool, norms: bool = True) -> Task:

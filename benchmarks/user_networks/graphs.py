@@ -48,10 +48,10 @@ def _nodes(kind: type[nn.Module], depth: int = 2, heads: int = 1) -> Task:
         hidden = [kind(32 * heads, 32, **options) for _ in range(depth - 2)]
         return Nodes(kind(FEATURES, 32, **options), *hidden, kind(32 * heads, CLASSES))
 
-    def loss(model: nn.Module, chosen: Tensor) -> Tensor:
-        return F.cross_entropy(model(features, edges)[chosen], classes[chosen])
+    def loss(model: nn.Module, nodes: Tensor) -> Tensor:
+        return F.cross_entropy(model(features, edges)[nodes], classes[nodes])
 
-    def parts(model: nn.Module, chosen: Tensor) -> Parts:
+    def parts(model: nn.Module, nodes: Tensor) -> Parts:
         return [(model, (features, edges))]
 
     return Task(build=build, loss=loss, parts=parts, train=train, test=test, steps=50, size=128)

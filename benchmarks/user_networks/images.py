@@ -179,9 +179,9 @@ def detector() -> Task:
         where, boxes = model(x)
         cell = (4 * truth[:, 0]).long() * 4 + (4 * truth[:, 1]).long()
         box = boxes[torch.arange(len(x)), :, cell]
-        wanted = torch.cat([(4 * truth[:, :2]) % 1, 4 * truth[:, 2:]], dim=1)
-        found = F.binary_cross_entropy_with_logits(where, F.one_hot(cell, 16).float())
-        return found + F.smooth_l1_loss(box, wanted)
+        goal = torch.cat([(4 * truth[:, :2]) % 1, 4 * truth[:, 2:]], dim=1)
+        location_loss = F.binary_cross_entropy_with_logits(where, F.one_hot(cell, 16).float())
+        return location_loss + F.smooth_l1_loss(box, goal)
 
     return Task(build=Detector, loss=loss, train=train, test=test, steps=120, size=32)
 

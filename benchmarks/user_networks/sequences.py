@@ -80,8 +80,8 @@ def gru_recall() -> Task:
     train, test = split(torch.cat([x, x], dim=1))
 
     def loss(model: nn.Module, x: Tensor) -> Tensor:
-        shown = torch.cat([x[:, :8], torch.zeros_like(x[:, 8:])], dim=1)
-        return F.cross_entropy(model(shown)[:, 8:].flatten(0, 1), x[:, 8:].flatten())
+        prompt = torch.cat([x[:, :8], torch.zeros_like(x[:, 8:])], dim=1)
+        return F.cross_entropy(model(prompt)[:, 8:].flatten(0, 1), x[:, 8:].flatten())
 
     return Task(
         build=lambda: Recurrent(nn.GRU, 9), loss=loss, train=train, test=test, steps=250, stacks=False
@@ -105,9 +105,9 @@ class Translator(nn.Module):
         hidden, keys, logits = last[0], self.key(states), []
         for token in self.target(target).unbind(1):
             scores = self.score(torch.tanh(self.query(hidden)[:, None] + keys))
-            seen = (scores.softmax(1) * states).sum(1)
-            hidden = self.decoder(torch.cat([token, seen], dim=1), hidden)
-            logits.append(self.head(torch.cat([hidden, seen], dim=1)))
+            context = (scores.softmax(1) * states).sum(1)
+            hidden = self.decoder(torch.cat([token, context], dim=1), hidden)
+            logits.append(self.head(torch.cat([hidden, context], dim=1)))
         return torch.stack(logits, dim=1)
 
 
@@ -116,8 +116,8 @@ def translator_reverse() -> Task:
     """Sequence to sequence with additive attention, which reverses eight tokens."""
     x = torch.randint(1, 12, (2048, 8), generator=generator())
     reverse = x.flip(1)
-    shown = torch.cat([torch.zeros(len(x), 1, dtype=torch.long), reverse[:, :-1]], dim=1)
-    train, test = split(x, shown, reverse)
+    prefix = torch.cat([torch.zeros(len(x), 1, dtype=torch.long), reverse[:, :-1]], dim=1)
+    train, test = split(x, prefix, reverse)
     return Task(
         build=Translator,
         loss=lambda model, x, s, y: F.cross_entropy(model(x, s).flatten(0, 1), y.flatten()),
@@ -136,9 +136,13 @@ class Causal(nn.Module):
     def __init__(self, width: int = 32, layers: int = 4, normed: bool = False) -> None:
         super().__init__()
         self.table, self.head = nn.Embedding(128, width), nn.Linear(width, 128)
-        made = [nn.Conv1d(width, width, 3, dilation=2**layer) for layer in range(layers)]
-        wrapped = [nn.utils.parametrizations.weight_norm(layer) for layer in made] if normed else made
-        self.layers = nn.ModuleList(wrapped)
+        convolutions = [nn.Conv1d(width, width, 3, dilation=2**layer) for layer in range(layers)]
+        blocks = (
+            [nn.utils.parametrizations.weight_norm(layer) for layer in convolutions]
+            if normed
+            else convolutions
+        )
+        self.layers = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, shape ``(batch, length, 128)``."""
@@ -182,8 +186,8 @@ class StateSpace(nn.Module):
         kernel = (self.weight[..., None] * (rate[..., None] * torch.arange(length)).exp()).sum(1)
         size = 2 * length
         spectrum = torch.fft.rfft(x.mT, size) * torch.fft.rfft(kernel, size)
-        seen = torch.fft.irfft(spectrum, size)[..., :length].mT
-        return x + self.mix(F.gelu(seen + self.skip * x))
+        output = torch.fft.irfft(spectrum, size)[..., :length].mT
+        return x + self.mix(F.gelu(output + self.skip * x))
 
 
 class StateSpaceForecaster(nn.Module):
@@ -220,10 +224,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Sequences of shape ``(batch, length, width)``."""
         batch, length, width = x.shape
-        mixed = self.in_projection(self.first(x)).view(batch, length, 3, self.heads, -1)
-        query, key, value = mixed.permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
-        x = x + self.out_projection(seen.transpose(1, 2).reshape(batch, length, width))
+        projections = self.in_projection(self.first(x)).view(batch, length, 3, self.heads, -1)
+        query, key, value = projections.permute(2, 0, 3, 1, 4)
+        heads = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        x = x + self.out_projection(heads.transpose(1, 2).reshape(batch, length, width))
         return x + self.mlp(self.second(x))
 
 

@@ -147,8 +147,8 @@ class Entities(nn.Module):
 
     def forward(self, categories: Tensor, numbers: Tensor) -> Tensor:
         """Categories of shape ``(batch, 3)``, numbers of shape ``(batch, 4)``."""
-        found = [table(column) for table, column in zip(self.tables, categories.T, strict=True)]
-        return self.body(torch.cat([*found, numbers], dim=1))
+        vectors = [table(column) for table, column in zip(self.tables, categories.T, strict=True)]
+        return self.body(torch.cat([*vectors, numbers], dim=1))
 
 
 @network

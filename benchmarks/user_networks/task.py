@@ -23,13 +23,13 @@ class Task:
     build: Callable[[], nn.Module]
     """Constructs the network with its own start, from PyTorch's global generator."""
     loss: Callable[..., Tensor]
-    """Of the model and a batch's tensors; what is trained, and, in eval mode, what is reported."""
+    """Loss of the model on a batch's tensors: what is trained, and, in eval mode, what is reported."""
     train: Batch
     """Tensors that share their first axis, of which batches are drawn."""
     test: Batch
-    """As ``train``, never trained on."""
+    """Tensors like ``train``, never trained on."""
     parts: Callable[..., Parts] = whole_model
-    """Of the model and a batch's tensors: the modules to initialize, each with its example inputs."""
+    """Modules of the model to initialize, each with its example inputs, given the model and a batch's tensors."""
     measure: Callable[..., Tensor] | None = None
     """What is reported instead of the loss, if that says nothing (a GAN's)."""
     steps: int = 200
@@ -72,5 +72,5 @@ class Family:
 def split(*tensors: Tensor, test: float = 0.25) -> tuple[Batch, Batch]:
     """Shuffle examples, always the same way, and hold a share of them out."""
     order = torch.randperm(len(tensors[0]), generator=torch.Generator().manual_seed(0))
-    held = int(test * len(order))
-    return tuple(t[order[held:]] for t in tensors), tuple(t[order[:held]] for t in tensors)
+    count = int(test * len(order))
+    return tuple(t[order[count:]] for t in tensors), tuple(t[order[:count]] for t in tensors)

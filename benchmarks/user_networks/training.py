@@ -19,7 +19,7 @@ CHUNK = 8
 Loss = Callable[..., Tensor]
 
 
-class Judged(nn.Module):
+class LossModule(nn.Module):
     """A network and what is asked of it, as one module."""
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
@@ -41,9 +41,9 @@ class Stack:
             [dict(m.named_buffers()) for m in models],
         )
         self.weights: dict[str, Tensor] = {}
-        """What is trained."""
+        """Weights that are trained, by name, stacked along the first axis."""
         self.others: dict[str, Tensor] = {}
-        """What is frozen, and buffers, which forward passes write to."""
+        """Frozen weights, and buffers, which forward passes write to."""
         for tensors in (parameters, buffers):
             for name, first in tensors[0].items():
                 stack = torch.stack([tensor[name].detach() for tensor in tensors])
@@ -52,24 +52,24 @@ class Stack:
                 )
 
     def losses(self, loss: Loss, batch: Batch) -> Tensor:
-        """Of each network on its own batch, whose tensors have the networks as their first axis."""
-        return self._mapped(loss, batch, 0, "different")
+        """Loss of each network on its own batch, whose tensors have the networks as their first axis."""
+        return self._map(loss, batch, 0, "different")
 
     @torch.no_grad()
-    def evaluated(self, loss: Loss, batch: Batch) -> Tensor:
-        """Of each network on the same batch with the same noise."""
-        return self._mapped(loss, batch, None, "same", chunk_size=CHUNK)
+    def evaluate(self, loss: Loss, batch: Batch) -> Tensor:
+        """Loss of each network on the same batch with the same noise."""
+        return self._map(loss, batch, None, "same", chunk_size=CHUNK)
 
-    def _mapped(self, loss: Loss, batch: Batch, axis: int | None, randomness: str, **kwargs: int) -> Tensor:
-        judged = Judged(self.model, loss)
+    def _map(self, loss: Loss, batch: Batch, axis: int | None, randomness: str, **kwargs: int) -> Tensor:
+        module = LossModule(self.model, loss)
 
         def one(tensors: dict[str, Tensor], batch: Batch) -> Tensor:
             return functional_call(
-                judged, {f"model.{name}": tensor for name, tensor in tensors.items()}, batch
+                module, {f"model.{name}": tensor for name, tensor in tensors.items()}, batch
             )
 
-        mapped = vmap(one, in_dims=(0, axis), randomness=randomness, **kwargs)
-        return mapped({**self.weights, **self.others}, batch)
+        function = vmap(one, in_dims=(0, axis), randomness=randomness, **kwargs)
+        return function({**self.weights, **self.others}, batch)
 
 
 class Single:
@@ -83,7 +83,7 @@ class Single:
         """As a stack's."""
         return loss(self.model, *(tensor[0] for tensor in batch))[None]
 
-    def evaluated(self, loss: Loss, batch: Batch) -> Tensor:
+    def evaluate(self, loss: Loss, batch: Batch) -> Tensor:
         """As a stack's."""
         return loss(self.model, *batch).detach()[None]
 
@@ -96,25 +96,25 @@ def batches(task: Task, seed: int) -> Iterator[Tensor]:
         yield from order[:-1] if len(order) > 1 else order
 
 
-def evaluated(networks: Stack | Single, task: Task) -> list[float]:
+def evaluate(networks: Stack | Single, task: Task) -> list[float]:
     """Losses of what is not trained on, with the same noise each time; infinite where they are no numbers."""
     networks.model.eval()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        losses = networks.evaluated(task.measure or task.loss, task.test).tolist()
+        losses = networks.evaluate(task.measure or task.loss, task.test).tolist()
     networks.model.train()
     return [loss if math.isfinite(loss) else math.inf for loss in losses]
 
 
-def trained(
+def train(
     models: Sequence[nn.Module], task: Task, rate: float, seeds: Sequence[int]
 ) -> list[tuple[float, float]]:
     """Train networks, each in the order of its seed; losses of each around a tenth of the steps and at the end."""
     if not task.stacks and len(models) > 1:
         return [
-            found
+            pair
             for model, seed in zip(models, seeds, strict=True)
-            for found in trained([model], task, rate, [seed])
+            for pair in train([model], task, rate, [seed])
         ]
     networks = Stack(models) if task.stacks else Single(models[0])
     torch.manual_seed(seeds[0])
@@ -125,13 +125,13 @@ def trained(
     losses: dict[int, list[float]] = {}
     orders = [batches(task, seed) for seed in seeds]
     for step in range(1, task.steps + 1):
-        chosen = torch.stack([next(order) for order in orders])
+        rows = torch.stack([next(order) for order in orders])
         optimizer.zero_grad()
-        networks.losses(task.loss, tuple(tensor[chosen] for tensor in task.train)).sum().backward()
+        networks.losses(task.loss, tuple(tensor[rows] for tensor in task.train)).sum().backward()
         optimizer.step()
         schedule.step()
         if step in early | late:
-            losses[step] = evaluated(networks, task)
+            losses[step] = evaluate(networks, task)
     means = (
         [statistics.fmean(numbers) for numbers in zip(*(losses[s] for s in steps), strict=True)]
         for steps in (early, late)

@@ -20,36 +20,36 @@ def test_every_network_learns_from_both_starts(name):
     network, task = SUITE[name], users.task_of(name)
     assert len(network.rates) == 3 and network.description and task.steps >= 30
     for arm in users.ARMS:
-        model = users.started(task, arm, seed=0)
+        model = users.build(task, arm, seed=0)
         before = users.digest(model)
         with torch.random.fork_rng():
             torch.manual_seed(0)
             loss = task.loss(model, *(tensor[: task.size] for tensor in task.train))
         loss.backward()
         assert math.isfinite(loss.item())
-        assert users.digest(users.started(task, arm, seed=0)) == before
+        assert users.digest(users.build(task, arm, seed=0)) == before
 
 
 def test_starts_of_both_arms_differ_but_for_swapped_roles():
     task = users.task_of("mlp-digits")
-    own, swapped = (users.started(task, arm, seed=1) for arm in ("own", "ghn/bias"))
+    own, swapped = (users.build(task, arm, seed=1) for arm in ("own", "ghn/bias"))
     assert torch.equal(own[0].bias, swapped[0].bias)
     assert not torch.equal(own[0].weight, swapped[0].weight)
 
 
 def test_what_is_evaluated_is_the_same_every_time():
     task = users.task_of("vae-linear")
-    stack = training.Stack([users.started(task, "own", seed) for seed in (0, 1)])
-    assert training.evaluated(stack, task) == training.evaluated(stack, task)
+    stack = training.Stack([users.build(task, "own", seed) for seed in (0, 1)])
+    assert training.evaluate(stack, task) == training.evaluate(stack, task)
 
 
 @pytest.mark.parametrize("name", ["mlp-digits", "cnn-batch-norm", "lora"])
 def test_networks_of_a_stack_learn_as_each_would_alone(name):
     task = dataclasses.replace(users.task_of(name), steps=20)
-    models = [users.started(task, "own", seed) for seed in (3, 4, 5)]
-    together = training.trained([copy.deepcopy(model) for model in models], task, 1e-3, (3, 4, 5))
+    models = [users.build(task, "own", seed) for seed in (3, 4, 5)]
+    together = training.train([copy.deepcopy(model) for model in models], task, 1e-3, (3, 4, 5))
     apart = dataclasses.replace(task, stacks=False)
-    alone = training.trained([copy.deepcopy(model) for model in models], apart, 1e-3, (3, 4, 5))
+    alone = training.train([copy.deepcopy(model) for model in models], apart, 1e-3, (3, 4, 5))
     assert len({end for _, end in alone}) == 3
     torch.testing.assert_close(torch.tensor(together), torch.tensor(alone), rtol=1e-3, atol=0)
 
@@ -86,7 +86,7 @@ def test_an_arm_with_runs_missing_is_not_compared():
 
 def test_seeds_depend_on_scatter_and_time_and_not_on_which_arm_ends_lower():
     def wanted(own, other, **kwargs):
-        return users.wanted(
+        return users.seeds_for(
             runs("gcn", "own", own, 12) | runs("gcn", "ghn", other, 12, **kwargs), SUITE["gcn"]
         )
 
@@ -114,6 +114,6 @@ def test_rows_are_read_as_they_were_written_and_the_last_of_each_counts(tmp_path
 
 
 def test_known_runs_of_the_same_starts_are_not_repeated():
-    starts = [users.digest(users.started(users.task_of("gcn"), "own", seed)) for seed in range(3)]
+    starts = [users.digest(users.build(users.task_of("gcn"), "own", seed)) for seed in range(3)]
     known = [dataclasses.replace(r, start=starts[r.seed]) for r in runs("gcn", "own", (4, 2, 3)).values()]
     assert users.run("gcn", "own", range(3), known, "") == known

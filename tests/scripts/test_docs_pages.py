@@ -91,6 +91,6 @@ def test_links_between_docs_and_the_rest_of_the_repository_lead_somewhere_on_the
 
 
 def test_what_copied_pages_lead_to_is_copied_too(pages: ModuleType) -> None:
-    copied = pages.copied_files()
+    copied = pages.files_to_copy()
     assert {"CONTRIBUTING.md", "benchmarks/results/supernet/text-from-base.png"} <= copied
     assert not [name for name in copied if not (ROOT / name).is_file()]

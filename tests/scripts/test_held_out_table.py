@@ -26,7 +26,7 @@ def script() -> ModuleType:
 
 def test_pages_hold_the_figures_of_the_last_evaluation(script: ModuleType) -> None:
     for path in script.PAGES:
-        assert script.refreshed(path) == path.read_text(), (
+        assert script.refresh(path) == path.read_text(), (
             f"{path} is out of date: python scripts/held_out_table.py"
         )
 

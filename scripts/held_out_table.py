@@ -222,7 +222,7 @@ def _significantly_above(row: dict[str, str]) -> bool:
 
 
 def _significant(row: dict[str, str]) -> bool:
-    """Against random."""
+    """Whether an arm differs significantly from random."""
     return bool(row["p_value"]) and float(row["p_value"]) < 0.05
 
 

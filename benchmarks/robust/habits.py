@@ -36,7 +36,7 @@ class Held(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Of the map."""
+        """Weight of the map."""
         matrix: Tensor = self.held
         return matrix * 1.0
 
@@ -84,7 +84,7 @@ class Computed(nn.Module):
         self.vector = nn.Parameter(torch.randn(width))
 
     def weight(self) -> Tensor:
-        """Of the map, shape ``(width, width)``."""
+        """Weight of the map, shape ``(width, width)``."""
         w = self.matrix
         ways = {
             "outer": lambda: torch.outer(self.vector, w[0]),

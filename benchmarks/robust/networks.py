@@ -656,7 +656,7 @@ def activation(draw: random.Random) -> nn.Module:
 
 
 def pixel_norm(draw: random.Random, dimensions: int, channels: int) -> nn.Module:
-    """Of pixels, or none."""
+    """A normalization of pixels, or none."""
     return draw.choice(
         (
             lambda: getattr(nn, f"BatchNorm{dimensions}d")(channels, affine=draw.random() < 0.8),

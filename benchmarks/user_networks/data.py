@@ -13,7 +13,7 @@ from user_networks.task import Batch, split
 
 
 def generator(seed: int = 0) -> torch.Generator:
-    """Of generated data, which are the same for every run."""
+    """Generator of data, which are the same for every run."""
     return torch.Generator().manual_seed(seed)
 
 

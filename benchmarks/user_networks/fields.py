@@ -82,7 +82,7 @@ def coordinates_siren() -> Task:
 
 
 def heat_residual(model: nn.Module, x: Tensor) -> Tensor:
-    """Of u_t = u_xx / 10 with u = sin(pi x) at time 0 and u = 0 at both ends."""
+    """Residual of u_t = u_xx / 10 with u = sin(pi x) at time 0 and u = 0 at both ends."""
     x = x.detach().requires_grad_()
     (first,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first[:, 0].sum(), x, create_graph=True)
@@ -267,7 +267,7 @@ class Set(nn.Module):
         self.each, self.all, self.pool = mlp(2, 64, 64), mlp(64, 64, 2), pool
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of sets, shape ``(batch, points, 2)``."""
+        """Sets of points, shape ``(batch, points, 2)``."""
         return self.all(self.pool(self.each(x)))
 
 

@@ -38,7 +38,7 @@ def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
     model.eval()
     for layer in layers:
         layer.train().reset_running_stats()
-        layer.momentum = None  # cumulative average
+        layer.momentum = None  # which averages over batches, instead of weighing the last ones most
     count = 0
     try:
         with torch.no_grad():

@@ -177,7 +177,7 @@ def _open_files(
     part.mkdir()
     with open_folder(part, forms) as files:
         yield files
-    # Of transformers' PreTrainedModel, which is imported nowhere here.
+    # Any: its class is transformers' PreTrainedModel, which would be slow to import for all other models.
     transformer: Any = model
     dtype = next((form.dtype for form in forms.values() if form.dtype.is_floating_point), torch.float32)
     config = copy.deepcopy(transformer.config)
@@ -238,7 +238,7 @@ def _state(model: nn.Module, spec: str) -> dict[str, Tensor]:
             )
     if not _is_folder_zoo(spec):
         return state
-    # Of transformers: names that are tied to another one when a model is loaded, and patterns never saved.
+    # Transformers ties the former again when it loads a model, and computes the latter anew.
     ties = getattr(model, "all_tied_weights_keys", None) or {}
     patterns = getattr(model, "_keys_to_ignore_on_save", None) or ()
     return {

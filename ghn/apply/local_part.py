@@ -23,7 +23,7 @@ class Scratch:
     def take(self, numel: int) -> Tensor:
         """A float32 vector, shape ``(numel,)``, valid until the next call."""
         if len(self._memory) < numel:
-            self._memory = torch.empty(0, device=self.device)  # free first
+            self._memory = torch.empty(0, device=self.device)  # or old and new memory would be there at once
             self._memory = torch.empty(numel, device=self.device)
         return self._memory[:numel]
 

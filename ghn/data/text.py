@@ -167,13 +167,13 @@ def from_splits(train: datasets.Dataset, evaluation: datasets.Dataset, source: s
 
 
 class _Files:
-    def __init__(self, paths: list[Path], limit: int | None = None) -> None:
+    def __init__(self, paths: list[Path], max_bytes: int | None = None) -> None:
         self._paths = paths
-        self._limit = limit  # in bytes
+        self._max_bytes = max_bytes
 
     def __iter__(self) -> Iterator[str]:
         texts = (path.read_text(encoding="utf-8", errors="replace") for path in self._paths)
-        return texts if self._limit is None else _first_bytes(texts, self._limit)
+        return texts if self._max_bytes is None else _first_bytes(texts, self._max_bytes)
 
 
 class _Rows:

@@ -84,13 +84,15 @@ def _settings(config: EvaluateConfig, preset: str, folder: Path) -> dict[str, An
     now, earlier = config.to_dict(), before.get("config", {})
     for name, value in earlier.items():
         if name in SOURCES:
-            now[name] = now[name] or value  # a data set may be left out, or added
+            now[name] = (
+                now[name] or value
+            )  # its results stay in the tables, whether this call has the data set or not
         if name in (*SOURCES, *_SHARED) and value and now[name] != value:
             raise ConfigError(
                 f"{folder} holds runs with {name}={value}, now it is {now[name]}; repeat the first command's "
                 "options, or choose another output folder"
             )
-    for name in ARMS:  # an arm may be added, or left out
+    for name in ARMS:  # earlier calls' arms stay in the tables, whether this one has them or not
         now[name] = list(dict.fromkeys([*earlier.get(name, []), *now[name]]))
     # Its checks refuse what can't be beside the data of earlier calls.
     replace(config, **{name: now[name] for name in SOURCES})

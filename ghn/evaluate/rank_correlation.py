@@ -100,14 +100,14 @@ def rank_correlations(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _with_interval(values: np.ndarray) -> dict[str, float | None]:
-    """Of the networks themselves, and of their resamples that have a figure."""
+    """τ of the networks themselves, and the interval over their resamples that have one."""
     resamples = values[1:][~np.isnan(values[1:])]
     low, high = np.quantile(resamples, INTERVAL) if len(resamples) else (np.nan, np.nan)
     return {"tau": plain(values[0]), "low": plain(low), "high": plain(high)}
 
 
 def tau_table(correlations: Mapping[str, Any], networks: int) -> Table:
-    """For a terminal, or Markdown."""
+    """Table of τ with its intervals: a row for each predictor, a column for each of ``KINDS``."""
     lines = {**correlations["tau"], "ghn − parameters": correlations["above_parameters"]}
     rows = [(name, *(_cell(kinds[kind]) for kind in KINDS)) for name, kinds in lines.items()]
     title = f"Kendall's τ with accuracy after training, {networks} networks; 95 % of bootstrap resamples in brackets."

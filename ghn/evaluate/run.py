@@ -163,7 +163,7 @@ def _arms(config: ArmsConfig, case: Case) -> tuple[str, ...]:
 
 
 def case_folder(folder: Path, case: Case) -> Path:
-    """Where the arms of a case are kept."""
+    """Folder that holds a folder of runs for each arm of a case."""
     return folder / "runs" / case.name / ("transfer" if case.transfer else "main")
 
 

@@ -22,13 +22,13 @@ class Table:
     title: str = ""
 
     def markdown(self) -> str:
-        """As Markdown, with the title as a paragraph before it."""
+        """The table as Markdown, with the title as a paragraph before it."""
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
         head, rule, *body = (f"| {' | '.join(line)} |" for line in lines)
         return "\n".join([*([self.title, ""] if self.title else []), head, rule.replace(" ", ""), *body])
 
     def terminal(self, caption: str = "") -> RichTable:
-        """For a terminal, numbers to the right."""
+        """The table for a terminal, numbers to the right."""
         table = RichTable(title=self.title, title_justify="left", caption=caption, caption_justify="left")
         for number, column in enumerate(self.columns):
             table.add_column(column, justify="right" if number else "left")

@@ -53,12 +53,12 @@ class Results:
         return arms(self.table)
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """By arm, with null for what there is not, such as the standard error of one seed."""
+        """Figures of each arm, with None for what there is not, such as the standard error of one seed."""
         arms = self.arms().to_dict("index")
         return {str(arm): {name: plain(entry[name]) for name in SUMMARY} for arm, entry in arms.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """As in ``results.json``."""
+        """The content of ``results.json``."""
         return {
             "schema": SCHEMA,
             "task": self.task,

@@ -45,7 +45,7 @@ class Run:
         return None if self.error else self.curve[-1]
 
     def to_dict(self) -> dict[str, Any]:
-        """As in ``results.json``; the final figures of a run that stopped early are null."""
+        """The run as ``results.json`` has it; the final figures of one that stopped early are None."""
         final = {key: getattr(self.final, key, None) for key in ("loss", "metric")}
         values = {**asdict(self), "curve": [asdict(point) for point in self.curve], "final": final}
         return {key: value for key, value in values.items() if value != ""}

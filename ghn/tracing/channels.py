@@ -238,7 +238,7 @@ class ChannelFinder:
         parameter, view = origin
         result = _run(node, [view], output)
         if result is None or result.untyped_storage()._cdata != view.untyped_storage()._cdata:
-            return None  # a copy
+            return None  # a copy, which may hold other values than the parameter
         return parameter, result
 
     def _projection(self, attention: int, heads: int) -> int | None:

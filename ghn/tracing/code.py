@@ -157,7 +157,9 @@ class Code:
             value = function.__globals__.get(name, _MISSING)
             self._slots.append((function.__globals__, name, value))
             yield value
-            if isinstance(value, ModuleType):  # module.function, module.flag
+            if isinstance(
+                value, ModuleType
+            ):  # its functions and flags are named as module.function, module.flag
                 space = vars(value)
                 for inner in names & space.keys():
                     self._slots.append((space, inner, space[inner]))

@@ -73,7 +73,7 @@ def check_target(device: Any, dtype: torch.dtype | None) -> torch.device | None:
 @contextmanager
 def materialized(
     model: nn.Module,
-    predicted: frozenset[str],
+    names: frozenset[str],
     device: torch.device | None,
     dtype: torch.dtype | None,
     seed: int = 0,
@@ -87,7 +87,7 @@ def materialized(
 
     Args:
         model: Changed in place, its module tree stays.
-        predicted: First names of the parameters that will be written in the body.
+        names: First names of the parameters that will be written in the body.
         device: Where meta tensors go; None is the CPU, or of a distributed tensor its mesh's device.
         dtype: Type of floating-point parameters; None is each one's own.
         seed: Seed of what is drawn for parameters that aren't predicted.
@@ -96,7 +96,7 @@ def materialized(
     Raises:
         PredictionError: If nothing is known about the values of a buffer or parameter; names it.
     """
-    targets = {id(tensor) for name, tensor in model.named_parameters() if name in predicted}
+    targets = {id(tensor) for name, tensor in model.named_parameters() if name in names}
     entries = [entry for entry in _entries(model) if entry.tensor.is_meta]
     entries = [entry for entry in entries if whole or id(entry.tensor) not in targets]
     before = [(entry, entry.tensor) for entry in entries]

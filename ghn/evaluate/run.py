@@ -141,12 +141,12 @@ def outcome_of(config: ArmsConfig, case: Case, folder: Path) -> Outcome | None:
     tuned: dict[str, list[Run]] = {}
     tuning: dict[str, list[Run]] = {}
     for arm, rate in record["rates"].items():
-        runs = RunFolder(case_folder(folder, case) / arm).finished().values()
-        ordered = sorted(runs, key=lambda run: (run.seed, run.lr))
-        best = [run for run in ordered if run.lr == rate and run.seed in config.seeds]
+        arm_folder = RunFolder(case_folder(folder, case) / arm)
+        runs = sorted(arm_folder.finished().values(), key=lambda run: (run.seed, run.lr))
+        best = [run for run in runs if run.lr == rate and run.seed in config.seeds]
         if len(best) == len(config.seeds):
             tuned[arm] = best
-            tuning[arm] = [run for run in ordered if run.seed == config.seeds[0]]
+            tuning[arm] = [run for run in runs if run.seed == config.seeds[0]]
     if not tuned:
         return None
     return Outcome(

@@ -79,12 +79,12 @@ def arms(case: pd.DataFrame) -> pd.DataFrame:
     runs = case[case["tuned"]].groupby(["arm", "seed"])[["lr", "init_seconds", "train_seconds"]].first()
     by_arm = runs.groupby("arm")
     means = mean_curve(case, "metric")["mean"]
-    finished = metric.columns[metric.notna().all()]
+    columns = metric.columns[metric.notna().all()]
     first_steps = {}
-    if "random" in finished:
+    if "random" in columns:
         # The same numbers in the same order, so random reaches its own final mean exactly.
         goal = means["random"].iloc[-1]
-        for arm in finished:
+        for arm in columns:
             steps = means[arm].index[means[arm] >= goal]
             first_steps[arm] = steps[0] if len(steps) else pd.NA
     summary = {

@@ -120,8 +120,8 @@ class TextTask(ModelTask, LanguageModeling):
             )
         ids[:, -1] = (ids[:, -1] + 1) % self.vocabulary
         with torch.no_grad():
-            changed = logits_of(call(model, self.named(ids)))
-        if not torch.allclose(changed[:, :-1], logits[:, :-1], rtol=1e-3, atol=1e-4):
+            other_logits = logits_of(call(model, self.named(ids)))
+        if not torch.allclose(other_logits[:, :-1], logits[:, :-1], rtol=1e-3, atol=1e-4):
             raise DataError(
                 f"{self.model} is not causal: its predictions change with tokens that come after them, so it would see "
                 "what it must predict; choose a causal model, for example hf:X:AutoModelForCausalLM"

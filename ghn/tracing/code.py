@@ -64,7 +64,7 @@ class Code:
                     pending += self._reach(value)
             pending = [value for value in self._methods() if id(value) not in self._values]
 
-    def unchanged(self) -> bool:
+    def is_unchanged(self) -> bool:
         """Whether every name still means what it did."""
         return (
             all(names.get(name, _MISSING) is value for names, name, value in self._slots)
@@ -229,7 +229,7 @@ _codes: dict[frozenset[Any], Code] = {}
 def code_of(classes: frozenset[Any]) -> Code:
     """The code of some classes; the same object as before as long as nothing changed."""
     code = _codes.get(classes)
-    if code is None or not code.unchanged():
+    if code is None or not code.is_unchanged():
         if len(_codes) >= MAX_SETS:
             _codes.clear()
         code = _codes[classes] = Code(classes)

@@ -39,7 +39,7 @@ def test_one_role_is_swapped(script: ModuleType) -> None:
     for model in (orthogonal, mixed):
         model.load_state_dict(random.state_dict())
     ARMS["orthogonal"](orthogonal, ArmSettings())
-    note = script.swapped("orthogonal", "random", "linear")(mixed, ArmSettings())
+    note = script.swap_role("orthogonal", "random", "linear")(mixed, ArmSettings())
     roles = {spec.name: spec.role for spec in trace(mixed).params}
     assert note.startswith(f"{list(roles.values()).count('linear')} parameters")
     for name, value in mixed.named_parameters():

@@ -27,7 +27,8 @@ SHARED_WITH = {"llama": "gpt2", "vit_relpos": "vit"}
 """Families that share the slots of another."""
 
 SLOW = frozenset({"gmlp", "metaformer", "pyramid_vit", "resmlp", "vit", "vit_relpos"})
-"""Families whose networks take about three times as long as convolutional ones."""
+"""Families whose networks take about three times as long as convolutional ones, and are drawn by ``slow_weight``. By
+name, so that what a family gets doesn't change with the sizes that were drawn."""
 
 WORK_OF_AN_OPERATION = 9000.0
 """Multiplications of an example that take as long as starting an operation: fitted to 90 networks on a core, with 64

@@ -1,8 +1,8 @@
 """Target architectures: samplers to meta-train on, and a fixed list to evaluate on."""
 
 from ghn.spaces.architecture import SCALES, Architecture
+from ghn.spaces.causal import sample_causal_lm
 from ghn.spaces.cnn import sample_cnn
-from ghn.spaces.gpt2 import sample_gpt2
 from ghn.spaces.held_out import held_out
 from ghn.spaces.mlp import sample_mlp
 from ghn.spaces.pyramid import sample_pyramid
@@ -18,8 +18,8 @@ __all__ = [
     "TargetSpace",
     "TextSpace",
     "held_out",
+    "sample_causal_lm",
     "sample_cnn",
-    "sample_gpt2",
     "sample_mlp",
     "sample_pyramid",
     "sample_vit",

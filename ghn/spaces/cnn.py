@@ -96,22 +96,21 @@ def _inverted(rng: random.Random, full: bool) -> Architecture:
     # Deep ones halve the image no more often than shallow ones, and widen it by less at a time.
     halved = {*rng.sample(range(1, count), min(count - 1, 4))}
     channels = [width * (stage + 1) if count < 6 else width * (stage + 2) // 2 for stage in range(count)]
-    stages = [
+    blocks = [
         f"ir_r{repeats[stage]}_k{kernels[stage]}_s{2 if stage in halved else 1}_e{expansions[stage]}"
         f"_c{channels[stage]}{excite}"
         for stage in range(count)
     ]
     if rng.random() < 0.5:  # as MobileNetV2 and EfficientNet begin
-        stages[0] = f"ds_r1_k3_s1_c{channels[0]}{excite}"
+        blocks[0] = f"ds_r1_k3_s1_c{channels[0]}{excite}"
     variant = rng.random()
     if variant < 0.2:  # fused at first, as in EfficientNetV2
         fused = rng.randint(1, count)
-        plain = (stage.removesuffix("_se0.25").replace("_k5", "_k3") for stage in stages[:fused])
-        stages[:fused] = [stage.replace("ir_", "er_") for stage in plain]
+        plain = (block.removesuffix("_se0.25").replace("_k5", "_k3") for block in blocks[:fused])
+        blocks[:fused] = [block.replace("ir_", "er_") for block in plain]
     elif variant < 0.35:  # another kernel before the expansion, as in MobileNetV4
-        stages = [stage.replace("ir_", f"uir_a{rng.choice((3, 5))}_") for stage in stages]
-    kwargs = {
-        "stages": stages,
+        blocks = [block.replace("ir_", f"uir_a{rng.choice((3, 5))}_") for block in blocks]
+    kwargs: dict[str, object] = {
         "stem": width if rng.random() < 0.5 else 2 * width,
         "features": channels[-1] * rng.choice((2, 4)),
         "norm_layer": rng.choice(NORMS[:3]),
@@ -119,7 +118,8 @@ def _inverted(rng: random.Random, full: bool) -> Architecture:
         "pooled_head": rng.random() < 0.25,  # as in HardCoReNAS, FBNetV3 and MobileNetV4
     }
     if kwargs["pooled_head"]:  # behind a convolution of its own
-        stages.append(f"cn_r1_k1_s1_c{3 * channels[-1]}")
+        blocks.append(f"cn_r1_k1_s1_c{3 * channels[-1]}")
+    kwargs["stages"] = blocks
     spec = "python:ghn.spaces.factories:inverted_residuals"
     return Architecture(spec=spec, kwargs=kwargs, family="inverted", depth=sum(repeats), width=channels[-1])
 

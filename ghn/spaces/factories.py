@@ -196,7 +196,23 @@ def metaformer(
 
 
 class PyramidViT(nn.Module):
-    """ViT blocks in stages; between two, each two by two neighbouring tokens become one of twice the width."""
+    """ViT blocks in stages; between two, each two by two neighbouring tokens become one of twice the width.
+
+    Args:
+        img_size: In pixels.
+        patch_size: Of the first tokens, in pixels.
+        dims: Channels of each stage.
+        depths: Blocks of each.
+        num_heads: Of each.
+        mlp_ratio: Hidden channels of a block for each of its channels.
+        relative: Relative positions in every block, instead of absolute ones at the start.
+        act_layer: timm's name.
+        init_values: What branches begin to be multiplied by, if they are.
+        num_classes: Of the data.
+
+    References:
+        Stages: PVT, https://arxiv.org/abs/2102.12122; merging: Swin, https://arxiv.org/abs/2103.14030
+    """
 
     def __init__(
         self,
@@ -205,11 +221,11 @@ class PyramidViT(nn.Module):
         dims: Sequence[int],
         depths: Sequence[int],
         num_heads: Sequence[int],
-        mlp_ratio: float,
-        relative: bool,
-        act_layer: str,
-        init_values: float | None,
-        num_classes: int,
+        mlp_ratio: float = 4.0,
+        relative: bool = False,
+        act_layer: str = "gelu",
+        init_values: float | None = None,
+        num_classes: int = 10,
     ) -> None:
         super().__init__()
         side = img_size // patch_size
@@ -247,43 +263,3 @@ class PyramidViT(nn.Module):
                 tokens = merge(tokens.reshape(batch, side, side, width)).flatten(1, 2)
             tokens = blocks(tokens)
         return self.head(self.norm(tokens).mean(1))
-
-
-def pyramid_vit(
-    img_size: int,
-    patch_size: int,
-    dims: Sequence[int],
-    depths: Sequence[int],
-    num_heads: Sequence[int],
-    mlp_ratio: float = 4.0,
-    relative: bool = False,
-    act_layer: str = "gelu",
-    init_values: float | None = None,
-    num_classes: int = 10,
-) -> nn.Module:
-    """A ``PyramidViT``.
-
-    Args:
-        img_size: In pixels.
-        patch_size: Of the first tokens, in pixels.
-        dims: Channels of each stage.
-        depths: Blocks of each.
-        num_heads: Of each.
-        mlp_ratio: Hidden channels of a block for each of its channels.
-        relative: Relative positions in every block, instead of absolute ones at the start.
-        act_layer: timm's name.
-        init_values: What branches begin to be multiplied by, if they are.
-        num_classes: Of the data.
-    """
-    return PyramidViT(
-        img_size,
-        patch_size,
-        dims,
-        depths,
-        num_heads,
-        mlp_ratio,
-        relative,
-        act_layer,
-        init_values,
-        num_classes,
-    )

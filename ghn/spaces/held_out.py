@@ -3,7 +3,7 @@
 from typing import Any
 
 from ghn.spaces.architecture import Architecture
-from ghn.spaces.gpt2 import NO_DROPOUT
+from ghn.spaces.causal import NO_DROPOUT
 
 VERSION = 1
 """Of the list; results name it. A change of any entry is a new version."""

@@ -48,16 +48,16 @@ def _pyramid_vit(rng: random.Random, image_size: int, full: bool) -> Architectur
     width = per_head * heads
     kwargs: dict[str, Any] = {
         "img_size": image_size,
-        "patch_size": max(1, image_size // 8),  # so that a stage halves a side of 8, as the next does
+        "patch_size": max(1, image_size // 8),  # sides of 8, 4 and 2 tokens
         "dims": [width * 2**stage for stage in range(count)],
         "num_heads": [heads * 2**stage for stage in range(count)],
-        "depths": stages(total, count, rng) if total > count else [1] * count,
+        "depths": stages(total, count, rng),
         "mlp_ratio": rng.choice((2.0, 3.0, 4.0)),
         "relative": rng.random() < 0.5,
         "act_layer": rng.choice(("gelu", "gelu", "relu", "silu")),
         "init_values": rng.choice((None, None, 1e-5, 0.1)),
     }
-    spec = "python:ghn.spaces.factories:pyramid_vit"
+    spec = "python:ghn.spaces.factories:PyramidViT"
     return Architecture(
         spec=spec, kwargs=kwargs, family="pyramid_vit", depth=total, width=width * 2 ** (count - 1)
     )

@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 
 from ghn.errors import ConfigError, did_you_mean
 from ghn.spaces.architecture import SCALES, Architecture
+from ghn.spaces.causal import sample_causal_lm
 from ghn.spaces.cnn import sample_cnn
-from ghn.spaces.gpt2 import sample_gpt2
 from ghn.spaces.mlp import sample_mlp
 from ghn.spaces.pyramid import sample_pyramid
 from ghn.spaces.vit import sample_vit
@@ -86,7 +86,7 @@ class TextSpace:
 
     def sample(self, rng: random.Random) -> Architecture:
         """See ``TargetSpace.sample``."""
-        return sample_gpt2(rng, self.vocabulary, self.sequence_length, self.scale)
+        return sample_causal_lm(rng, self.vocabulary, self.sequence_length, self.scale)
 
 
 def _check_scale(scale: str) -> None:

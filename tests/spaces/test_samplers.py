@@ -16,8 +16,8 @@ from ghn.spaces import (
     ImageSpace,
     TargetSpace,
     TextSpace,
+    sample_causal_lm,
     sample_cnn,
-    sample_gpt2,
     sample_mlp,
     sample_pyramid,
     sample_vit,
@@ -30,7 +30,7 @@ SPACES = (ImageSpace, TextSpace)
 def draw(kind: str, seed: int, scale: str = "small") -> Architecture:
     rng = random.Random(seed)
     if kind == "gpt2":
-        return sample_gpt2(rng, 50, 8, scale)
+        return sample_causal_lm(rng, 50, 8, scale)
     sample = {"cnn": sample_cnn, "vit": sample_vit, "mlp": sample_mlp, "pyramid": sample_pyramid}[kind]
     return sample(rng, 16, scale)
 

@@ -121,7 +121,11 @@ class _Units:
             rows = self._vector(spec, use)
             return [Segment(spec, address, None, rows, _flat(1), joined=bool(rows[-1, 0] > 0))]
         joined = spec.name not in self.reads_heads and bool(columns[-1, 0] > 0)
-        return [Segment(spec, address, None, _grouped(layout), columns, joined)]
+        if spec.role == "relative_bias" and len(spec.shape) == 2:  # by head, also where there is one
+            rows = torch.cartesian_prod(*map(torch.arange, spec.shape))
+        else:
+            rows = _grouped(layout)
+        return [Segment(spec, address, None, rows, columns, joined)]
 
     def _heads(
         self,

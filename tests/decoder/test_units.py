@@ -1,5 +1,6 @@
 """Units: rows and columns of parameters know which hidden unit, head, group or kernel point they belong to."""
 
+import pytest
 import timm
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
@@ -60,6 +61,21 @@ def test_groups_are_blocks() -> None:
     (grouped,) = found["layer1.0.conv2.weight"]
     assert grouped.row_units.max(0).values.tolist() == [31, 3]
     assert grouped.column_units[:, 1].max() == 3
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_relative_positions_are_counted_by_head_also_where_there_is_one(heads: int) -> None:
+    model = timm.create_model(
+        "vit_relpos_small_patch16_224",
+        img_size=32,
+        patch_size=8,
+        embed_dim=32,
+        depth=1,
+        num_heads=heads,
+        rel_pos_type="bias",
+    )
+    (table,) = by_name(model, IMAGES)["blocks.0.attn.rel_pos.relative_position_bias_table"]
+    assert table.row_units.equal(torch.cartesian_prod(torch.arange(49), torch.arange(heads)))
 
 
 def test_concatenated_channels_keep_their_parts() -> None:

@@ -86,8 +86,8 @@ class SlotDecoder(nn.Module):
                 continue
             for bound in group:
                 part = parts.get(bound.plan.spec.name) if bound.plan.learned else None
-                template = None if part is None else Template(self.bank, part, bound)
-                yield from random_slices(bound, template, seed, memory, wanted, cache)
+                update = None if part is None else SlotUpdate(self.bank, part, bound)
+                yield from random_slices(bound, update, seed, memory, wanted, cache)
 
     @property
     def bits(self) -> dict[str, int]:
@@ -106,15 +106,15 @@ class SlotDecoder(nn.Module):
     ) -> tuple[dict[str, float], str]:
         """See ``Decoder.learned_shares``; of a vector, how far it moves."""
         assert plan.cuts is not None
-        shares = {}
+        learned_shares = {}
         for bound in self._bound(plan, embeddings, plan.cuts.parts, learned):
             if bound.plan.learned:
                 whole = (
                     bound.product**2 + bound.base**2 if bound.plan.init.random else bound.product.new_ones(())
                 )
-                shares[bound.plan.spec.name] = (bound.product**2 / whole).item()
+                learned_shares[bound.plan.spec.name] = (bound.product**2 / whole).item()
         fading = "; fading out with depth, for other data" if self.fades(plan, learned) else ""
-        return shares, plan.cuts.origin + fading
+        return learned_shares, plan.cuts.origin + fading
 
     def fades(self, plan: GraphPlan, learned: Learned) -> bool:
         """See ``Decoder.fades``: where ``learned`` is 'early'; where it is True, in all networks but those of tokens.
@@ -184,7 +184,7 @@ class _Side:
     """Row of the table for each row of the parameter's layout."""
 
 
-class Template:
+class SlotUpdate:
     """What the slots have for one parameter: rows of it can be added to a base, in the order of memory.
 
     Args:
@@ -247,8 +247,8 @@ def _values(bank: SlotBank, cut: Cut, size: Tensor) -> tuple[Tensor, Tensor]:
         return block * (size * mean_square.clamp_min(1e-30).rsqrt()), index.to(device)
     left = rows[: cut.height] if cut.rows is None else rows[cut.rows.to(device)]
     right = columns[: cut.width] if cut.columns is None else columns[cut.columns.to(device)]
-    if cut.shares is not None:
-        right = right * cut.shares.to(device)[:, None]
+    if cut.copy_weights is not None:
+        right = right * cut.copy_weights.to(device)[:, None]
     assert cut.master is not None
     mean_square = ((left.mT @ left) * (right.mT @ right)).sum() / (cut.height * cut.width)
     share = torch.sigmoid(bank.share[cut.slot])

@@ -153,7 +153,7 @@ class Cut:
     """Rows of the column table, likewise."""
     height: int
     width: int
-    shares: Tensor | None
+    copy_weights: Tensor | None
     """One over the number of copies of each column's unit; None if there is one of each."""
     dilution: float
     """Root of the share of columns whose units are no copies: what is coherent shrinks with it."""
@@ -172,7 +172,7 @@ class Part:
     plan: ParamPlan
     cuts: tuple[Cut, ...]
     centre: Tensor | float = 0.0
-    """Of a vector."""
+    """Where a vector starts by its rule: what is learned moves it."""
 
 
 @dataclass(frozen=True)
@@ -313,18 +313,18 @@ class SlotBank(nn.Module):
         columns = columns + x.clamp(-reach, reach) + reach
         copies = torch.bincount(columns, minlength=size.columns)[columns].float()
         ordered = bool((columns == torch.arange(len(columns))).all())
-        shared = bool((copies > 1).any())
+        copied = bool((copies > 1).any())
         master = None
         if size.rank != DENSE:
             master = _master(self.names[slot], size.rows, size.columns)[rows][:, columns]
-            master = (master / copies / copies.pow(-2).mean().sqrt()) if shared else master.contiguous()
+            master = (master / copies / copies.pow(-2).mean().sqrt()) if copied else master.contiguous()
         return Cut(
             slot=slot,
             rows=None if first else rows,
             columns=None if ordered else columns,
             height=len(rows),
             width=len(columns),
-            shares=1 / copies if shared else None,
+            copy_weights=1 / copies if copied else None,
             dilution=math.sqrt(len(columns.unique()) / len(columns)),
             where=segment.rows,
             master=master,
@@ -355,4 +355,4 @@ def whole_matrix(table: Tensor, cut: Cut) -> Tensor:
     device = table.device
     block = table[: cut.height] if cut.rows is None else table[cut.rows.to(device)]
     block = block[:, : cut.width] if cut.columns is None else block[:, cut.columns.to(device)]
-    return block if cut.shares is None else block * cut.shares.to(device)
+    return block if cut.copy_weights is None else block * cut.copy_weights.to(device)

@@ -118,8 +118,8 @@ class ProductExtract(Extract):
         assert cut.master is not None
         left = _rows(bank.rows[cut.slot].detach(), cut.rows, cut.height)
         right = _rows(bank.columns[cut.slot].detach(), cut.columns, cut.width)
-        if cut.shares is not None:
-            right = right * cut.shares[:, None]
+        if cut.copy_weights is not None:
+            right = right * cut.copy_weights[:, None]
         left_gram, right_gram = left.mT @ left, right.mT @ right
         mean_square = float((left_gram * right_gram).sum()) / (cut.height * cut.width)
         inverse = 1 / math.sqrt(max(mean_square, 1e-30))
@@ -137,8 +137,8 @@ class ProductExtract(Extract):
         scale = weight * self.size * share * inverse
         left = (by_left - correction * (self.left @ self.right_gram)).mul_(scale)
         right = (by_right - correction * (self.right @ self.left_gram)).mul_(scale)
-        if cut.shares is not None:
-            right = right * cut.shares[:, None]
+        if cut.copy_weights is not None:
+            right = right * cut.copy_weights[:, None]
         gradients.add_rows(bank.rows[cut.slot], cut.rows, left)
         gradients.add_rows(bank.columns[cut.slot], cut.columns, right)
         across = float((slope * cut.master).sum())
@@ -246,8 +246,8 @@ class Gradients:
     def add_block(self, table: nn.Parameter, cut: Cut, slope: Tensor) -> None:
         """Add to the rows and columns of a table's gradient that a cut has taken."""
         gradient = self.of(table)
-        if cut.shares is not None:
-            slope = slope * cut.shares
+        if cut.copy_weights is not None:
+            slope = slope * cut.copy_weights
         if cut.columns is not None:
             slope = slope.new_zeros(cut.height, table.shape[1]).index_add_(1, cut.columns, slope)
         if cut.rows is None:

@@ -1,18 +1,17 @@
 """Networks that were not trained on, cut out of the averaged tables: the figures of a run's curves."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from statistics import fmean
-from typing import Any
 
 import torch
-from torch.func import functional_call
 
 from ghn.data.order import evaluation_batches
 from ghn.decoder.slots import SlotBank
 from ghn.metatrain.cutting import Noise, cut_out
 from ghn.metatrain.processes import Processes
 from ghn.metatrain.sampler import Sampler, Target
-from ghn.tasks import Batch, Inputs, Task, mean_loss
+from ghn.tasks import Batch, Task, call, mean_loss
 
 EXAMPLES = {"images": 1000, "text": 256}
 """Of the evaluation split that a network is measured on, by kind of data."""
@@ -42,14 +41,9 @@ def validate(
 def measure(bank: SlotBank, target: Target, task: Task, noise: Noise | None) -> float:
     """Metric of a network as it is cut out, under batch statistics."""
     weights, _ = cut_out(bank, target.parts, noise)
-
-    def forward(inputs: Inputs) -> Any:
-        positional, named = ((), inputs) if isinstance(inputs, Mapping) else (inputs, {})
-        return functional_call(target.network, weights, positional, dict(named))
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return task.metric(*mean_loss(task, _batches(task), forward))
+        return task.metric(*mean_loss(task, _batches(task), partial(call, target.network, weights=weights)))
 
 
 def _batches(task: Task) -> Iterator[Batch]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from ghn.data.order import Split
@@ -84,9 +85,12 @@ class Task(ABC):
         return accuracy
 
 
-def call(network: nn.Module, inputs: Inputs) -> Any:
-    """Call a network with keyword or positional arguments."""
-    return network(**inputs) if isinstance(inputs, Mapping) else network(*inputs)
+def call(network: nn.Module, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Any:
+    """Call a network with keyword or positional arguments, and with other weights than its own if there are some."""
+    positional, named = ((), dict(inputs)) if isinstance(inputs, Mapping) else (inputs, {})
+    if weights is None:
+        return network(*positional, **named)
+    return functional_call(network, dict(weights), positional, named)
 
 
 def mean_loss(task: Task, batches: Iterable[Batch], forward: Callable[[Inputs], Any]) -> tuple[float, float]:

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from ghn.tasks import Batch, Inputs, Task
+from ghn.tasks import Batch, Inputs, Task, call
 
 Weights = Mapping[str, Tensor]
 
@@ -41,10 +40,7 @@ class Trial:
     def loss(self, weights: Weights, batch: tuple[Inputs, Tensor]) -> Tensor:
         """Mean loss of the network with some weights on a batch, in nats; differentiable in the weights."""
         inputs, targets = batch
-        positional, named = ((), inputs) if isinstance(inputs, Mapping) else (inputs, {})
-        return self._task.loss(
-            functional_call(self._network, dict(weights), positional, dict(named)), targets
-        )[0]
+        return self._task.loss(call(self._network, inputs, weights), targets)[0]
 
 
 class Objective(ABC):

@@ -23,14 +23,14 @@ def plot(folder: Path) -> None:
     images = [family for family in families if family not in texts]
     panels = [(images, "accuracy at step 0"), (texts, "bits per byte at step 0")]
     panels = [panel for panel in panels if panel[0]]
-    figure, axes = plt.subplots(1, len(panels), figsize=(6.5 * len(panels), 4.5), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(7.5 * len(panels), 4.5), squeeze=False)
     for axis, (names, label) in zip(axes[0], panels, strict=True):
         axis.set_prop_cycle(color=plt.get_cmap("tab20").colors)
         for name in names:
             axis.plot(*zip(*_curve(points, name), strict=True), label=name)
         axis.set_xlabel("target-images (millions)")
         axis.set_ylabel(label)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))  # beside the curves
         axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(folder / PROGRESS, dpi=110)

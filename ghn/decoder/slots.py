@@ -16,7 +16,7 @@ References:
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -46,6 +46,9 @@ LEAST_COVERAGE = 0.6
 LEAST_COMMON = 0.2
 """Share of a family's kinds of places that a network must have. Sampled members have 0.29 and more; networks without
 residual branches have 0.15 and less of a ResNet's, and its slots harm them (docs/log/slots-sizes.md)."""
+
+Limits = Mapping[tuple[int, int], int]
+"""How many units stand for hidden units, by their tie and their number, where a table has fewer."""
 
 _CACHED_MASTERS = 512
 
@@ -281,9 +284,30 @@ class SlotBank(nn.Module):
         by_name: dict[str, list[Segment]] = {}
         for segment in cut:
             by_name.setdefault(segment.spec.name, []).append(segment)
-        return [self._part(plan, by_name[plan.spec.name], family) for plan in plans]
+        limits = self._limits(cut, family)
+        return [self._part(plan, by_name[plan.spec.name], family, limits) for plan in plans]
 
-    def _part(self, plan: ParamPlan, own: list[Segment], family: str) -> Part:
+    def _limits(self, cut: Sequence[Segment], family: str) -> Limits:
+        """How many units stand for hidden units that are more than a table has.
+
+        The smallest table of what writes them, normalizes them and reads them decides for all: they must take the same
+        unit for a copy (docs/log/slots-stages.md).
+        """
+        limits: dict[tuple[int, int], int] = {}
+        for segment in cut:
+            size = self.sizes.get(slot_key(family, segment.address))
+            if size is None:
+                continue
+            sides = [(segment.row_tie, segment.row_units, size.row_units)]
+            if size.rank:
+                sides.append((segment.column_tie, segment.column_units, size.column_units))
+            for tie, units, most in sides:
+                width = int(units[:, 1].max()) + 1
+                if tie >= 0 and width > most and not units[:, 0].any():
+                    limits[tie, width] = min(most, limits.get((tie, width), most))
+        return limits
+
+    def _part(self, plan: ParamPlan, own: list[Segment], family: str, limits: Limits) -> Part:
         keys = [slot_key(family, segment.address) for segment in own]
         random = plan.init.random
         if any(key not in self.sizes or bool(self.sizes[key].rank) != random for key in keys):
@@ -294,21 +318,31 @@ class SlotBank(nn.Module):
                 return Part(plan, ())
             centre = centre.flatten()
         return Part(
-            plan, tuple(self._cut(key, segment) for key, segment in zip(keys, own, strict=True)), centre
+            plan,
+            tuple(self._cut(key, segment, limits) for key, segment in zip(keys, own, strict=True)),
+            centre,
         )
 
-    def _cut(self, key: str, segment: Segment) -> Cut:
+    def _cut(self, key: str, segment: Segment, limits: Limits) -> Cut:
         size = self.sizes[key]
         slot = self.first[key] + segment.address.depth(size.steps)
         units = segment.row_units
         vector_parts = size.part_units if not size.rank else 0
-        rows = _numbers(units[:, 0], units[:, 1], size.row_blocks, size.row_units, vector_parts)
+
+        def limit(tie: int) -> Callable[[int], int]:
+            return lambda width: limits.get((tie, width), width)
+
+        rows = _numbers(
+            units[:, 0], units[:, 1], size.row_blocks, size.row_units, vector_parts, limit(segment.row_tie)
+        )
         first = bool((rows == torch.arange(len(rows))).all())
         if not size.rank:
             return Cut(slot, None if first else rows, None, len(rows), 1, None, 1.0, segment.rows)
         block, unit, y, x = segment.column_units.unbind(1)
         reach = size.kernel // 2
-        columns = _numbers(block, unit, size.column_blocks, size.column_units, size.part_units)
+        columns = _numbers(
+            block, unit, size.column_blocks, size.column_units, size.part_units, limit(segment.column_tie)
+        )
         columns = (columns * size.kernel + y.clamp(-reach, reach) + reach) * size.kernel
         columns = columns + x.clamp(-reach, reach) + reach
         copies = torch.bincount(columns, minlength=size.columns)[columns].float()
@@ -332,12 +366,18 @@ class SlotBank(nn.Module):
         )
 
 
-def _numbers(block: Tensor, unit: Tensor, blocks: int, units: int, part_units: int) -> Tensor:
+def _numbers(
+    block: Tensor, unit: Tensor, blocks: int, units: int, part_units: int, limit: Callable[[int], int]
+) -> Tensor:
     """Rows of a table for units by block and number within it; what is beyond the table repeats what is within.
+
+    In one block, units repeat after as many as ``limit`` says for its width.
 
     Parts of a concatenation behind the first may be narrower than the table's blocks, and repeat within their own
     width, as what writes them does.
     """
+    if not block.any():
+        return unit % min(limit(int(unit.max()) + 1), units)
     block = block % blocks
     own = torch.where(block > 0, part_units, units) if part_units else units
     return block * units + unit % own

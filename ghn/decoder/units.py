@@ -7,7 +7,7 @@ number within the block. Columns of kernels have two more, counted from the kern
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,6 +35,9 @@ class Segment:
     """Block, unit, and place in the kernel of each column, long, shape ``(columns, 4)``."""
     joined: bool = False
     """Whether the blocks that it reads (of a vector: that it is of) are the parts of a concatenation."""
+    row_tie: int = -1
+    """Equal for rows and columns of a network that are the same hidden units, such as a residual stream's; else -1."""
+    column_tie: int = -1
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,11 @@ def segments(graph: ComputationGraph) -> list[Segment]:
     cut = []
     for spec in graph.params:
         if spec.node is not None:
-            cut += finder.segments(spec, places[spec.name])
+            row_tie, column_tie = finder.tied(spec)
+            cut += [
+                replace(segment, row_tie=row_tie, column_tie=column_tie)
+                for segment in finder.segments(spec, places[spec.name])
+            ]
     return cut
 
 
@@ -82,6 +89,36 @@ class _Units:
                     self.weight_of[node] = weight.name
         self.places = places
         self.parts = self._parts()
+        self.ties = self._ties()
+
+    def _ties(self) -> list[int]:
+        """Of each node's result, a number that it shares with those whose channels are the same hidden units."""
+        roots = list(range(len(self.graph.nodes)))
+
+        def root(node: int) -> int:
+            while roots[node] != node:
+                roots[node] = node = roots[roots[node]]
+            return node
+
+        for node in self.graph.nodes:
+            weight = next(
+                (spec for spec in self.graph.operands(node.index) if spec.role in MIXING_ROLES), None
+            )
+            by_channel = weight is None or (weight.groups > 1 and "in" not in weight.axes)
+            if node.kind != "concat" and by_channel:
+                for source in self.graph.activations(node.index):
+                    roots[root(source)] = root(node.index)
+        return [root(node) for node in range(len(roots))]
+
+    def tied(self, spec: ParamSpec) -> tuple[int, int]:
+        """Ties of what a parameter's rows belong to, and of what its columns read."""
+        use = min(self.graph.readers(spec.node)) if spec.node is not None else 0
+        if spec.role in ("embedding", "position", "token"):  # rows are entries of a table
+            return -1, self.ties[use]
+        if spec.role == "relative_bias":
+            return -1, -1
+        before = self.graph.activations(use)
+        return self.ties[use], self.ties[before[0]] if before else -1
 
     def _parts(self) -> list[tuple[_Part, ...]]:
         """Of each node's result, what its channels were concatenated from."""

@@ -120,6 +120,17 @@ def test_twice_the_width_computes_the_same(bank: SlotBank) -> None:
     assert ratio.std() < 1e-3 * ratio.mean().abs()
 
 
+def test_what_writes_units_beyond_a_table_and_what_reads_them_repeats_them_alike() -> None:
+    sizes = slot_sizes([("resnet", *described(network(8)))], DENSE)
+    (wider,) = (key for key in sizes if key.startswith("resnet/1/convk act>trunk"))
+    sizes[wider] = (1, 12, *sizes[wider][2:])  # as if another member had a wide trunk there
+    bank = SlotBank(sizes)
+    parts = {part.plan.spec.name: part for part in bank.parts(*described(network(16)), "resnet")}
+    for name in ("layer1.0.conv2.weight", "layer1.0.bn2.weight", "layer1.0.conv1.weight"):
+        rows = parts[name].cuts[0].rows
+        assert rows is not None and rows.equal(torch.arange(16) % 8), name
+
+
 def test_seeds_differ_and_agree_in_what_is_learned(bank: SlotBank) -> None:
     net, (graph, _) = hypernetwork(bank), described(network(8))
     one, other = (net.predict_graph(graph, seed=seed, learned="all").params for seed in (0, 1))

@@ -46,6 +46,13 @@ def run_app(app: typer.Typer, arguments: Sequence[str]) -> None:
         raise SystemExit(code)
 
 
+def run_command(command: Callable[..., None], arguments: Sequence[str]) -> None:
+    """Run one command as a program of its own: see ``run_app``."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    run_app(app, arguments)
+
+
 def spread_lists(arguments: Sequence[str], app: typer.Typer) -> list[str]:
     """Rewrite ``--seeds 0 1 2`` as ``--seeds 0 --seeds 1 --seeds 2``, which is what typer reads.
 

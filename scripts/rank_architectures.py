@@ -18,7 +18,7 @@ import pandas as pd
 import typer
 from rich.console import Console
 
-from ghn.console import run_app
+from ghn.console import run_command
 from ghn.environment import commit
 from ghn.errors import OutputError
 from ghn.evaluate.config import short_name
@@ -75,10 +75,8 @@ def rank(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the command as a program: a user's mistake is one line on stderr and exit code 2."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(rank)
-    run_app(app, arguments)
+    """Run the command as a program."""
+    run_command(rank, arguments)
 
 
 if __name__ == "__main__":

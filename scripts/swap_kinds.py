@@ -21,7 +21,7 @@ import typer
 from torch import nn
 
 from ghn.arms import ARMS, Arm, ArmSettings
-from ghn.console import run_app
+from ghn.console import run_command
 from ghn.errors import ConfigError, did_you_mean
 from ghn.finetune.choose import make_task
 from ghn.finetune.compare import compare
@@ -74,10 +74,8 @@ def swap(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the command as a program: a user's mistake is one line on stderr and exit code 2."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(swap)
-    run_app(app, arguments)
+    """Run the command as a program."""
+    run_command(swap, arguments)
 
 
 if __name__ == "__main__":

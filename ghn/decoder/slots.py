@@ -16,7 +16,7 @@ References:
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -302,8 +302,8 @@ class SlotBank(nn.Module):
             if size.rank:
                 sides.append((segment.column_tie, segment.column_units, size.column_units))
             for tie, units, most in sides:
-                width = int(units[:, 1].max()) + 1
-                if tie >= 0 and width > most and not units[:, 0].any():
+                width = _width(units)
+                if tie >= 0 and width > most:
                     limits[tie, width] = min(most, limits.get((tie, width), most))
         return limits
 
@@ -328,21 +328,15 @@ class SlotBank(nn.Module):
         slot = self.first[key] + segment.address.depth(size.steps)
         units = segment.row_units
         vector_parts = size.part_units if not size.rank else 0
-
-        def limit(tie: int) -> Callable[[int], int]:
-            return lambda width: limits.get((tie, width), width)
-
-        rows = _numbers(
-            units[:, 0], units[:, 1], size.row_blocks, size.row_units, vector_parts, limit(segment.row_tie)
-        )
+        limit = limits.get((segment.row_tie, _width(units)), size.row_units)
+        rows = _numbers(units, size.row_blocks, size.row_units, vector_parts, limit)
         first = bool((rows == torch.arange(len(rows))).all())
         if not size.rank:
             return Cut(slot, None if first else rows, None, len(rows), 1, None, 1.0, segment.rows)
-        block, unit, y, x = segment.column_units.unbind(1)
+        units, (y, x) = segment.column_units[:, :2], segment.column_units[:, 2:].unbind(1)
         reach = size.kernel // 2
-        columns = _numbers(
-            block, unit, size.column_blocks, size.column_units, size.part_units, limit(segment.column_tie)
-        )
+        limit = limits.get((segment.column_tie, _width(units)), size.column_units)
+        columns = _numbers(units, size.column_blocks, size.column_units, size.part_units, limit)
         columns = (columns * size.kernel + y.clamp(-reach, reach) + reach) * size.kernel
         columns = columns + x.clamp(-reach, reach) + reach
         copies = torch.bincount(columns, minlength=size.columns)[columns].float()
@@ -366,21 +360,20 @@ class SlotBank(nn.Module):
         )
 
 
-def _numbers(
-    block: Tensor, unit: Tensor, blocks: int, units: int, part_units: int, limit: Callable[[int], int]
-) -> Tensor:
+def _width(units: Tensor) -> int:
+    """How many hidden units a side has, if they are one block; else 0."""
+    return 0 if units[:, 0].any() else int(units[:, 1].max()) + 1
+
+
+def _numbers(pairs: Tensor, blocks: int, units: int, part_units: int, limit: int) -> Tensor:
     """Rows of a table for units by block and number within it; what is beyond the table repeats what is within.
 
-    In one block, units repeat after as many as ``limit`` says for its width.
-
-    Parts of a concatenation behind the first may be narrower than the table's blocks, and repeat within their own
+    The first block repeats after ``limit`` units, which are fewer than the table's where what else the units pass has
+    no more. Parts of a concatenation behind it may be narrower than the table's blocks, and repeat within their own
     width, as what writes them does.
     """
-    if not block.any():
-        return unit % min(limit(int(unit.max()) + 1), units)
-    block = block % blocks
-    own = torch.where(block > 0, part_units, units) if part_units else units
-    return block * units + unit % own
+    block, unit = pairs[:, 0] % blocks, pairs[:, 1]
+    return block * units + unit % torch.where(block > 0, part_units or units, limit)
 
 
 @lru_cache(maxsize=_CACHED_MASTERS)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ghn.graph.addresses import MOST_STEPS, Address, addresses
+from ghn.graph.addresses import MOST_STEPS, Address, addresses, is_depthwise
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.layout import Layout
 from ghn.graph.ops import MIXING_ROLES
@@ -104,7 +104,7 @@ class _Units:
             weight = next(
                 (spec for spec in self.graph.operands(node.index) if spec.role in MIXING_ROLES), None
             )
-            by_channel = weight is None or (weight.groups > 1 and "in" not in weight.axes)
+            by_channel = weight is None or is_depthwise(weight)
             if node.kind != "concat" and by_channel:
                 for source in self.graph.activations(node.index):
                     roots[root(source)] = root(node.index)

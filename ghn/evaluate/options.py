@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from ghn.console import run_app, settings_object
+from ghn.console import run_command, settings_object
 from ghn.errors import ConfigError
 from ghn.evaluate.config import ARMS, SOURCES, ArmsConfig, BudgetsConfig, EvaluateConfig, HeldOutConfig
 from ghn.evaluate.evaluate import evaluate
@@ -63,10 +63,8 @@ def evaluate_command(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the command as a program: a user's mistake is one line on stderr and exit code 2."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(evaluate_command)
-    run_app(app, arguments)
+    """Run the command as a program."""
+    run_command(evaluate_command, arguments)
 
 
 def _part(text: str) -> tuple[int, int]:

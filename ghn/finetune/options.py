@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ghn.console import json_object, run_app
+from ghn.console import json_object, run_command
 from ghn.errors import ConfigError
 from ghn.finetune.config import GROUPS, CompareConfig
 from ghn.options import given_options, with_options
@@ -79,7 +79,5 @@ def _ablations(inits: Sequence[str], without: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the command as a program: a user's mistake is one line on stderr and exit code 2."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(compare_command)
-    run_app(app, arguments)
+    """Run the command as a program."""
+    run_command(compare_command, arguments)

@@ -140,7 +140,7 @@ def _shape(operation: _Operation, graph: ComputationGraph) -> str:
         return f"patch{max(kernel, default=1)}"
     size = "k" if kernel and max(kernel) > 1 else ""
     if spec.groups > 1:
-        size += "d" if _depthwise(spec) else "g"
+        size += "d" if is_depthwise(spec) else "g"
     of = f"/{_channels(spec)}" if operation.read_by == "output" else ""
     return spec.role + size + of
 
@@ -292,7 +292,7 @@ class _Walk:
             if node.kind == "input":
                 return "input"
             if before in self.weights:
-                own = "act" if "act" in passed else "pass" if _depthwise(self.weights[before]) else "trunk"
+                own = "act" if "act" in passed else "pass" if is_depthwise(self.weights[before]) else "trunk"
                 if self.reads.get(before) == "input":
                     own = "trunk"
                 if "pool" in self.reads.get(before, ""):
@@ -327,7 +327,7 @@ class _Walk:
             if node.kind == "output":
                 return "output", current
             if after in self.weights:
-                if acted or _depthwise(spec):
+                if acted or is_depthwise(spec):
                     squeezes = "pool" in self.reads[index] and self._gated(after)
                     return ("gated" if squeezes else "act" if acted else "pass"), current
                 return "trunk", current
@@ -391,7 +391,8 @@ class _Walk:
         return -1, "end"
 
 
-def _depthwise(spec: ParamSpec) -> bool:
+def is_depthwise(spec: ParamSpec) -> bool:
+    """Whether each channel is made of one of its own alone."""
     return spec.groups > 1 and "in" not in spec.axes
 
 

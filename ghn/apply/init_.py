@@ -71,6 +71,7 @@ def init_(
     if examples is not None:
         check_examples(examples)
     prediction = checked_prediction(net, model, inputs, seed, learned, keep_deliberate, rules)
+    # What was learned on other data fades out with depth, unless all of it is found to know something of the examples.
     trial = examples if learned is True and prediction.fades else None
     whole = prediction if trial is None else prediction.like(seed, "all")
     names = predicted_names(prediction.graph)
@@ -116,7 +117,7 @@ def check_numbers(seed: int, memory: int = MIN_MEMORY) -> None:
 
 @contextmanager
 def _explain_failure(model: nn.Module) -> Iterator[None]:
-    """Say after a failure that a model with values is in between; one on the meta device is put back."""
+    """Say after a failure that a model with values is half written; one on the meta device is put back."""
     real = any(not parameter.is_meta for parameter in model.parameters())
     state = (
         "some of its parameters may be predicted by now and others not; construct it again, or on the meta device, "

@@ -27,22 +27,25 @@ from ghn.decoder.statistics import StatisticsHead
 from ghn.graph.graph import ComputationGraph
 
 WHOLE_BITS = 4
-"""Of a matrix that is learned itself: rounding is smaller than what every start draws anew (``FRESH``)."""
+"""Bits of a number, in checkpoints, of a matrix that is learned itself: rounding is smaller than what every start
+draws anew (``FRESH``)."""
 
 FACTOR_BITS = 8
+"""Likewise of low-rank factors."""
 
 VECTOR_BITS = 16
-
+"""Likewise of vectors."""
 
 FADING = 1.5
-"""Power of what is left of the way to the last layer: how much is learned of a parameter, where it fades out."""
+"""Where what is learned fades out with depth (see ``SlotDecoder.fades``), a parameter at relative depth d in [0, 1] has
+(1 - d) to this power of it."""
 
 
 class SlotDecoder(nn.Module):
     """Decodes every parameter of a graph: rule x (random base + what its slot has for it).
 
-    The embeddings of the graph encoder say how far each parameter trusts its slot; untrained, they say nothing, and all
-    do. The interface is ``Decoder``'s.
+    The embeddings of the graph encoder say how far each parameter trusts its slot; while they are untrained, all do
+    wholly. The interface is ``Decoder``'s.
     """
 
     def __init__(self, embedding: int, config: DecoderConfig) -> None:
@@ -131,6 +134,7 @@ class SlotDecoder(nn.Module):
     def _bound(
         self, plan: GraphPlan, embeddings: Tensor, parts: Mapping[str, Part], learned: Learned
     ) -> list[BoundParam]:
+        """Every parameter with the sizes of its random base and of what its slot has for it."""
         modulation = (2 * torch.sigmoid(self.statistics.net(embeddings)[:, 1])).clamp(max=1)
         fading = self.fades(plan, learned)
         bounds = []
@@ -175,8 +179,8 @@ def coherence(part: Part) -> float:
 
 
 @dataclass(frozen=True)
-class _Side:
-    """Rows of a table of values, by number."""
+class _IndexedRows:
+    """Rows of a parameter, many of which may be equal, by their numbers in a table of different ones."""
 
     table: Tensor
     """Shape ``(units, columns)``."""
@@ -208,14 +212,14 @@ class SlotUpdate:
         table = torch.cat(tables)
         memory_layout, layout = part.plan.memory_layout, part.plan.layout
         self._whole: Tensor | None = None
-        self._side: _Side | None = None
+        self._indexed: _IndexedRows | None = None
         if part.cuts[0].width == 1:
             self._whole = table[index].reshape(memory_layout.grid.height, -1)
         elif not memory_layout.transposed:
             order = torch.arange(layout.columns).view(layout.column_sizes or (1,))
             order = order.permute(memory_layout.columns).reshape(-1) if memory_layout.columns else order
             in_order = bool((order == torch.arange(layout.columns)).all())
-            self._side = _Side(table if in_order else table[:, order], index)
+            self._indexed = _IndexedRows(table if in_order else table[:, order], index)
         else:
             entries = layout.restore(table[index]).contiguous()
             self._whole = entries.view(memory_layout.grid.height, memory_layout.grid.columns)
@@ -227,8 +231,8 @@ class SlotUpdate:
         if self._whole is not None:
             own = self._whole[rows]
         else:
-            assert self._side is not None
-            own = self._side.table[self._side.index[rows]]
+            assert self._indexed is not None
+            own = self._indexed.table[self._indexed.index[rows]]
         return values + own if torch.is_grad_enabled() else values.add_(own)
 
 

@@ -35,10 +35,10 @@ FRESH = 0.15
 """Share of every learned matrix that is drawn anew for each seed, as a standard deviation: seeds differ by it."""
 
 COHERENT = math.sqrt(1 - FRESH**2)
-"""What is left for the slot's part."""
+"""Share that is left for what the slot has, as a standard deviation."""
 
 START_SHARE = 0.8
-"""Of the low-rank part, beside the fixed matrix, before anything is learned."""
+"""Share of the low-rank part, beside the fixed matrix, before anything is learned."""
 
 LEAST_COVERAGE = 0.6
 """Share of a network's segments (parts of parameters) that a family must have slots for, or nothing learned is used."""
@@ -48,9 +48,10 @@ LEAST_COMMON = 0.2
 residual branches have 0.15 and less of a ResNet's, and its slots harm them (docs/log/slots-sizes.md)."""
 
 Limits = Mapping[tuple[int, int], int]
-"""How many units stand for hidden units, by their tie and their number, where a table has fewer."""
+"""How many units stand for hidden units that are more than a table has, by their tie (see ``Segment``) and number."""
 
 _CACHED_MASTERS = 512
+"""Fixed matrices that are kept in memory."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class SlotSize:
     rank: int
     """Width of the tables; 0 for vectors, whose table is one column; ``DENSE`` for one whole table."""
     part_units: int = 0
-    """Of the parts behind the first, where the blocks are parts of a concatenation; else, or if unknown, 0."""
+    """Units of the parts behind the first, where the blocks are parts of a concatenation; else, or if unknown, 0."""
 
     @property
     def rows(self) -> int:
@@ -191,6 +192,8 @@ class Cuts:
 class SlotBank(nn.Module):
     """The learned tables of all slots.
 
+    Slots are numbered: the steps of each kind of place one after the other, from ``first`` on. ``rows`` and ``columns``
+    have the two tables of each, ``share`` the logit of ρ, shape ``(slots,)``, where there are factors.
     ``gain`` has the logarithm of each slot's size beside the scale rule, shape ``(slots,)``: that of the base that it
     began as.
 

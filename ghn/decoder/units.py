@@ -1,4 +1,4 @@
-"""Which hidden unit each row and column of a parameter belongs to, so that equal units of different networks can share.
+"""Which hidden unit each row and column of a parameter belongs to: equal units of different networks share weights.
 
 A unit has two coordinates on a side: a block (a group of a convolution, a head, a part of a concatenation) and its
 number within the block. Columns of kernels have two more, counted from the kernel's centre.
@@ -19,6 +19,7 @@ from ghn.graph.ops import MIXING_ROLES
 from ghn.graph.structure import HeadChannels
 
 PARTS = ("q", "k", "v")
+"""What an attention reads: queries, keys and values."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,15 @@ class Segment:
     column_units: Tensor
     """Block, unit, and place in the kernel of each column, long, shape ``(columns, 4)``."""
     joined: bool = False
-    """Whether the blocks that it reads (of a vector: that it is of) are the parts of a concatenation."""
+    """Whether the blocks of its columns (of a vector: of its rows) are the parts of a concatenation."""
     row_tie: int = -1
-    """Equal for rows and columns of a network that are the same hidden units, such as a residual stream's; else -1."""
+    """A number for the hidden units of the rows, the same wherever in a network they are the same, such as the channels
+    of a residual stream; -1 if they are none. ``column_tie`` is the same for the columns."""
     column_tie: int = -1
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Channels:
     """Channels of one of the activations that were concatenated."""
 
     width: int
@@ -66,10 +68,14 @@ def segments(graph: ComputationGraph) -> list[Segment]:
 
 
 class _Units:
+    """What a graph says about the channels of its activations: heads, parts of concatenations, and ties."""
+
     def __init__(self, graph: ComputationGraph, places: Mapping[str, Address]) -> None:
         self.graph = graph
         self.heads: dict[str, list[tuple[str, HeadChannels, int, int]]] = {}
+        """By name of a weight: which of ``PARTS`` it makes, by which of its rows, and number and width of the heads."""
         self.reads_heads: dict[str, int] = {}
+        """By name of a weight that reads what heads make: their number."""
         for attention in graph.attentions:
             for part, channels in zip(PARTS, (attention.query, attention.key, attention.value), strict=True):
                 if channels is not None:
@@ -79,8 +85,9 @@ class _Units:
             if attention.projection is not None:
                 self.reads_heads[attention.projection.name] = attention.heads
         self.writers: dict[int, str] = {}
-        """The weight that each operation with one writes by."""
+        """Name of the matrix, kernel or table of each operation that has one."""
         self.weight_of: dict[int, str] = {}
+        """Those of linear maps and tables alone: their biases are cut as they are."""
         for node in range(len(graph.nodes)):
             for weight in graph.operands(node):
                 if weight.role in MIXING_ROLES or weight.role == "embedding":
@@ -120,13 +127,13 @@ class _Units:
         before = self.graph.activations(use)
         return self.ties[use], self.ties[before[0]] if before else -1
 
-    def _parts(self) -> list[tuple[_Part, ...]]:
+    def _parts(self) -> list[tuple[_Channels, ...]]:
         """Of each node's result, what its channels were concatenated from."""
-        parts: list[tuple[_Part, ...]] = []
+        parts: list[tuple[_Channels, ...]] = []
         for node in self.graph.nodes:
             before = self.graph.activations(node.index)
             channels = node.shape[1] if len(node.shape) in (2, 4) else 0
-            own: tuple[_Part, ...] = (_Part(channels, self._writer(node.index)),)
+            own: tuple[_Channels, ...] = (_Channels(channels, self._writer(node.index)),)
             if channels and before:
                 if node.kind == "concat" and sum(_total(parts[s]) for s in before) == channels:
                     own = tuple(part for source in before for part in parts[source])
@@ -142,6 +149,7 @@ class _Units:
         return self.writers.get(index, "")
 
     def segments(self, spec: ParamSpec, address: Address) -> list[Segment]:
+        """A parameter in segments: one for each of queries, keys and values; of all else a single one."""
         layout = Layout.of(spec)
         use = min(self.graph.readers(spec.node)) if spec.node is not None else 0
         columns = self._columns(spec, layout, use)
@@ -204,14 +212,16 @@ class _Units:
         return cut if bool((covered == 1).all()) else []
 
     def _vector(self, spec: ParamSpec, use: int) -> Tensor:
+        """Block and unit of each element of a vector."""
         before = self.graph.activations(use)
         if spec.role in ("norm_weight", "norm_bias") and before:
             parts = self.parts[before[0]]
             if len(parts) > 1 and _total(parts) == spec.numel:
                 return self._numbered(parts)
-        return self._numbered((_Part(spec.numel),))
+        return self._numbered((_Channels(spec.numel),))
 
     def _columns(self, spec: ParamSpec, layout: Layout, use: int) -> Tensor:
+        """Block, unit and place in the kernel of each column."""
         counted = layout.column_sizes[: len(layout.column_sizes) - layout.spatial]
         kernel = layout.column_sizes[len(layout.column_sizes) - layout.spatial :]
         units = math.prod(counted)
@@ -222,7 +232,7 @@ class _Units:
             before = self.graph.activations(use)
             parts = self.parts[before[0]] if before and spec.role in ("conv", "linear") else ()
             whole = len(parts) > 1 and _total(parts) == units
-            pairs = self._numbered(parts if whole else (_Part(units),))
+            pairs = self._numbered(parts if whole else (_Channels(units),))
         if not kernel:
             return torch.cat([pairs, torch.zeros(len(pairs), 2, dtype=torch.long)], 1)
         high, wide = (math.prod(kernel[:-1]), kernel[-1]) if len(kernel) > 1 else (1, kernel[0])
@@ -230,7 +240,7 @@ class _Units:
         places = torch.cartesian_prod(y, x).reshape(-1, 2)
         return torch.cat([pairs.repeat_interleave(len(places), 0), places.repeat(len(pairs), 1)], 1)
 
-    def _numbered(self, parts: Sequence[_Part]) -> Tensor:
+    def _numbered(self, parts: Sequence[_Channels]) -> Tensor:
         """Block and number within it of each channel.
 
         Parts that layers of one kind and relative depth wrote are copies of one block: a deep DenseNet has more of them
@@ -258,9 +268,10 @@ def _grouped(layout: Layout) -> Tensor:
     return torch.cartesian_prod(torch.arange(blocks), torch.arange(layout.rows // blocks)).reshape(-1, 2)
 
 
-def _total(parts: Sequence[_Part]) -> int:
+def _total(parts: Sequence[_Channels]) -> int:
     return sum(part.width for part in parts)
 
 
 def _flat(count: int) -> Tensor:
+    """Columns that nothing tells apart, such as the one of a vector."""
     return torch.zeros(count, 4, dtype=torch.long)

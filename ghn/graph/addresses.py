@@ -17,10 +17,10 @@ from ghn.graph.ops import ACTIVATIONS, MIXING_ROLES
 MERGES = frozenset({"add", "concat"})
 POOLS = frozenset({"mean", "adaptive_avg_pool", "adaptive_max_pool"})
 MOST_JOINING = 0.6
-"""Of a sequence's length, in octaves: class tokens and registers."""
+"""By this much, in octaves, a sequence may grow or shrink within a stage: class tokens and registers join it."""
 
 MOST_STEPS = 6
-"""Of relative depth within a stage; layers of deeper networks share theirs with neighbours."""
+"""Most steps of relative depth within a stage; layers of deeper networks share theirs with neighbours."""
 
 _JOINING = POOLS | {"mul", "matmul", "einsum", "attention", "glu"}
 """Kinds that read one of several ways which meet again in a product: no fork of the trunk."""
@@ -57,11 +57,12 @@ class _Level:
     """Sizes of the trunk."""
 
     numbers: int
-    """Of a whole batch: mixers turn sequences over, class tokens join them, and some models join them all."""
+    """Elements in all: mixers transpose sequences, and some models flatten those of a batch into one, so that no axis
+    says how long a sequence is."""
     channels: int = 0
     """Of an image; 0 for sequences."""
     pixels: int = 0
-    """Likewise."""
+    """Of an image; 0 for sequences."""
 
     def differs(self, after: "_Level") -> bool:
         """Whether the width or resolution is another; a few tokens that join a sequence are no change."""
@@ -77,7 +78,9 @@ class _Operation:
     node: int
     spec: ParamSpec
     reads: str
+    """'input', 'trunk', 'attention', 'product' and so on, with what lies between: 'trunkact', 'trunkpool'."""
     read_by: str
+    """Likewise; 'q', 'k', 'v' or several of them if it is an attention."""
     writes: "_Level | None"
     """Sizes of the trunk that it writes to; None if it doesn't write to the trunk."""
 
@@ -93,6 +96,7 @@ def addresses(graph: ComputationGraph) -> dict[str, Address]:
     stage, level = -1, None
     pending: list[_Operation] = []
     for operation in operations:
+        # Those of a block have the stage of the one that ends it by writing to the trunk.
         pending.append(operation)
         if operation.writes is None:
             continue
@@ -116,7 +120,7 @@ def addresses(graph: ComputationGraph) -> dict[str, Address]:
             order.append((node, spec.name, stages[node], kinds[node]))
             continue
         anchor, side = walk.anchor(spec)
-        kind = f"{spec.role}{_rows(spec)} {side} {kinds.get(anchor, '')}"
+        kind = f"{spec.role}{_length_class(spec)} {side} {kinds.get(anchor, '')}"
         order.append((walk.first_reader(spec), spec.name, stages.get(anchor, 0), kind))
     counts: dict[tuple[int, str], list[str]] = defaultdict(list)
     for _, name, at, kind in sorted(order):
@@ -145,7 +149,8 @@ def _shape(operation: _Operation, graph: ComputationGraph) -> str:
     return spec.role + size + of
 
 
-def _rows(spec: ParamSpec) -> str:
+def _length_class(spec: ParamSpec) -> str:
+    """Octave of the length of a table of positions; empty for all else."""
     return (
         str(round(math.log2(max(spec.shape[-2], 1))))
         if spec.role == "position" and len(spec.shape) > 1
@@ -159,13 +164,17 @@ class _Walk:
     def __init__(self, graph: ComputationGraph) -> None:
         self.graph = graph
         self.weights: dict[int, ParamSpec] = {}
+        """The matrix, kernel or table of each operation that has one."""
         for node in range(len(graph.nodes)):
             specs = (s for s in graph.operands(node) if s.role in MIXING_ROLES or s.role == "embedding")
             if (weight := next(specs, None)) is not None:
                 self.weights[node] = weight
         self.parts = self._attention_parts()
+        """'q', 'k', 'v' or several of them, by name of the weight that makes them."""
         self.reads: dict[int, str] = {}
+        """What the operations before read, as ``_Operation.reads``."""
         self.squeezes: set[int] = set()
+        """Products by which squeeze-and-excitations gate."""
         self.over_tokens: set[int] = set()
         """Maps of sequences that mix tokens instead of channels, as an MLP-Mixer's."""
 
@@ -194,6 +203,7 @@ class _Walk:
         }
 
     def is_merge(self, node: Node) -> bool:
+        """Whether an operation joins a branch to the trunk: a residual addition or a concatenation."""
         sources = set(self.graph.activations(node.index))
         if node.kind not in MERGES or len(sources) < 2 or self._sums_heads(node):
             return False
@@ -222,6 +232,7 @@ class _Walk:
         )
 
     def is_product(self, node: Node) -> bool:
+        """Whether an operation multiplies activations by each other."""
         several = len(set(self.graph.activations(node.index))) > 1
         return node.kind in ("attention", "glu") or (node.kind in ("mul", "matmul", "einsum") and several)
 
@@ -364,7 +375,11 @@ class _Walk:
         return min(self.graph.readers(spec.node), default=0) if spec.node is not None else 0
 
     def anchor(self, spec: ParamSpec) -> tuple[int, str]:
-        """The operation with weights that a vector belongs to: its own, the one before, or the one behind a merge."""
+        """The operation with weights that a vector belongs to: its own, the one before, or the one behind a merge.
+
+        Returns:
+            Its node, -1 if there is none, and where the vector is: 'at', 'after' or 'before' it, or at the 'end'.
+        """
         at = self.first_reader(spec)
         if at in self.weights:
             return at, "at"

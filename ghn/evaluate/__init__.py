@@ -1,1 +1,1 @@
-"""Evaluate initializations over the held-out architectures."""
+"""Evaluate initializations over the held-out architectures, and rank architectures before training."""

@@ -38,7 +38,7 @@ def kendall(
     families: np.ndarray | None = None,
     counts: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Kendall's τ-b, which scipy's has for all pairs of one sample alone.
+    """Kendall's τ-b, for many resamples at once, also of pairs within families alone; scipy's does neither.
 
     Args:
         first: A figure of each network, shape ``(networks,)``.

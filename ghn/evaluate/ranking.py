@@ -1,4 +1,4 @@
-"""Networks whose accuracy after training is to be foretold: sampled, trained from their own start, judged untrained."""
+"""Networks to rank before training: sampled, trained from their own start, and judged by their untrained loss."""
 
 import json
 import random

@@ -113,7 +113,7 @@ def _best_rates(
 ) -> dict[str, float]:
     """Each arm's best rate, at which all seeds are there."""
     budget = Budget.of(plans["random"], task, *batches_of(plans["random"], task))
-    firsts: dict[str, tuple[str, Runs]] = {}
+    firsts: dict[str, tuple[str, Runs]] = {}  # arms that start from equal weights are trained once
     rates = {}
     for arm, plan in plans.items():
         start = starting_weights(arm, task, plan)

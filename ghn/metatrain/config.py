@@ -26,7 +26,7 @@ class DataConfig:
     sequence_length: int = 64
     """Tokens of a text that a network reads at once."""
     tokenizer: str = "bytes"
-    """Of the text: 'bytes', a hub id, or a folder; larger vocabularies need a larger ``largest``."""
+    """Tokenizer of the text: 'bytes', a hub id, or a folder; larger vocabularies need a larger ``largest``."""
     text_tokens: int = 2**25
     """Tokens that are read of the text at most."""
     image_batch: int = 64
@@ -82,7 +82,7 @@ class OptimizerConfig:
     """How tables are changed."""
 
     updates: int = 10_000
-    """Of the tables; the budget in target-images is about as many times ``targets`` times the batch."""
+    """Updates of the tables; the budget in target-images is about as many times ``targets`` times the batch."""
     targets: int = 2
     """Networks of an update, shared by all processes."""
     image_lr: float = 4e-2
@@ -141,7 +141,7 @@ class MetaTrainConfig:
     objective_settings: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the objective, such as ``{"steps": 8}`` of after_k."""
     rank: int = 0
-    """Of the slots' tables for kernels, and twice as much for matrices; 0 learns the slots' matrices themselves."""
+    """Rank of the slots' factors for kernels; of matrices twice as much. 0 learns the slots' matrices themselves."""
     image_share: float = 0.5
     """Share of the updates on images, where there is text too."""
     validate_every: int = 2000

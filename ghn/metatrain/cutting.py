@@ -1,6 +1,6 @@
-"""Weights of a network cut out of slots, and the way of their gradients back to the tables.
+"""Weights of a network cut out of slots, and the backward pass of that: from their gradients to those of the tables.
 
-By hand, without autograd through the prediction: it would take several times as long.
+Written by hand: autograd through the prediction would take several times as long.
 """
 
 import math
@@ -36,7 +36,10 @@ class Noise:
 
 @dataclass(frozen=True)
 class Extract(ABC):
-    """One cut of a parameter, and what is needed for the way back to the tables."""
+    """One cut of a parameter, and what its backward pass needs.
+
+    ``take`` of each kind makes the values and this.
+    """
 
     part: Part
     cut: Cut
@@ -58,7 +61,7 @@ class VectorExtract(Extract):
 
     @classmethod
     def take(cls, bank: SlotBank, part: Part, cut: Cut) -> tuple[Tensor, "VectorExtract"]:
-        """Values, shape ``(height,)``, and the way back."""
+        """Values, shape ``(height,)``, and the extract."""
         rows = _rows(bank.rows[cut.slot].detach(), cut.rows, cut.height)
         return _moved(part, rows, cut.where), cls(part, cut)
 
@@ -82,7 +85,7 @@ class MatrixExtract(Extract):
 
     @classmethod
     def take(cls, bank: SlotBank, part: Part, cut: Cut, size: float) -> tuple[Tensor, "MatrixExtract"]:
-        """Values, shape ``(height, width)``, and the way back."""
+        """Values, shape ``(height, width)``, and the extract."""
         block = whole_matrix(bank.rows[cut.slot].detach(), cut)
         inverse = 1 / math.sqrt(max(float(block.square().mean()), 1e-30))
         return block * (size * inverse), cls(part, cut, block, inverse, size)
@@ -90,6 +93,7 @@ class MatrixExtract(Extract):
     def add(self, gradients: "Gradients", slope: Tensor, weight: float) -> None:
         """See ``Extract.add``."""
         cut, block, inverse = self.cut, self.block, self.inverse_norm
+        # The block was divided by its root mean square: its length changes nothing.
         along = float((slope * block).sum()) * inverse**2 / (cut.height * cut.width)
         slope = torch.add(slope, block, alpha=-along).mul_(weight * self.size * inverse)
         gradients.add_block(gradients.bank.rows[cut.slot], cut, slope)
@@ -100,7 +104,9 @@ class ProductExtract(Extract):
     """Of two factors beside a fixed matrix."""
 
     left: Tensor
+    """Rows that were taken of the row table, shape ``(height, rank)``."""
     right: Tensor
+    """Rows that were taken of the column table, shape ``(width, rank)``."""
     left_gram: Tensor
     right_gram: Tensor
     inverse_norm: float
@@ -114,7 +120,7 @@ class ProductExtract(Extract):
     def take(
         cls, bank: SlotBank, part: Part, cut: Cut, size: float, share: float
     ) -> tuple[Tensor, "ProductExtract"]:
-        """Values, shape ``(height, width)``, and the way back."""
+        """Values, shape ``(height, width)``, and the extract."""
         assert cut.master is not None
         left = _rows(bank.rows[cut.slot].detach(), cut.rows, cut.height)
         right = _rows(bank.columns[cut.slot].detach(), cut.columns, cut.width)
@@ -132,7 +138,7 @@ class ProductExtract(Extract):
         cut, bank, inverse, share = self.cut, gradients.bank, self.inverse_norm, self.share
         assert cut.master is not None
         by_left, by_right = slope @ self.right, slope.mT @ self.left
-        along = float((by_left * self.left).sum())
+        along = float((by_left * self.left).sum())  # likewise
         correction = along * inverse**2 / (cut.height * cut.width)
         scale = weight * self.size * share * inverse
         left = (by_left - correction * (self.left @ self.right_gram)).mul_(scale)
@@ -169,11 +175,11 @@ def cut_out(
             continue
         segments = []
         for cut in part.cuts:
-            segment, way_back = _take(bank, part, cut, shares, gains)
-            if noise is not None and not isinstance(way_back, VectorExtract):
+            segment, extract = _take(bank, part, cut, shares, gains)
+            if noise is not None and not isinstance(extract, VectorExtract):
                 noise.add_(segment, part.plan.init.std * FRESH)
             segments.append(segment)
-            extracts.append(way_back)
+            extracts.append(extract)
         whole = _together(part, segments)
         if part.plan.init.random and part.cuts[0].width > 1:  # a line is in order as it is
             whole = part.plan.layout.restore(whole)

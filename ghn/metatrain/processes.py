@@ -29,7 +29,7 @@ class Processes:
         return self.rank == 0
 
     def share(self, items: Sequence[Value], work: Sequence[float] | None = None) -> Sequence[Value]:
-        """What of some items is this process's to do.
+        """Those of some items that this process has to do.
 
         Args:
             items: The same in all processes.

@@ -56,7 +56,7 @@ class Sampler:
         config: Which.
         task: What they are tried on.
         spaces: What they are drawn from; the second, if any, every ``full_every``-th time.
-        graphs: Remembers what was traced.
+        graphs: Where traces are kept.
         seed: Keys the draws.
     """
 
@@ -113,7 +113,7 @@ class Sampler:
         return numbers
 
     def sample(self, rng: random.Random) -> int:
-        """Number of a network, of a family drawn first."""
+        """Draw a family, then the number of one of its networks."""
         families = sorted(self.by_family)
         weights = [self._config.slow_weight if family in SLOW else 1.0 for family in families]
         return rng.choice(self.by_family[rng.choices(families, weights)[0]])
@@ -162,7 +162,7 @@ class Sampler:
         processes.gather([])
 
     def graph(self, number: int) -> ComputationGraph:
-        """Traced, or read from the run's folder."""
+        """The graph of a network, traced or read from the run's folder."""
         architecture = self.architecture(number)
         example = self._example
         values = example.values() if isinstance(example, Mapping) else example
@@ -180,7 +180,7 @@ class Sampler:
             ) from error
 
     def target(self, number: int, bank: SlotBank) -> Target:
-        """Kept in memory once made."""
+        """A network to train or validate on, with the cuts of a bank; kept in memory once made."""
         return self._target(number, bank)
 
     def _make(self, number: int, bank: SlotBank) -> Target:

@@ -18,7 +18,7 @@ from ghn.metatrain.sampler import Sampler
 from ghn.metatrain.tables import load_tables, merge
 
 COPIES = 5
-"""Of each number that training holds: the tables, their average, a gradient, and two moments."""
+"""How many times training holds each number of the tables: these, their average, a gradient, and two moments."""
 
 Networks = Iterable[tuple[str, ComputationGraph, Sequence[ParamPlan]]]
 """Family of slots, graph, and what its parameters are made of."""

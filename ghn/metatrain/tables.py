@@ -33,8 +33,8 @@ _DAMAGE = (
 )
 """What reading a file raises that holds something else, or half."""
 
-
 ENCODER = EncoderConfig(hidden=32, layers=1)
+"""The graph encoder of checkpoints with slots, which has learned nothing."""
 
 
 def save_tables(bank: SlotBank, path: Path) -> None:

@@ -65,14 +65,14 @@ def update(state: TrainState, ingredients: Ingredients, clock: Clock) -> dict[st
     rng = random.Random(f"{config.seed}/{state.done}")
     kinds = sorted(ingredients.tasks)
     kind = "text" if len(kinds) > 1 and rng.random() >= config.image_share else kinds[0]
-    keys = [random.Random(f"{config.seed}/{state.done}/{number}") for number in range(settings.targets)]
+    rngs = [random.Random(f"{config.seed}/{state.done}/{number}") for number in range(settings.targets)]
     sampler = ingredients.samplers[kind]
-    networks = [sampler.sample(key) for key in keys]
+    networks = [sampler.sample(own) for own in rngs]
     work = [sampler.work(network) for network in networks] if processes.count > 1 else None
     clock.lap("draw")
     trials = []
     for number in processes.share(range(settings.targets), work):
-        trials.append((number, *_learn_from(state, ingredients, kind, networks[number], keys[number], clock)))
+        trials.append((number, *_learn_from(state, ingredients, kind, networks[number], rngs[number], clock)))
     trials = processes.gather(trials)
     processes.add_gradients(list(state.bank.parameters()), state.gradients)
     norm = state.optimizer.step(state.done, kind)

@@ -14,7 +14,7 @@ from ghn.metatrain.sampler import Sampler, Target
 from ghn.tasks import Batch, Task, call, mean_loss
 
 EXAMPLES = {"images": 1000, "text": 256}
-"""Of the evaluation split that a network is measured on, by kind of data."""
+"""Examples of the evaluation split that a network is measured on, by kind of data."""
 
 AT_ONCE = {"images": 250, "text": 64}
 """Examples of a batch at most; images are judged under the statistics of theirs."""

@@ -1,4 +1,5 @@
-"""Inputs for transformers models: a rule for every argument of ``forward``, what differs for a few model types."""
+"""Example inputs for transformers models: each argument of ``forward`` by its name; what a model type has of its own is
+in ``ghn.models.hf_families``."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -23,7 +24,6 @@ CROSS_ATTENTION = ("encoder_attn", "crossattention", "cross_attn", "encoder_atte
 """Parts of the names of parameters that read the states of an encoder."""
 GRID = 4
 """Patches along each side of an image that comes as a list of patches."""
-
 
 SAMPLES = 16000
 """Values of a waveform: one second at the usual rate."""

@@ -34,9 +34,8 @@ LARGEST: dict[str, tuple[int, int]] = {
 }
 """Greatest depth and width of each family that is trained on, at any scale; held-out networks of these go beyond."""
 
-
 SAMPLERS = {sample_cnn: 0.5, sample_vit: 0.1875, sample_pyramid: 0.1875, sample_mlp: 0.125}
-"""Of vision networks, with the share that each draws."""
+"""Samplers of vision networks, and the share of the networks that each draws."""
 
 
 @runtime_checkable
@@ -44,7 +43,10 @@ class TargetSpace(Protocol):
     """What meta-training samples networks from; a space of your own needs this one method."""
 
     def sample(self, rng: random.Random) -> Architecture:
-        """A network that depends on the random numbers alone."""
+        """Draw a network, by the random numbers alone.
+
+        It is built with the task's ``arguments`` too, such as ``num_classes``.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ def sample_vit(rng: random.Random, image_size: int, scale: str = "small") -> Arc
     else:
         pooled = rng.random() < 0.4
         kwargs |= {"class_token": not pooled, "global_pool": "avg" if pooled else "token"}
-        kwargs |= {"act_layer": activation}  # the other takes no names
+        kwargs |= {"act_layer": activation}  # those with relative positions take no names of activations
         kwargs |= {"reg_tokens": rng.choice((0, 0, 0, 4)), "pre_norm": rng.random() < 0.1}
         spec, family = "timm:vit_tiny_patch16_224", "vit"
     return Architecture(spec=spec, kwargs=kwargs, family=family, depth=depth, width=width)

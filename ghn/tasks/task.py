@@ -36,9 +36,12 @@ class Task(ABC):
     metric_name: ClassVar[str] = "accuracy"
     """For tables and axes, which show a name that begins with a minus, such as '−bits per byte', without the sign."""
     kind: ClassVar[str] = "images"
-    """'images' or 'text': which of the target spaces it is for, and which settings of meta-training."""
+    """'images' or 'text': which of the library's spaces has networks for it, and which settings of meta-training hold
+    (image_batch or text_batch and so on). Data of other kinds take either, with a space of their own."""
     train: Split
+    """Examples to learn from."""
     evaluation: Split
+    """Examples to measure on."""
     arguments: Mapping[str, Any]
     """What the data says about the arguments of a network, such as the number of classes."""
 
@@ -54,7 +57,8 @@ class Task(ABC):
             augment: Random numbers to augment with; None leaves the examples as they are.
 
         Returns:
-            What to call the network with, and the class of each prediction.
+            What to call the network with, and what ``loss`` takes as targets: the class of each prediction, unless the
+            task has a loss of its own.
         """
 
     def example(self) -> Inputs:

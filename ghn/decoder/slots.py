@@ -119,7 +119,10 @@ def slot_sizes(
             matrix, key = matrices[segment.spec.name], slot_key(family, segment.address)
             own = _size(segment, matrix)
             size = sizes[key].union(own) if key in sizes else own
-            wide = DENSE if rank == DENSE else rank * (1 if size.kernel > 1 else 2)
+            whole = (
+                rank == DENSE or segment.groups > 1
+            )  # no factors have each group's columns beside its rows
+            wide = DENSE if whole else rank * (1 if size.kernel > 1 else 2)
             sizes[key] = replace(size, rank=min(wide, size.rows, size.columns) if matrix else 0)
     return {key: astuple(size) for key, size in sorted(sizes.items())}
 
@@ -154,11 +157,11 @@ class Cut:
     rows: Tensor | None
     """Rows of the row table, long; None if they are the first ones in order."""
     columns: Tensor | None
-    """Rows of the column table, likewise."""
+    """Rows of the column table, likewise; of several groups of rows shape ``(groups, width)``."""
     height: int
     width: int
     copy_weights: Tensor | None
-    """One over the number of copies of each column's unit; None if there is one of each."""
+    """One over the number of copies of each column's unit, in the shape of ``columns``; None if all are single."""
     dilution: float
     """Root of the share of columns whose units are no copies: what is coherent shrinks with it."""
     where: Tensor | None
@@ -167,6 +170,10 @@ class Cut:
     """The fixed matrix, ``(height, width)``; None for vectors and where there is none."""
     dense: bool = False
     """Whether the matrix itself is learned."""
+
+    def by_row(self, side: Tensor) -> Tensor:
+        """``columns`` or ``copy_weights`` of each row, shape ``(height, width)``; ``(width,)`` if all rows have one."""
+        return side if side.ndim == 1 else side.repeat_interleave(self.height // len(side), 0)
 
 
 @dataclass(frozen=True)
@@ -342,8 +349,12 @@ class SlotBank(nn.Module):
         columns = _numbers(units, size.column_blocks, size.column_units, size.part_units, limit)
         columns = (columns * size.kernel + y.clamp(-reach, reach) + reach) * size.kernel
         columns = columns + x.clamp(-reach, reach) + reach
-        copies = torch.bincount(columns, minlength=size.columns)[columns].float()
-        ordered = bool((columns == torch.arange(len(columns))).all())
+        own = torch.arange(segment.groups).repeat_interleave(len(columns) // segment.groups) * size.columns
+        copies = torch.bincount(columns + own)[columns + own].float()
+        distinct = len((columns + own).unique()) / len(columns)
+        if segment.groups > 1:
+            columns, copies = columns.view(segment.groups, -1), copies.view(segment.groups, -1)
+        ordered = segment.groups == 1 and bool((columns == torch.arange(len(columns))).all())
         copied = bool((copies > 1).any())
         master = None
         if size.rank != DENSE:
@@ -354,9 +365,9 @@ class SlotBank(nn.Module):
             rows=None if first else rows,
             columns=None if ordered else columns,
             height=len(rows),
-            width=len(columns),
+            width=columns.shape[-1],
             copy_weights=1 / copies if copied else None,
-            dilution=math.sqrt(len(columns.unique()) / len(columns)),
+            dilution=math.sqrt(distinct),
             where=segment.rows,
             master=master,
             dense=size.rank == DENSE,
@@ -390,5 +401,11 @@ def whole_matrix(table: Tensor, cut: Cut) -> Tensor:
     """What a cut takes of a matrix that is learned itself, shape ``(height, width)``."""
     device = table.device
     block = table[: cut.height] if cut.rows is None else table[cut.rows.to(device)]
-    block = block[:, : cut.width] if cut.columns is None else block[:, cut.columns.to(device)]
-    return block if cut.copy_weights is None else block * cut.copy_weights.to(device)
+    columns, weights = (
+        None if side is None else cut.by_row(side).to(device) for side in (cut.columns, cut.copy_weights)
+    )
+    if columns is None:
+        block = block[:, : cut.width]
+    else:
+        block = block[:, columns] if columns.ndim == 1 else block.gather(1, columns)
+    return block if weights is None else block * weights

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ghn.graph.addresses import MOST_STEPS, Address, addresses, is_depthwise
+from ghn.graph.addresses import MOST_STEPS, Address, addresses, is_depthwise, is_grouped
 from ghn.graph.graph import ComputationGraph, ParamSpec
 from ghn.graph.layout import Layout
 from ghn.graph.ops import MIXING_ROLES
@@ -40,6 +40,9 @@ class Segment:
     """A number for the hidden units of the rows, the same wherever in a network they are the same, such as the channels
     of a residual stream; -1 if they are none. ``column_tie`` is the same for the columns."""
     column_tie: int = -1
+    groups: int = 1
+    """Equal parts of the rows that read one part of the columns each: a grouped kernel is what is left of a dense one,
+    so that networks of other groups share it."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ class _Units:
             # One row a channel.
             rows = self._vector(spec, use)
             return [Segment(spec, address, None, rows, _flat(1), joined=bool(rows[-1, 0] > 0))]
+        if is_grouped(spec):
+            return [Segment(spec, address, None, _in_order(layout.rows), columns, groups=spec.groups)]
         joined = spec.name not in self.reads_heads and bool(columns[-1, 0] > 0)
         if spec.role == "relative_bias" and len(spec.shape) == 2:  # by head, also where there is one
             rows = torch.cartesian_prod(*map(torch.arange, spec.shape))
@@ -224,7 +229,7 @@ class _Units:
         """Block, unit and place in the kernel of each column."""
         counted = layout.column_sizes[: len(layout.column_sizes) - layout.spatial]
         kernel = layout.column_sizes[len(layout.column_sizes) - layout.spatial :]
-        units = math.prod(counted)
+        units = math.prod(counted) * (spec.groups if is_grouped(spec) else 1)
         if spec.name in self.reads_heads and units % self.reads_heads[spec.name] == 0:
             heads = self.reads_heads[spec.name]
             pairs = torch.cartesian_prod(torch.arange(heads), torch.arange(units // heads)).reshape(-1, 2)
@@ -259,6 +264,10 @@ class _Units:
             block = blocks.setdefault(key, len(blocks))
             numbers.append(torch.stack([torch.full((part.width,), block), torch.arange(part.width)], -1))
         return torch.cat(numbers)
+
+
+def _in_order(count: int) -> Tensor:
+    return torch.stack([torch.zeros(count, dtype=torch.long), torch.arange(count)], -1)
 
 
 def _grouped(layout: Layout) -> Tensor:

@@ -144,7 +144,7 @@ def _shape(operation: _Operation, graph: ComputationGraph) -> str:
         return f"patch{max(kernel, default=1)}"
     size = "k" if kernel and max(kernel) > 1 else ""
     if spec.groups > 1:
-        size += "d" if is_depthwise(spec) else "g"
+        size += "d" if is_depthwise(spec) else "b" if is_grouped(spec) else "g"
     of = f"/{_channels(spec)}" if operation.read_by == "output" else ""
     return spec.role + size + of
 
@@ -409,6 +409,11 @@ class _Walk:
 def is_depthwise(spec: ParamSpec) -> bool:
     """Whether each channel is made of one of its own alone."""
     return spec.groups > 1 and "in" not in spec.axes
+
+
+def is_grouped(spec: ParamSpec) -> bool:
+    """Whether a weight is a convolution of groups that have several inputs each: a block-diagonal matrix."""
+    return spec.groups > 1 and spec.role == "conv" and "in" in spec.axes
 
 
 def _inputs(spec: ParamSpec) -> int:

@@ -253,9 +253,11 @@ class Gradients:
         """Add to the rows and columns of a table's gradient that a cut has taken."""
         gradient = self.of(table)
         if cut.copy_weights is not None:
-            slope = slope * cut.copy_weights
+            slope = slope * cut.by_row(cut.copy_weights)
         if cut.columns is not None:
-            slope = slope.new_zeros(cut.height, table.shape[1]).index_add_(1, cut.columns, slope)
+            whole, columns = slope.new_zeros(cut.height, table.shape[1]), cut.by_row(cut.columns)
+            add = whole.index_add_ if columns.ndim == 1 else whole.scatter_add_
+            slope = add(1, columns, slope)
         if cut.rows is None:
             gradient[: cut.height, : slope.shape[1]] += slope
         else:

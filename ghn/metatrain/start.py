@@ -103,6 +103,6 @@ def begin_with_base(bank: SlotBank, networks: Networks) -> None:
                 block = matrix if cut.where is None else matrix[cut.where]
                 size = block.square().mean().sqrt()
                 rows = torch.arange(cut.height) if cut.rows is None else cut.rows
-                columns = torch.arange(cut.width) if cut.columns is None else cut.columns
+                columns = torch.arange(cut.width) if cut.columns is None else cut.by_row(cut.columns)
                 bank.rows[cut.slot][rows[:, None], columns] = block / size
                 bank.gain[cut.slot] = size.log()

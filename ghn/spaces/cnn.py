@@ -32,20 +32,31 @@ def _resnet(rng: random.Random, full: bool) -> Architecture:
     width = rng.choice(range(16, 49, 4) if full else range(8, 25, 4)) // (2 if expansion > 1 else 1)
     kwargs = _residual(rng, width, full)
     kwargs["norm_layer"] = rng.choice(NORMS[:3])
-    return _finish("resnet", spec, kwargs | _deep_stem(rng), width * 8 * expansion)
+    widest = width * 8
+    if (
+        rng.random() < 0.5
+    ):  # as standard ones, whose first block adds to the 64 channels of the stem as they are
+        step = rng.choice((8, 16, 32) if full else (8, 16))
+        kwargs["channels"] = [(64 + step * stage) // expansion for stage in range(4)]
+        widest = (64 + step * 3) // expansion
+    return _finish("resnet", spec, kwargs | _deep_stem(rng), widest * expansion)
 
 
 def _resnext(rng: random.Random, full: bool) -> Architecture:
     groups = rng.choice((4, 8))
-    width = groups * rng.choice((2, 3, 4) if full else (1, 2))
-    kwargs = _residual(rng, width, full)
+    width = groups * rng.choice((2, 3, 4) if full else (1, 2, 3))
+    # Beside blocks that are a quarter as wide within as between, wider ones, as ResNeXt-101 32x8d and 32x16d have.
+    ratio = min(rng.choice((1, 1, 2, 4)), width // 4)
+    kwargs = _residual(rng, width // ratio, full)
     # A bottleneck has width // 64 * base_width channels per group, so that groups stay whole at every width.
-    grouped = {"cardinality": groups, "base_width": 64 // groups}
+    grouped = {"cardinality": groups, "base_width": 64 * ratio // groups}
     if rng.random() < 0.25:  # the squeeze between the convolutions of a block, not behind them
-        inner = {key: kwargs[key] for key in ("layers", "channels", "act_layer")}
+        inner = {key: kwargs[key] for key in ("layers", "act_layer")}
+        inner |= {"channels": [width * 2**stage for stage in range(4)]}
         inner |= {"group_size": rng.choice((4, 8)), "excite": rng.random() < 0.7}
         return _finish("resnext", "python:ghn.spaces.factories:grouped_bottlenecks", inner, width * 32)
-    return _finish("resnext", "timm:resnext50_32x4d", kwargs | grouped | _deep_stem(rng), width * 32)
+    kwargs |= grouped | _deep_stem(rng)
+    return _finish("resnext", "timm:resnext50_32x4d", kwargs, width // ratio * 32)
 
 
 def _deep_stem(rng: random.Random) -> dict[str, object]:

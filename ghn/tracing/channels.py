@@ -45,9 +45,9 @@ class Trail(NamedTuple):
     """Numbers of the channels that entries were rotated with (their own where they were not), of the same shape."""
 
     @property
-    def numbers(self) -> list[Tensor]:
-        """Both kinds of numbers."""
-        return [self.channels, self.channels if self.partners is None else self.partners]
+    def kinds(self) -> list[Tensor]:
+        """The numbers: of channels, and of partners where there are any."""
+        return [self.channels] if self.partners is None else [self.channels, self.partners]
 
 
 class Weight(NamedTuple):
@@ -149,7 +149,8 @@ class ChannelFinder:
         weight = None if trail is None else self._weight(trail.origin)
         if trail is None or weight is None:
             return None
-        own, others = (_heads(numbers.mT if transposed else numbers) for numbers in trail.numbers)
+        by_head = [_heads(numbers.mT if transposed else numbers) for numbers in trail.kinds]
+        own, others = by_head[0], by_head[-1]
         if own is None or others is None or own.shape != others.shape:
             return None
         channels, partners = ((numbers + weight.first).long() for numbers in (own, others))
@@ -300,8 +301,10 @@ def _replay(node: RawNode, operands: list[Trail], output: int) -> Trail | None:
     if len(operands) != len(node.inputs) or len({trail.origin for trail in operands}) != 1:
         return None
     operands = [operands[0], *(_apart(entry, operands[0]) for entry in operands[1:])]
-    kinds = 1 if all(operand.partners is None for operand in operands) else 2
-    results = [_run(node, [operand.numbers[kind] for operand in operands], output) for kind in range(kinds)]
+    kinds = max(len(operand.kinds) for operand in operands)
+    results = [
+        _run(node, [operand.kinds[:kind][-1] for operand in operands], output) for kind in range(1, kinds + 1)
+    ]
     complete = [numbers for numbers in results if numbers is not None]
     return Trail(operands[0].origin, *complete) if len(complete) == kinds else None
 
@@ -339,7 +342,14 @@ def _heads(channels: Tensor) -> Tensor | None:
 
     None if they differ from token to token: then it's not tokens that attend.
     """
-    if channels.dim() < 3 or not bool((channels == channels[..., :1, :]).all()):
+    if channels.dim() < 3:
+        return None
+    while channels.dim() > 3 and 0 in (
+        channels.stride(0),
+        channels.shape[0] - 1,
+    ):  # equal for the whole batch
+        channels = channels[0]
+    if channels.stride(-2) and not bool((channels == channels[..., :1, :]).all()):
         return None
     rows = channels[..., 0, :].reshape(-1, channels.shape[-1])
     for heads in _divisors(len(rows)):

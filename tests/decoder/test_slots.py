@@ -44,6 +44,25 @@ def bank(request: pytest.FixtureRequest) -> SlotBank:
     return bank
 
 
+def grouped(width: int, groups: int) -> nn.Module:
+    """A ResNeXt with blocks that are twice as wide as within."""
+    channels = [width * 2**stage for stage in range(4)]
+    return timm.create_model(
+        "resnext50_32x4d",
+        layers=(1, 1, 1, 1),
+        channels=channels,
+        cardinality=groups,
+        base_width=128 // groups,
+        num_classes=10,
+    )
+
+
+@pytest.fixture(scope="module")
+def grouped_bank() -> SlotBank:
+    """Slots for ResNeXts of 8 to 64 channels within, in two groups."""
+    return SlotBank(slot_sizes([("resnext", *described(grouped(4, 2)))], DENSE))
+
+
 def hypernetwork(bank: SlotBank) -> GHN:
     sizes = bank.to_slots()
     net = GHN(GHNConfig(decoder=DecoderConfig(slots=sizes)))
@@ -54,7 +73,7 @@ def hypernetwork(bank: SlotBank) -> GHN:
 
 def cut(bank: SlotBank, model: nn.Module) -> dict[str, Tensor]:
     graph, plans = described(model)
-    return cut_out(bank, bank.parts(graph, plans, "resnet"), None)[0]
+    return cut_out(bank, bank.parts(graph, plans, bank.families[0]), None)[0]
 
 
 def test_a_narrower_network_is_cut_out_of_a_wider_one(bank: SlotBank) -> None:
@@ -86,20 +105,51 @@ def test_values_have_the_size_of_their_rule(bank: SlotBank) -> None:
 
 @pytest.mark.parametrize("width", [5, 8, 16, 20])
 def test_the_hypernetwork_makes_what_meta_training_made(bank: SlotBank, width: int) -> None:
-    model = network(width, (2, 3))
-    net = hypernetwork(bank)
+    agree(bank, network(width, (2, 3)))
+
+
+@pytest.mark.parametrize("groups", [2, 4, 8])
+@pytest.mark.parametrize("width", [4, 12])
+def test_the_hypernetwork_makes_grouped_kernels_of_meta_training(
+    grouped_bank: SlotBank, width: int, groups: int
+) -> None:
+    agree(grouped_bank, grouped(width, groups))
+
+
+def agree(bank: SlotBank, model: nn.Module) -> None:
+    net, (family,) = hypernetwork(bank), bank.families
     made = cut(bank, model)
     graph, plans = described(model)
     whole, base = (
         net.predict_graph(graph, seed=1, learned="all").params,
         net.predict_graph(graph, seed=1, learned=False).params,
     )
-    parts = {part.plan.spec.name: part for part in bank.parts(graph, plans, "resnet")}
+    parts = {part.plan.spec.name: part for part in bank.parts(graph, plans, family)}
     for name, values in made.items():
         fresh: float | Tensor = 0.0
         if parts[name].plan.init.random:
             fresh = base[name] * FRESH
         torch.testing.assert_close(whole[name], values + fresh, rtol=1e-4, atol=1e-5)
+
+
+def test_networks_of_other_groups_share_what_both_have(grouped_bank: SlotBank) -> None:
+    two, four = (cut(grouped_bank, grouped(4, groups))["layer1.0.conv2.weight"] for groups in (2, 4))
+    assert two.shape[:2] == (8, 4) and four.shape[:2] == (8, 2)
+    both = torch.cat([two[:2, :2], two[2:4, 2:], two[4:6, :2], two[6:, 2:]])
+    similar = nn.functional.cosine_similarity(both.flatten(), four.flatten(), dim=0)
+    assert similar > 0.999
+
+
+def test_copies_of_groups_compute_the_same(grouped_bank: SlotBank) -> None:
+    narrow, wide = (
+        cut(grouped_bank, grouped(width, width // 2)) for width in (4, 8)
+    )  # twice the groups, as wide
+    for name in ("layer1.0.conv2.weight", "layer1.0.conv1.weight", "layer1.0.bn2.weight"):
+        once, twice = narrow[name], wide[name]
+        assert twice[: len(once)].equal(twice[len(once) :])
+        assert nn.functional.cosine_similarity(once.flatten(), twice[: len(once)].flatten(), dim=0) > 0.999
+    once, twice = narrow["layer1.0.conv3.weight"], wide["layer1.0.conv3.weight"]
+    assert twice[:, : once.shape[1]].equal(twice[:, once.shape[1] :])
 
 
 def test_init_writes_what_predict_gives_in_pieces_of_any_size(bank: SlotBank) -> None:
@@ -140,8 +190,18 @@ def test_seeds_differ_and_agree_in_what_is_learned(bank: SlotBank) -> None:
 
 
 def test_gradients_are_those_of_the_loss(bank: SlotBank) -> None:
+    slopes_agree(bank, network(6, act_layer="gelu"))
+
+
+@pytest.mark.parametrize("width", [4, 6])
+def test_gradients_of_grouped_kernels_are_those_of_the_loss(grouped_bank: SlotBank, width: int) -> None:
+    slopes_agree(grouped_bank, grouped(width, 2))
+
+
+def slopes_agree(bank: SlotBank, model: nn.Module) -> None:
+    (family,) = bank.families
     bank = SlotBank(bank.to_slots()).double()
-    model = network(6, act_layer="gelu").double().train()
+    model = model.double().train()
     graph, plans = described(model)
     parts = [
         replace(
@@ -150,7 +210,7 @@ def test_gradients_are_those_of_the_loss(bank: SlotBank) -> None:
                 replace(cut, master=None if cut.master is None else cut.master.double()) for cut in part.cuts
             ),
         )
-        for part in bank.parts(graph, plans, "resnet")
+        for part in bank.parts(graph, plans, family)
     ]
     inputs = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1)).double()
 

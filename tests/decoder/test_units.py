@@ -56,11 +56,12 @@ def test_kernels_are_counted_from_their_centre() -> None:
     assert middle[:, 1].equal(torch.arange(64))
 
 
-def test_groups_are_blocks() -> None:
+def test_groups_are_parts_of_a_dense_kernel() -> None:
     found = by_name(timm.create_model("resnext50_32x4d"), IMAGES)
-    (grouped,) = found["layer1.0.conv2.weight"]
-    assert grouped.row_units.max(0).values.tolist() == [31, 3]
-    assert grouped.column_units[:, 1].max() == 3
+    (before,), (grouped,), (behind,) = (found[f"layer1.0.conv{number}.weight"] for number in (1, 2, 3))
+    assert grouped.groups == 32 and before.groups == behind.groups == 1
+    assert grouped.row_units.equal(before.row_units)  # one number for a hidden unit, whatever its group
+    assert grouped.column_units[::9, :2].equal(behind.column_units[:, :2])
 
 
 @pytest.mark.parametrize("heads", [1, 2])

@@ -38,6 +38,11 @@ def storage_key(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata if has_storage(tensor) else -id(tensor)
 
 
+def count_parameters(model: nn.Module) -> int:
+    """Numbers in a model's parameters; tied ones count once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def logits_of(output: Any) -> Tensor:
     """Predictions in what a network returns; of several heads (auxiliary, distillation) those of the first.
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.errors import DataError, one_line
+from ghn.settings import modes_restored
 from ghn.tracing.inputs import call_arguments
 
 
@@ -34,14 +35,13 @@ def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
     _check(model, batches)
     momenta = [layer.momentum for layer in layers]
     before = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    for layer in layers:
-        layer.train().reset_running_stats()
-        layer.momentum = None  # which averages over batches, instead of weighing the last ones most
     count = 0
     try:
-        with torch.no_grad():
+        with torch.no_grad(), modes_restored(model):
+            model.eval()
+            for layer in layers:
+                layer.train().reset_running_stats()
+                layer.momentum = None  # which averages over batches, instead of weighing the last ones most
             for batch in batches:
                 _call(model, batch, count)
                 count += 1
@@ -54,8 +54,6 @@ def calibrate_(model: nn.Module, batches: Iterable[Any]) -> int:
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-        for module, mode in modes.items():
-            module.training = mode
     idle = [number for number, layer in enumerate(layers) if not layer.num_batches_tracked]
     _restore([layers[number] for number in idle], [before[number] for number in idle])
     return len(layers) - len(idle)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ghn.errors import DataError, one_line
+from ghn.settings import modes_restored
 from ghn.tensors import logits_of
 from ghn.tracing.inputs import call_arguments
 
@@ -65,19 +66,17 @@ def beats_chance(model: nn.Module, examples: Examples) -> bool:
 def _run(model: nn.Module, inputs: Any) -> Any:
     """Call a model as it would be trained, but for dropout, and leave no trace."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    modes = {module: module.training for module in model.modules()}
-    for module in modes:
-        module.training = isinstance(module, nn.modules.batchnorm._BatchNorm)
     device = next((parameter.device for parameter in model.parameters()), None)
     try:
         args, kwargs = tree_map_only(Tensor, lambda value: value.to(device), call_arguments(inputs))
-        return model(*args, **kwargs)
+        with modes_restored(model):
+            for module in model.modules():
+                module.training = isinstance(module, nn.modules.batchnorm._BatchNorm)
+            return model(*args, **kwargs)
     except Exception as error:  # the model's own code may raise anything
         raise DataError(
             f"{type(model).__name__} failed on the examples: {type(error).__name__}: {one_line(error)}"
         ) from error
     finally:
-        for module, mode in modes.items():
-            module.training = mode
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])

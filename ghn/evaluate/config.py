@@ -13,6 +13,7 @@ from ghn.data.text import load_tokenizer
 from ghn.errors import ConfigError, check_known, check_type
 from ghn.finetune.config import CompareConfig
 from ghn.spaces import Architecture, held_out
+from ghn.tensors import count_parameters
 
 SOURCES = ("images", "text", "transfer_images", "transfer_text")
 """Settings that name data; a folder's later calls may leave some out, or add some."""
@@ -239,7 +240,7 @@ def _by_size(image_size: int, sequence_length: int, vocabulary: int) -> list[tup
     for architecture in held_out(image_size, sequence_length, vocabulary):
         classes = {"num_classes": CLASSES} if architecture.task == "images" else {}
         model = architecture.build(device="meta", **classes)
-        entries.append((sum(parameter.numel() for parameter in model.parameters()), architecture))
+        entries.append((count_parameters(model), architecture))
     return sorted(entries, key=lambda entry: entry[0])
 
 

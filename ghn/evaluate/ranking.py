@@ -28,6 +28,7 @@ from ghn.finetune.run import best_runs
 from ghn.finetune.run_folder import RunFolder
 from ghn.spaces import Architecture, ImageSpace
 from ghn.tasks import ImageClassification, Task, call, mean_loss
+from ghn.tensors import count_parameters
 
 TRAINED = "trained.csv"
 """A row for each network, as it was trained."""
@@ -106,7 +107,7 @@ def sample_networks(config: RankingConfig, **arguments: Any) -> Iterator[tuple[A
     def small_ones(family: str) -> Iterator[tuple[Architecture, int]]:
         for architecture in families[family].values():
             model = architecture.build(device="meta", **arguments)
-            parameters = sum(parameter.numel() for parameter in model.parameters())
+            parameters = count_parameters(model)
             if parameters <= config.max_parameters:
                 yield architecture, parameters
 

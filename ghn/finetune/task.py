@@ -9,6 +9,7 @@ from torch import nn
 from ghn.errors import ConfigError, GhnError, ModelError, one_line
 from ghn.models import load_model
 from ghn.tasks import Task, call
+from ghn.tensors import count_parameters
 
 
 class ModelTask(Task):
@@ -47,7 +48,7 @@ class ModelTask(Task):
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
             raise ConfigError(self._cannot_run(one_line(error, 200))) from error
         self._check_output(model, output)
-        return sum(parameter.numel() for parameter in model.parameters())
+        return count_parameters(model)
 
     @abstractmethod
     def _cannot_run(self, reason: str) -> str:

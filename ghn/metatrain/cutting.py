@@ -45,12 +45,12 @@ class Extract(ABC):
     cut: Cut
 
     @abstractmethod
-    def add(self, gradients: "Gradients", slope: Tensor, weight: float) -> None:
+    def add(self, gradients: "Gradients", grad: Tensor, weight: float) -> None:
         """Add to the tables' gradients.
 
         Args:
             gradients: Of the tables.
-            slope: Gradient of the values, shape ``(height, width)``.
+            grad: Gradient of the values, shape ``(height, width)``.
             weight: Factor on it.
         """
 
@@ -65,11 +65,11 @@ class VectorExtract(Extract):
         rows = _rows(bank.rows[cut.slot].detach(), cut.rows, cut.height)
         return _moved(part, rows, cut.where), cls(part, cut)
 
-    def add(self, gradients: "Gradients", slope: Tensor, weight: float) -> None:
+    def add(self, gradients: "Gradients", grad: Tensor, weight: float) -> None:
         """See ``Extract.add``."""
         centre = self.part.centre
         factor = weight * centre if not isinstance(centre, Tensor) and centre else weight
-        gradients.add_rows(gradients.bank.rows[self.cut.slot], self.cut.rows, slope.reshape(-1) * factor)
+        gradients.add_rows(gradients.bank.rows[self.cut.slot], self.cut.rows, grad.reshape(-1) * factor)
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ class MatrixExtract(Extract):
         inverse = 1 / math.sqrt(max(float(block.square().mean()), 1e-30))
         return block * (size * inverse), cls(part, cut, block, inverse, size)
 
-    def add(self, gradients: "Gradients", slope: Tensor, weight: float) -> None:
+    def add(self, gradients: "Gradients", grad: Tensor, weight: float) -> None:
         """See ``Extract.add``."""
         cut, block, inverse = self.cut, self.block, self.inverse_norm
         # The block was divided by its root mean square: its length changes nothing.
-        along = float((slope * block).sum()) * inverse**2 / (cut.height * cut.width)
-        slope = torch.add(slope, block, alpha=-along).mul_(weight * self.size * inverse)
-        gradients.add_block(gradients.bank.rows[cut.slot], cut, slope)
+        along = float((grad * block).sum()) * inverse**2 / (cut.height * cut.width)
+        grad = torch.add(grad, block, alpha=-along).mul_(weight * self.size * inverse)
+        gradients.add_block(gradients.bank.rows[cut.slot], cut, grad)
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,11 @@ class ProductExtract(Extract):
         values = torch.addmm(cut.master, left, right.mT, beta=fixed, alpha=learned)
         return values, cls(part, cut, left, right, left_gram, right_gram, inverse, share, size)
 
-    def add(self, gradients: "Gradients", slope: Tensor, weight: float) -> None:
+    def add(self, gradients: "Gradients", grad: Tensor, weight: float) -> None:
         """See ``Extract.add``."""
         cut, bank, inverse, share = self.cut, gradients.bank, self.inverse_norm, self.share
         assert cut.master is not None
-        by_left, by_right = slope @ self.right, slope.mT @ self.left
+        by_left, by_right = grad @ self.right, grad.mT @ self.left
         along = float((by_left * self.left).sum())  # likewise
         correction = along * inverse**2 / (cut.height * cut.width)
         scale = weight * self.size * share * inverse
@@ -147,7 +147,7 @@ class ProductExtract(Extract):
             right = right * cut.copy_weights[:, None]
         gradients.add_rows(bank.rows[cut.slot], cut.rows, left)
         gradients.add_rows(bank.columns[cut.slot], cut.columns, right)
-        across = float((slope * cut.master).sum())
+        across = float((grad * cut.master).sum())
         rise = inverse * along - share / math.sqrt(1 - share**2) * across
         gradients.of(bank.share)[cut.slot] += weight * self.size * rise * share * (1 - share)
 
@@ -223,45 +223,45 @@ class Gradients:
                 table.grad = None
 
     @torch.no_grad()
-    def add(self, extracts: Sequence[Extract], slopes: Mapping[str, Tensor], weight: float) -> None:
+    def add(self, extracts: Sequence[Extract], grads: Mapping[str, Tensor], weight: float) -> None:
         """Add the gradient of a loss with respect to what was cut out.
 
         Args:
             extracts: From ``cut_out``.
-            slopes: Gradients of the parameters, by name; some may be missing.
+            grads: Gradients of the parameters, by name; some may be missing.
             weight: Factor on all of them.
         """
         matrices: dict[str, Tensor] = {}
         for extract in extracts:
             cut, plan = extract.cut, extract.part.plan
             name = plan.spec.name
-            if name not in slopes:
+            if name not in grads:
                 continue
             if name not in matrices:
-                matrices[name] = as_matrix(plan, cut, slopes[name])
+                matrices[name] = as_matrix(plan, cut, grads[name])
             extract.add(self, matrices[name] if cut.where is None else matrices[name][cut.where], weight)
 
-    def add_rows(self, table: nn.Parameter, rows: Tensor | None, slope: Tensor) -> None:
+    def add_rows(self, table: nn.Parameter, rows: Tensor | None, grad: Tensor) -> None:
         """Add to rows of a table's gradient; None is the first ones."""
         gradient = self.of(table)
         if rows is None:
-            gradient[: len(slope)] += slope
+            gradient[: len(grad)] += grad
         else:
-            gradient.index_add_(0, rows, slope)
+            gradient.index_add_(0, rows, grad)
 
-    def add_block(self, table: nn.Parameter, cut: Cut, slope: Tensor) -> None:
+    def add_block(self, table: nn.Parameter, cut: Cut, grad: Tensor) -> None:
         """Add to the rows and columns of a table's gradient that a cut has taken."""
         gradient = self.of(table)
         if cut.copy_weights is not None:
-            slope = slope * cut.by_row(cut.copy_weights)
+            grad = grad * cut.by_row(cut.copy_weights)
         if cut.columns is not None:
-            whole, columns = slope.new_zeros(cut.height, table.shape[1]), cut.by_row(cut.columns)
+            whole, columns = grad.new_zeros(cut.height, table.shape[1]), cut.by_row(cut.columns)
             add = whole.index_add_ if columns.ndim == 1 else whole.scatter_add_
-            slope = add(1, columns, slope)
+            grad = add(1, columns, grad)
         if cut.rows is None:
-            gradient[: cut.height, : slope.shape[1]] += slope
+            gradient[: cut.height, : grad.shape[1]] += grad
         else:
-            gradient[:, : slope.shape[1]].index_add_(0, cut.rows, slope)
+            gradient[:, : grad.shape[1]].index_add_(0, cut.rows, grad)
 
 
 def as_matrix(plan: ParamPlan, cut: Cut, values: Tensor) -> Tensor:

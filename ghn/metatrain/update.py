@@ -109,9 +109,9 @@ def _learn_from(
     trial = Trial(target.network, weights, task, config.data.batch(kind), batches)
     with torch.random.fork_rng(devices=[]), blamed(config.objective):
         torch.manual_seed(rng.getrandbits(31))  # dropout of the target
-        loss, slopes = ingredients.objective.gradient(trial)
+        loss, grads = ingredients.objective.gradient(trial)
     clock.lap("target")
     if math.isfinite(loss):
-        state.gradients.add(extracts, slopes, 1 / config.optimizer.targets)
+        state.gradients.add(extracts, grads, 1 / config.optimizer.targets)
     clock.lap("backward")
     return target.family, loss, trial.examples

@@ -190,15 +190,15 @@ def test_seeds_differ_and_agree_in_what_is_learned(bank: SlotBank) -> None:
 
 
 def test_gradients_are_those_of_the_loss(bank: SlotBank) -> None:
-    slopes_agree(bank, network(6, act_layer="gelu"))
+    gradients_agree(bank, network(6, act_layer="gelu"))
 
 
 @pytest.mark.parametrize("width", [4, 6])
 def test_gradients_of_grouped_kernels_are_those_of_the_loss(grouped_bank: SlotBank, width: int) -> None:
-    slopes_agree(grouped_bank, grouped(width, 2))
+    gradients_agree(grouped_bank, grouped(width, 2))
 
 
-def slopes_agree(bank: SlotBank, model: nn.Module) -> None:
+def gradients_agree(bank: SlotBank, model: nn.Module) -> None:
     (family,) = bank.families
     bank = SlotBank(bank.to_slots()).double()
     model = model.double().train()
@@ -225,7 +225,7 @@ def slopes_agree(bank: SlotBank, model: nn.Module) -> None:
     generator = torch.Generator().manual_seed(2)
     touched = [table for table in bank.parameters() if table.grad is not None]
     directions = [torch.randn(table.shape, generator=generator).double() for table in touched]
-    slope = sum(float((table.grad * way).sum()) for table, way in zip(touched, directions, strict=True))
+    along = sum(float((table.grad * way).sum()) for table, way in zip(touched, directions, strict=True))
 
     def moved(by: float) -> float:
         with torch.no_grad():
@@ -237,7 +237,7 @@ def slopes_agree(bank: SlotBank, model: nn.Module) -> None:
         return value
 
     measured = (moved(1e-5) - moved(-1e-5)) / 2e-5
-    assert slope == pytest.approx(measured, rel=1e-3)
+    assert along == pytest.approx(measured, rel=1e-3)
 
 
 def test_prediction_is_differentiable_in_the_tables(bank: SlotBank) -> None:

@@ -226,9 +226,9 @@ def test_losses_that_are_not_finite_are_skipped_and_counted(
     calls: list[int] = []
 
     def sometimes_broken(self: Step0, trial: Any) -> tuple[float, dict[str, torch.Tensor]]:
-        loss, slopes = whole(self, trial)
+        loss, grads = whole(self, trial)
         calls.append(1)
-        return (math.nan if len(calls) % 2 else loss), slopes
+        return (math.nan if len(calls) % 2 else loss), grads
 
     monkeypatch.setattr(Step0, "gradient", sometimes_broken)
     net = metatrain(tiny(), tmp_path)
@@ -246,8 +246,8 @@ def test_gradients_that_are_not_finite_are_dropped_and_counted(
     whole = Step0.gradient
 
     def steep(self: Step0, trial: Any) -> tuple[float, dict[str, torch.Tensor]]:
-        loss, slopes = whole(self, trial)
-        return loss, {name: slope * math.inf for name, slope in slopes.items()}
+        loss, grads = whole(self, trial)
+        return loss, {name: grad * math.inf for name, grad in grads.items()}
 
     monkeypatch.setattr(Step0, "gradient", steep)
     with training_progress(4) as progress:

@@ -26,8 +26,8 @@ OWN = """
             self.factor = factor
 
         def gradient(self, trial):
-            loss, slopes = super().gradient(trial)
-            return self.factor * loss, {name: self.factor * slope for name, slope in slopes.items()}
+            loss, grads = super().gradient(trial)
+            return self.factor * loss, {name: self.factor * grad for name, grad in grads.items()}
 
 
     class Broken(Objective):

@@ -61,6 +61,6 @@ class Objective(ABC):
 
 def gradient_of(loss: Tensor, weights: Weights) -> tuple[float, dict[str, Tensor]]:
     """A loss and its gradient with respect to weights that it was computed from."""
-    slopes = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-    named = zip(weights, slopes, strict=True)
-    return float(loss.detach()), {name: slope for name, slope in named if slope is not None}
+    grads = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    named = zip(weights, grads, strict=True)
+    return float(loss.detach()), {name: grad for name, grad in named if grad is not None}

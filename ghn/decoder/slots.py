@@ -119,9 +119,8 @@ def slot_sizes(
             matrix, key = matrices[segment.spec.name], slot_key(family, segment.address)
             own = _size(segment, matrix)
             size = sizes[key].union(own) if key in sizes else own
-            whole = (
-                rank == DENSE or segment.groups > 1
-            )  # no factors have each group's columns beside its rows
+            # Factors can't have each group's columns beside its rows.
+            whole = rank == DENSE or segment.groups > 1
             wide = DENSE if whole else rank * (1 if size.kernel > 1 else 2)
             sizes[key] = replace(size, rank=min(wide, size.rows, size.columns) if matrix else 0)
     return {key: astuple(size) for key, size in sorted(sizes.items())}

@@ -33,9 +33,7 @@ def _resnet(rng: random.Random, full: bool) -> Architecture:
     kwargs = _residual(rng, width, full)
     kwargs["norm_layer"] = rng.choice(NORMS[:3])
     widest = width * 8
-    if (
-        rng.random() < 0.5
-    ):  # as standard ones, whose first block adds to the 64 channels of the stem as they are
+    if rng.random() < 0.5:  # as standard ones, whose first block adds to the stem's 64 channels as they are
         step = rng.choice((8, 16, 32) if full else (8, 16))
         kwargs["channels"] = [(64 + step * stage) // expansion for stage in range(4)]
         widest = (64 + step * 3) // expansion

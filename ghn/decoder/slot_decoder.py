@@ -240,14 +240,13 @@ def _values(bank: SlotBank, cut: Cut, size: Tensor) -> tuple[Tensor, Tensor]:
     """Distinct rows of a cut, of root mean square ``size`` in all, and which of them each of its rows is."""
     device = bank.share.device
     rows, columns = bank.rows[cut.slot], bank.columns[cut.slot]
-    by_group = cut.columns is not None and cut.columns.ndim > 1  # equal rows of the table read other columns
-    distinct = torch.arange(cut.height) if cut.rows is None or by_group else cut.rows
+    distinct = torch.arange(cut.height) if cut.rows is None or not cut.repeats else cut.rows
     unique, index, times = torch.unique(distinct, return_inverse=True, return_counts=True)
     some = torch.empty_like(unique).scatter_(0, index, torch.arange(cut.height))
     some = some.to(device)
     size = size * bank.gain[cut.slot].exp()
     if cut.dense:
-        block = whole_matrix(rows, cut if by_group else replace(cut, rows=unique))
+        block = whole_matrix(rows, replace(cut, rows=unique) if cut.repeats else cut)
         mean_square = (block.square().mean(1) * times.to(device)).sum() / cut.height
         return block * (size * mean_square.clamp_min(1e-30).rsqrt()), index.to(device)
     left = rows[: cut.height] if cut.rows is None else rows[cut.rows.to(device)]

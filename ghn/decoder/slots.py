@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from ghn.base.blocks import keyed_generator
 from ghn.decoder.config import DENSE
 from ghn.decoder.plan import ParamPlan
+from ghn.decoder.resize import Resize, at_learned_size, resize_of, with_points
 from ghn.decoder.units import Segment, segments
 from ghn.graph.addresses import MOST_STEPS, Address
 from ghn.graph.graph import ComputationGraph
@@ -169,6 +170,20 @@ class Cut:
     """The fixed matrix, ``(height, width)``; None for vectors and where there is none."""
     dense: bool = False
     """Whether the matrix itself is learned."""
+    resize: Resize | None = None
+    """How what the table has is brought to other patches or another grid of tokens; None where sizes agree."""
+
+    @property
+    def taken(self) -> int:
+        """Rows that it takes of the row table, copies included."""
+        return (
+            self.height if self.resize is None or self.resize.tokens is None else self.resize.tokens.shape[1]
+        )
+
+    @property
+    def repeats(self) -> bool:
+        """Whether rows are equal where they are the same row of the table."""
+        return self.resize is None and (self.columns is None or self.columns.ndim == 1)
 
     def by_row(self, side: Tensor) -> Tensor:
         """``columns`` or ``copy_weights`` of each row, shape ``(height, width)``; ``(width,)`` if all rows have one."""
@@ -252,15 +267,19 @@ class SlotBank(nn.Module):
 
     def cuts(self, graph: ComputationGraph, plans: Sequence[ParamPlan]) -> Cuts:
         """What there is for a network whose parameters are made of ``plans``."""
-        cut = segments(graph)
+        cut: Sequence[Segment] = segments(graph)
         family, coverage = self._family(cut)
+        resized = ""
+        if not family:
+            cut, family, coverage = self._at_learned_size(cut) or (cut, family, coverage)
+            resized = ", and patches of another size" if family else ""
         if not family:
             needed = f"{LEAST_COVERAGE:.0%} and what reads the input are needed"
             return Cuts(
                 {}, f"no family that was learned has its layers: the nearest {coverage:.0%}, {needed}"
             )
         parts = {part.plan.spec.name: part for part in self._parts(cut, plans, family) if part.cuts}
-        return Cuts(parts, f"from {family}, which has {coverage:.0%} of its layers")
+        return Cuts(parts, f"from {family}, which has {coverage:.0%} of its layers{resized}")
 
     def family(self, graph: ComputationGraph) -> tuple[str, float]:
         """The family that has slots for most of a graph's segments, and for which share of them; '' if none has enough.
@@ -283,6 +302,19 @@ class SlotBank(nn.Module):
             candidates.append((known if near else 0.0, common, family))
         known, _, best = max(candidates)
         return (best if known >= LEAST_COVERAGE else "", known)
+
+    def _at_learned_size(self, cut: Sequence[Segment]) -> tuple[Sequence[Segment], str, float] | None:
+        """A network's segments at the size of patches that a family has learned, that family, and its coverage."""
+        candidates = []
+        for family, places in self._places.items():
+            if resized := at_learned_size(cut, places):
+                best, coverage = self._family(resized)
+                if best == family:
+                    candidates.append((coverage, family, resized))
+        if not candidates:
+            return None
+        coverage, family, resized = max(candidates, key=lambda candidate: candidate[:2])
+        return resized, family, coverage
 
     def parts(self, graph: ComputationGraph, plans: Sequence[ParamPlan], family: str) -> list[Part]:
         """What each parameter of a graph is cut from, in the order of ``plans``."""
@@ -335,14 +367,23 @@ class SlotBank(nn.Module):
     def _cut(self, key: str, segment: Segment, limits: Limits) -> Cut:
         size = self.sizes[key]
         slot = self.first[key] + segment.address.depth(size.steps)
-        units = segment.row_units
+        units, height, resize = (
+            segment.row_units,
+            len(segment.row_units),
+            resize_of(segment, size.row_units) if size.rank == DENSE else None,
+        )
+        if resize is not None and resize.tokens is not None:
+            units = units[: resize.tokens.shape[1]]
         vector_parts = size.part_units if not size.rank else 0
         limit = limits.get((segment.row_tie, _width(units)), size.row_units)
         rows = _numbers(units, size.row_blocks, size.row_units, vector_parts, limit)
         first = bool((rows == torch.arange(len(rows))).all())
         if not size.rank:
-            return Cut(slot, None if first else rows, None, len(rows), 1, None, 1.0, segment.rows)
-        units, (y, x) = segment.column_units[:, :2], segment.column_units[:, 2:].unbind(1)
+            return Cut(slot, None if first else rows, None, height, 1, None, 1.0, segment.rows)
+        units = segment.column_units
+        if resize is not None and resize.points is not None:
+            units = with_points(units, math.isqrt(len(resize.points)))
+        units, (y, x) = units[:, :2], units[:, 2:].unbind(1)
         reach = size.kernel // 2
         limit = limits.get((segment.column_tie, _width(units)), size.column_units)
         columns = _numbers(units, size.column_blocks, size.column_units, size.part_units, limit)
@@ -353,7 +394,9 @@ class SlotBank(nn.Module):
         distinct = len((columns + own).unique()) / len(columns)
         if segment.groups > 1:
             columns, copies = columns.view(segment.groups, -1), copies.view(segment.groups, -1)
-        ordered = segment.groups == 1 and bool((columns == torch.arange(len(columns))).all())
+        ordered = (
+            segment.groups == 1 and resize is None and bool((columns == torch.arange(len(columns))).all())
+        )
         copied = bool((copies > 1).any())
         master = None
         if size.rank != DENSE:
@@ -363,13 +406,14 @@ class SlotBank(nn.Module):
             slot=slot,
             rows=None if first else rows,
             columns=None if ordered else columns,
-            height=len(rows),
-            width=columns.shape[-1],
+            height=height,
+            width=columns.shape[-1] if resize is None else len(segment.column_units),
             copy_weights=1 / copies if copied else None,
             dilution=math.sqrt(distinct),
             where=segment.rows,
             master=master,
             dense=size.rank == DENSE,
+            resize=resize,
         )
 
 
@@ -399,7 +443,7 @@ def _master(name: str, rows: int, columns: int) -> Tensor:
 def whole_matrix(table: Tensor, cut: Cut) -> Tensor:
     """What a cut takes of a matrix that is learned itself, shape ``(height, width)``."""
     device = table.device
-    block = table[: cut.height] if cut.rows is None else table[cut.rows.to(device)]
+    block = table[: cut.taken] if cut.rows is None else table[cut.rows.to(device)]
     columns, weights = (
         None if side is None else cut.by_row(side).to(device) for side in (cut.columns, cut.copy_weights)
     )
@@ -407,4 +451,5 @@ def whole_matrix(table: Tensor, cut: Cut) -> Tensor:
         block = block[:, : cut.width]
     else:
         block = block[:, columns] if columns.ndim == 1 else block.gather(1, columns)
-    return block if weights is None else block * weights
+    block = block if weights is None else block * weights
+    return block if cut.resize is None else cut.resize(block)

@@ -252,14 +252,16 @@ class Gradients:
     def add_block(self, table: nn.Parameter, cut: Cut, grad: Tensor) -> None:
         """Add to the rows and columns of a table's gradient that a cut has taken."""
         gradient = self.of(table)
+        if cut.resize is not None:
+            grad = cut.resize.backward(grad)
         if cut.copy_weights is not None:
             grad = grad * cut.by_row(cut.copy_weights)
         if cut.columns is not None:
-            whole, columns = grad.new_zeros(cut.height, table.shape[1]), cut.by_row(cut.columns)
+            whole, columns = grad.new_zeros(cut.taken, table.shape[1]), cut.by_row(cut.columns)
             add = whole.index_add_ if columns.ndim == 1 else whole.scatter_add_
             grad = add(1, columns, grad)
         if cut.rows is None:
-            gradient[: cut.height, : grad.shape[1]] += grad
+            gradient[: cut.taken, : grad.shape[1]] += grad
         else:
             gradient[:, : grad.shape[1]].index_add_(0, cut.rows, grad)
 

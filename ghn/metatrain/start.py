@@ -97,7 +97,7 @@ def begin_with_base(bank: SlotBank, networks: Networks) -> None:
             values = base[part.plan.spec.name] / part.plan.init.std
             matrix = as_matrix(part.plan, part.cuts[0], values)
             for cut in part.cuts:
-                if cut.height * cut.width <= areas[cut.slot] or cut.copy_weights is not None:
+                if cut.height * cut.width <= areas[cut.slot] or cut.copy_weights is not None or cut.resize:
                     continue
                 areas[cut.slot] = cut.height * cut.width
                 block = matrix if cut.where is None else matrix[cut.where]

@@ -1,0 +1,154 @@
+"""Patches and grids of tokens of other sizes than slots have learned: as of the same image, seen larger or smaller."""
+
+import math
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ghn.decoder.units import Segment
+
+PATCH = re.compile(r"(?:\d+/)?patch(\d+) input>")
+POSITION = re.compile(r"(?:\d+/)?position(\d+) after patch(\d+) ")
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Linear maps of what a table has, on either side of it."""
+
+    points: Tensor | None = None
+    """From the points of a patch that was learned to those that are wanted, shape ``(learned, wanted)``."""
+    tokens: Tensor | None = None
+    """From the positions that were learned to those that are wanted, shape ``(wanted, learned)``."""
+
+    def __call__(self, block: Tensor) -> Tensor:
+        """What is wanted, of a block of a table."""
+        if self.points is not None:
+            points = self.points.to(block)
+            block = (block.view(-1, len(points)) @ points).view(len(block), -1)
+        return block if self.tokens is None else self.tokens.to(block) @ block
+
+    def backward(self, grad: Tensor) -> Tensor:
+        """Gradient of the block from that of what is wanted."""
+        if self.points is not None:
+            points = self.points.to(grad)
+            grad = (grad.view(-1, points.shape[1]) @ points.T).view(len(grad), -1)
+        return grad if self.tokens is None else self.tokens.to(grad).T @ grad
+
+
+def resize_of(segment: Segment, positions: int) -> Resize | None:
+    """What a segment needs of its slot: nothing where sizes agree.
+
+    Args:
+        segment: With the address of the slot.
+        positions: Rows of the slot's table.
+    """
+    kind = segment.address.kind
+    if match := PATCH.match(kind):
+        learned, wanted = int(match[1]), math.isqrt(_points(segment.column_units))
+        return None if learned == wanted else Resize(points=patch_points(learned, wanted))
+    if POSITION.match(kind) and math.isqrt(len(segment.row_units)) != math.isqrt(positions):
+        tokens = token_positions(positions, len(segment.row_units))
+        return None if tokens is None else Resize(tokens=tokens)
+    return None
+
+
+def with_points(column_units: Tensor, side: int) -> Tensor:
+    """Units of the columns of a patch, had it so many points a side; see ``Segment.column_units``."""
+    inputs = column_units[:: _points(column_units), :2]
+    along = torch.arange(side) - side // 2
+    places = torch.cartesian_prod(along, along)
+    return torch.cat([inputs.repeat_interleave(len(places), 0), places.repeat(len(inputs), 1)], 1)
+
+
+def at_learned_size(segments: Sequence[Segment], places: Collection[str]) -> list[Segment]:
+    """The segments of a network of patches with the addresses of the size that is nearest to its own.
+
+    Near are grids with nearly as many tokens, for a patch then has a similar part of an image; without positions,
+    patches of a similar size. Networks with maps over tokens, or tables of relative positions, have no other size.
+
+    Args:
+        segments: Of the network.
+        places: Stages and kinds that slots have learned in a family.
+
+    Returns:
+        Nothing if there is no such size.
+    """
+    kinds = [segment.address.kind for segment in segments]
+    patches = [
+        (int(match[1]), segment)
+        for segment, match in zip(segments, map(PATCH.match, kinds), strict=True)
+        if match
+    ]
+    if len(patches) != 1 or any(" of tokens" in kind or kind.startswith("relative_bias") for kind in kinds):
+        return []
+    ((patch, reads_input),) = patches
+    if _points(reads_input.column_units) != patch**2:  # of a sequence, a film, or not square
+        return []
+    learned = {int(match[1]) for match in map(PATCH.match, places) if match}
+    octave = next((int(match[1]) for match in map(POSITION.match, kinds) if match), None)
+    octaves = {int(match[2]): int(match[1]) for match in map(POSITION.match, places) if match}
+    if octave is not None:
+        learned &= octaves.keys()
+    if not learned:
+        return []
+
+    def distance(size: int) -> float:
+        return abs(math.log2(size / patch)) if octave is None else abs(octaves[size] - octave)
+
+    size = min(sorted(learned), key=distance)
+
+    def renamed(kind: str) -> str:
+        kind = kind.replace(f"patch{patch} ", f"patch{size} ")
+        return kind.replace(f"position{octave} ", f"position{octaves[size]} ") if octave is not None else kind
+
+    return [
+        replace(segment, address=replace(segment.address, kind=renamed(segment.address.kind)))
+        for segment in segments
+    ]
+
+
+@lru_cache(maxsize=64)
+def patch_points(learned: int, wanted: int) -> Tensor:
+    """A patch that gives, of an enlarged image, what another one gave of the image, shape ``(learned², wanted²)``.
+
+    Of an image that is made smaller, as nearly as that goes in the least squares.
+
+    References:
+        FlexiViT's resizing by a pseudo-inverse, https://arxiv.org/abs/2212.08013
+    """
+    basis = torch.eye(learned**2).view(-1, 1, learned, learned)
+    larger = interpolate(basis, (wanted, wanted), mode="bilinear", antialias=wanted < learned)
+    return torch.linalg.pinv(larger.view(learned**2, -1).T)
+
+
+@lru_cache(maxsize=64)
+def token_positions(learned: int, wanted: int) -> Tensor | None:
+    """Positions of a square grid between those of another one, shape ``(wanted, learned)``.
+
+    Args:
+        learned: Positions that were learned: a grid, and room for tokens that are not of an image, which come first.
+        wanted: Likewise those that are wanted.
+
+    Returns:
+        None if there is no such grid, or there are more other tokens than were learned.
+    """
+    side = math.isqrt(learned)
+    others = next(
+        (n for n in range(learned - side**2 + 1) if math.isqrt(wanted - n) ** 2 == wanted - n), None
+    )
+    if others is None:
+        return None
+    grid = math.isqrt(wanted - others)
+    basis = torch.eye(side**2).view(1, -1, side, side)
+    between = interpolate(basis, (grid, grid), mode="bilinear", antialias=grid < side).view(side**2, -1).T
+    return torch.block_diag(torch.eye(others), between) if others else between
+
+
+def _points(column_units: Tensor) -> int:
+    """Points of a kernel: columns for each unit that it reads."""
+    return int((column_units[:, :2] == column_units[0, :2]).all(1).sum())

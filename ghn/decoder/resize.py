@@ -2,8 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -49,7 +48,7 @@ def resize_of(segment: Segment, positions: int) -> Resize | None:
     """
     kind = segment.address.kind
     if match := PATCH.match(kind):
-        learned, wanted = int(match[1]), math.isqrt(_points(segment.column_units))
+        learned, wanted = int(match[1]), math.isqrt(points_of(segment.column_units))
         return None if learned == wanted else Resize(points=patch_points(learned, wanted))
     if POSITION.match(kind) and math.isqrt(len(segment.row_units)) != math.isqrt(positions):
         tokens = token_positions(positions, len(segment.row_units))
@@ -59,57 +58,10 @@ def resize_of(segment: Segment, positions: int) -> Resize | None:
 
 def with_points(column_units: Tensor, side: int) -> Tensor:
     """Units of the columns of a patch, had it so many points a side; see ``Segment.column_units``."""
-    inputs = column_units[:: _points(column_units), :2]
+    inputs = column_units[:: points_of(column_units), :2]
     along = torch.arange(side) - side // 2
     places = torch.cartesian_prod(along, along)
     return torch.cat([inputs.repeat_interleave(len(places), 0), places.repeat(len(inputs), 1)], 1)
-
-
-def at_learned_size(segments: Sequence[Segment], places: Collection[str]) -> list[Segment]:
-    """The segments of a network of patches with the addresses of the size that is nearest to its own.
-
-    Near are grids with nearly as many tokens, for a patch then has a similar part of an image; without positions,
-    patches of a similar size. Networks with maps over tokens, or tables of relative positions, have no other size.
-
-    Args:
-        segments: Of the network.
-        places: Stages and kinds that slots have learned in a family.
-
-    Returns:
-        Nothing if there is no such size.
-    """
-    kinds = [segment.address.kind for segment in segments]
-    patches = [
-        (int(match[1]), segment)
-        for segment, match in zip(segments, map(PATCH.match, kinds), strict=True)
-        if match
-    ]
-    if len(patches) != 1 or any(" of tokens" in kind or kind.startswith("relative_bias") for kind in kinds):
-        return []
-    ((patch, reads_input),) = patches
-    if _points(reads_input.column_units) != patch**2:  # of a sequence, a film, or not square
-        return []
-    learned = {int(match[1]) for match in map(PATCH.match, places) if match}
-    octave = next((int(match[1]) for match in map(POSITION.match, kinds) if match), None)
-    octaves = {int(match[2]): int(match[1]) for match in map(POSITION.match, places) if match}
-    if octave is not None:
-        learned &= octaves.keys()
-    if not learned:
-        return []
-
-    def distance(size: int) -> float:
-        return abs(math.log2(size / patch)) if octave is None else abs(octaves[size] - octave)
-
-    size = min(sorted(learned), key=distance)
-
-    def renamed(kind: str) -> str:
-        kind = kind.replace(f"patch{patch} ", f"patch{size} ")
-        return kind.replace(f"position{octave} ", f"position{octaves[size]} ") if octave is not None else kind
-
-    return [
-        replace(segment, address=replace(segment.address, kind=renamed(segment.address.kind)))
-        for segment in segments
-    ]
 
 
 @lru_cache(maxsize=64)
@@ -149,6 +101,6 @@ def token_positions(learned: int, wanted: int) -> Tensor | None:
     return torch.block_diag(torch.eye(others), between) if others else between
 
 
-def _points(column_units: Tensor) -> int:
+def points_of(column_units: Tensor) -> int:
     """Points of a kernel: columns for each unit that it reads."""
     return int((column_units[:, :2] == column_units[0, :2]).all(1).sum())

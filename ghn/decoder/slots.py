@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from ghn.base.blocks import keyed_generator
 from ghn.decoder.config import DENSE
+from ghn.decoder.equivalents import equivalents
 from ghn.decoder.plan import ParamPlan
-from ghn.decoder.resize import Resize, at_learned_size, resize_of, with_points
+from ghn.decoder.resize import Resize, resize_of, with_points
 from ghn.decoder.units import Segment, segments
 from ghn.graph.addresses import MOST_STEPS, Address
 from ghn.graph.graph import ComputationGraph
@@ -267,19 +268,16 @@ class SlotBank(nn.Module):
 
     def cuts(self, graph: ComputationGraph, plans: Sequence[ParamPlan]) -> Cuts:
         """What there is for a network whose parameters are made of ``plans``."""
-        cut: Sequence[Segment] = segments(graph)
-        family, coverage = self._family(cut)
-        resized = ""
-        if not family:
-            cut, family, coverage = self._at_learned_size(cut) or (cut, family, coverage)
-            resized = ", and patches of another size" if family else ""
+        family, coverage, cut = self._family(segments(graph))
         if not family:
             needed = f"{LEAST_COVERAGE:.0%} and what reads the input are needed"
             return Cuts(
                 {}, f"no family that was learned has its layers: the nearest {coverage:.0%}, {needed}"
             )
         parts = {part.plan.spec.name: part for part in self._parts(cut, plans, family) if part.cuts}
-        return Cuts(parts, f"from {family}, which has {coverage:.0%} of its layers{resized}")
+        resized = any(own.resize for part in parts.values() for own in part.cuts)
+        other = ", and patches of another size" if resized else ""
+        return Cuts(parts, f"from {family}, which has {coverage:.0%} of its layers{other}")
 
     def family(self, graph: ComputationGraph) -> tuple[str, float]:
         """The family that has slots for most of a graph's segments, and for which share of them; '' if none has enough.
@@ -287,34 +285,21 @@ class SlotBank(nn.Module):
         It must have a slot for what reads the input: a trunk is worth nothing behind another stem. Of equal shares, the
         one with the fewest kinds of places that the graph has not.
         """
-        return self._family(segments(graph))
+        return self._family(segments(graph))[:2]
 
-    def _family(self, cut: Sequence[Segment]) -> tuple[str, float]:
-        places = [slot_key("", segment.address).removeprefix("/") for segment in cut]
-        if not places or not self.families:
-            return "", 0.0
-        entries = {place for place in places if " input>" in place}
-        candidates = []
+    def _family(self, cut: Sequence[Segment]) -> tuple[str, float, Sequence[Segment]]:
+        """See ``family``; and the segments with addresses of that family."""
+        candidates: list[tuple[float, float, str, Sequence[Segment]]] = [(0.0, 0.0, "", cut)]
         for family, own in self._places.items():
-            known = sum(place in own for place in places) / len(places)
+            renamed = equivalents(cut, own)
+            places = [slot_key("", segment.address).removeprefix("/") for segment in renamed]
+            entries = {place for place in places if " input>" in place}
+            known = sum(place in own for place in places) / max(len(places), 1)
             common = len(own.intersection(places)) / len(own)
             near = entries <= own and common >= LEAST_COMMON
-            candidates.append((known if near else 0.0, common, family))
-        known, _, best = max(candidates)
-        return (best if known >= LEAST_COVERAGE else "", known)
-
-    def _at_learned_size(self, cut: Sequence[Segment]) -> tuple[Sequence[Segment], str, float] | None:
-        """A network's segments at the size of patches that a family has learned, that family, and its coverage."""
-        candidates = []
-        for family, places in self._places.items():
-            if resized := at_learned_size(cut, places):
-                best, coverage = self._family(resized)
-                if best == family:
-                    candidates.append((coverage, family, resized))
-        if not candidates:
-            return None
-        coverage, family, resized = max(candidates, key=lambda candidate: candidate[:2])
-        return resized, family, coverage
+            candidates.append((known if near else 0.0, common, family, renamed))
+        known, _, best, cut = max(candidates, key=lambda candidate: candidate[:3])
+        return (best if known >= LEAST_COVERAGE else "", known, cut)
 
     def parts(self, graph: ComputationGraph, plans: Sequence[ParamPlan], family: str) -> list[Part]:
         """What each parameter of a graph is cut from, in the order of ``plans``."""

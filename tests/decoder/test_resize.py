@@ -13,7 +13,7 @@ from ghn.decoder.resize import patch_points, token_positions
 from ghn.decoder.slots import Cut, Part, SlotBank, slot_sizes, whole_matrix
 from ghn.graph.graph import ComputationGraph
 from ghn.metatrain.cutting import Gradients
-from ghn.spaces.factories import mlp
+from ghn.spaces.factories import PyramidViT, mlp
 
 
 def vit(side: int, patch: int, **kwargs: object) -> nn.Module:
@@ -147,3 +147,26 @@ def _taken(table: nn.Parameter) -> Tensor:
 def test_cuts_of_the_learned_size_have_nothing_to_resize(bank: SlotBank) -> None:
     cuts: list[Cut] = [cut for part in parts(bank, vit(16, 4), 16).values() for cut in part.cuts]
     assert cuts and all(cut.resize is None for cut in cuts)
+
+
+def test_linear_maps_take_what_pointwise_convolutions_learned() -> None:
+    def convnext(as_convolutions: bool) -> nn.Module:
+        sizes = {"patch_size": 1, "dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1)}
+        return timm.create_model("convnext_atto", conv_mlp=as_convolutions, num_classes=10, **sizes)
+
+    bank = SlotBank(slot_sizes([("convnext", *described(convnext(True), 16))], DENSE))
+    learned, other = (parts(bank, convnext(kind), 16) for kind in (True, False))
+    assert learned.keys() == other.keys()
+    name = "stages.0.blocks.0.mlp.fc1.weight"
+    made = [whole_matrix(bank.rows[own[name].cuts[0].slot], own[name].cuts[0]) for own in (learned, other)]
+    assert made[0].equal(made[1])
+
+
+def test_tables_of_relative_positions_of_another_size_start_from_the_base() -> None:
+    def relative(side: int, patch: int) -> nn.Module:
+        return PyramidViT(side, patch, [32, 64], [1, 1], [2, 4], relative=True)
+
+    bank = SlotBank(slot_sizes([("vit", *described(relative(16, 4), 16))], DENSE))
+    learned, other = (parts(bank, relative(side, side // 4), side) for side in (16, 32))
+    tables = {name for name in learned if "rel_pos" in name}
+    assert tables and learned.keys() - other.keys() == tables

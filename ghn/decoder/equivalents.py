@@ -1,0 +1,78 @@
+"""Layers that slots have learned under another address that does the same: patches of other sizes, pointwise maps."""
+
+import math
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from ghn.decoder.resize import PATCH, POSITION, points_of
+from ghn.decoder.units import Segment
+
+POINTWISE = re.compile(r"\b(linear|conv)(?= )(?! of tokens)")
+
+
+def equivalents(segments: Sequence[Segment], places: Collection[str]) -> list[Segment]:
+    """The segments of a network, with learned addresses in place of others that do the same.
+
+    Args:
+        segments: Of the network.
+        places: Stages and kinds that slots have learned in a family.
+    """
+    return [_as_pointwise(segment, places) for segment in _at_learned_size(segments, places)]
+
+
+def _as_pointwise(segment: Segment, places: Collection[str]) -> Segment:
+    """A convolution of single points is a linear map of the channels, and the other way round."""
+    address = segment.address
+    other = POINTWISE.sub(lambda match: "conv" if match[1] == "linear" else "linear", address.kind)
+    if f"{address.stage}/{address.kind}" in places or f"{address.stage}/{other}" not in places:
+        return segment
+    return replace(segment, address=replace(address, kind=other))
+
+
+def _at_learned_size(segments: Sequence[Segment], places: Collection[str]) -> list[Segment]:
+    """The segments of a network of patches with the addresses of the size that is nearest to its own.
+
+    Near are grids with nearly as many tokens, for a patch then has a similar part of an image; without positions,
+    patches of a similar size. Tables of relative positions have no other size, and so have networks with maps over
+    tokens.
+
+    Returns:
+        The segments as they are, if there is no such size.
+    """
+    kinds = [segment.address.kind for segment in segments]
+    patches = [
+        (int(match[1]), segment)
+        for segment, match in zip(segments, map(PATCH.match, kinds), strict=True)
+        if match
+    ]
+    if len(patches) != 1 or any(" of tokens" in kind for kind in kinds):
+        return list(segments)
+    ((patch, reads_input),) = patches
+    if points_of(reads_input.column_units) != patch**2:  # of a sequence, a film, or not square
+        return list(segments)
+    learned = {int(match[1]) for match in map(PATCH.match, places) if match}
+    octave = next((int(match[1]) for match in map(POSITION.match, kinds) if match), None)
+    octaves = {int(match[2]): int(match[1]) for match in map(POSITION.match, sorted(places)) if match}
+    if octave is not None:
+        learned &= octaves.keys()
+    if not learned:
+        return list(segments)
+
+    def distance(size: int) -> tuple[float, float]:
+        return 0 if octave is None else abs(octaves[size] - octave), abs(math.log2(size / patch))
+
+    size = min(sorted(learned), key=distance)
+    if size == patch and (octave is None or octaves[size] == octave):
+        return list(segments)
+
+    def renamed(kind: str) -> str:
+        if kind.startswith("relative_bias"):
+            return f"{kind} of another size"
+        kind = kind.replace(f"patch{patch} ", f"patch{size} ")
+        return kind.replace(f"position{octave} ", f"position{octaves[size]} ") if octave is not None else kind
+
+    return [
+        replace(segment, address=replace(segment.address, kind=renamed(segment.address.kind)))
+        for segment in segments
+    ]

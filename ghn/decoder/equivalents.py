@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from ghn.decoder.resize import PATCH, POSITION, points_of
+from ghn.decoder.resize import PATCH, POSITION
 from ghn.decoder.units import Segment
 
 POINTWISE = re.compile(r"\b(linear|conv)(?= )(?! of tokens)")
@@ -41,16 +41,10 @@ def _at_learned_size(segments: Sequence[Segment], places: Collection[str]) -> li
         The segments as they are, if there is no such size.
     """
     kinds = [segment.address.kind for segment in segments]
-    patches = [
-        (int(match[1]), segment)
-        for segment, match in zip(segments, map(PATCH.match, kinds), strict=True)
-        if match
-    ]
+    patches = {int(match[1]) for match in map(PATCH.match, kinds) if match}
     if len(patches) != 1 or any(" of tokens" in kind for kind in kinds):
         return list(segments)
-    ((patch, reads_input),) = patches
-    if points_of(reads_input.column_units) != patch**2:  # of a sequence, a film, or not square
-        return list(segments)
+    (patch,) = patches
     learned = {int(match[1]) for match in map(PATCH.match, places) if match}
     octave = next((int(match[1]) for match in map(POSITION.match, kinds) if match), None)
     octaves = {int(match[2]): int(match[1]) for match in map(POSITION.match, sorted(places)) if match}

@@ -48,7 +48,7 @@ def resize_of(segment: Segment, positions: int) -> Resize | None:
     """
     kind = segment.address.kind
     if match := PATCH.match(kind):
-        learned, wanted = int(match[1]), math.isqrt(points_of(segment.column_units))
+        learned, wanted = int(match[1]), segment.spec.shape[-1]
         return None if learned == wanted else Resize(points=patch_points(learned, wanted))
     if POSITION.match(kind) and math.isqrt(len(segment.row_units)) != math.isqrt(positions):
         tokens = token_positions(positions, len(segment.row_units))
@@ -58,7 +58,8 @@ def resize_of(segment: Segment, positions: int) -> Resize | None:
 
 def with_points(column_units: Tensor, side: int) -> Tensor:
     """Units of the columns of a patch, had it so many points a side; see ``Segment.column_units``."""
-    inputs = column_units[:: points_of(column_units), :2]
+    points = int((column_units[:, :2] == column_units[0, :2]).all(1).sum())
+    inputs = column_units[::points, :2]
     along = torch.arange(side) - side // 2
     places = torch.cartesian_prod(along, along)
     return torch.cat([inputs.repeat_interleave(len(places), 0), places.repeat(len(inputs), 1)], 1)
@@ -99,8 +100,3 @@ def token_positions(learned: int, wanted: int) -> Tensor | None:
     basis = torch.eye(side**2).view(1, -1, side, side)
     between = interpolate(basis, (grid, grid), mode="bilinear", antialias=grid < side).view(side**2, -1).T
     return torch.block_diag(torch.eye(others), between) if others else between
-
-
-def points_of(column_units: Tensor) -> int:
-    """Points of a kernel: columns for each unit that it reads."""
-    return int((column_units[:, :2] == column_units[0, :2]).all(1).sum())

@@ -141,7 +141,9 @@ def _shape(operation: _Operation, graph: ComputationGraph) -> str:
     stride = graph.nodes[operation.node].attributes.get("stride", 1)
     step = max(stride) if isinstance(stride, tuple) else stride
     if operation.reads == "input" and spec.role == "conv" and step >= max(kernel, default=1):
-        return f"patch{max(kernel, default=1)}"
+        square = not kernel or (len(kernel) == 2 and kernel[0] == kernel[1])
+        side = str(max(kernel, default=1))
+        return f"patch{side}" if square else f"patch{'x'.join(map(str, kernel))} of {len(kernel)} axes"
     size = "k" if kernel and max(kernel) > 1 else ""
     if spec.groups > 1:
         size += "d" if is_depthwise(spec) else "b" if is_grouped(spec) else "g"

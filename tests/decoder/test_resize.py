@@ -30,8 +30,7 @@ def vit(side: int, patch: int, **kwargs: object) -> nn.Module:
 
 
 def described(model: nn.Module, side: int) -> tuple[ComputationGraph, list[ParamPlan]]:
-    graph = ghn.trace(model, torch.zeros(2, 3, side, side))
-    return graph, plan_parameters(graph, DecoderConfig(scope="all"))
+    return _traced(model, torch.zeros(2, 3, side, side))
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +117,35 @@ def test_networks_without_another_size_keep_to_their_base(bank: SlotBank) -> Non
     small, large = mlp("resmlp", 16, 4, 2, 32), mlp("resmlp", 32, 8, 2, 32)
     mixers = SlotBank(slot_sizes([("resmlp", *described(small, 16))], DENSE))
     assert parts(mixers, small, 16) and not parts(mixers, large, 32)
-    sequence = nn.Sequential(nn.Conv1d(3, 32, 8, 8), nn.Flatten(), nn.Linear(32 * 4, 10))
-    graph = ghn.trace(sequence, torch.zeros(2, 3, 32))
-    assert not bank.cuts(graph, plan_parameters(graph, DecoderConfig(scope="all"))).parts
+
+
+class OfSequences(nn.Module):
+    """A transformer that reads patches of something else than images."""
+
+    def __init__(self, embed: nn.Module) -> None:
+        super().__init__()
+        self.embed, self.body = embed, vit(16, 4).blocks
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(self.embed(x).flatten(2).transpose(1, 2))
+
+
+@pytest.mark.parametrize("kernel", [(4,), (16,), (2, 4, 4), (2, 4), (2, 8, 8)])
+def test_patches_of_sequences_and_films_take_nothing(bank: SlotBank, kernel: tuple[int, ...]) -> None:
+    convolution = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[len(kernel)]
+    model, inputs = (
+        OfSequences(convolution(3, 32, kernel, kernel)),
+        torch.zeros(2, 3, *(4 * s for s in kernel)),
+    )
+    net = ghn.GHN(ghn.GHNConfig(decoder=DecoderConfig(slots=bank.to_slots()))).eval()
+    net.init_(model, inputs, learned="all")
+    assert not bank.cuts(*_traced(model, inputs)).parts
+    assert all(values.isfinite().all() for values in model.parameters())
+
+
+def _traced(model: nn.Module, inputs: torch.Tensor) -> tuple[ComputationGraph, list[ParamPlan]]:
+    graph = ghn.trace(model, inputs)
+    return graph, plan_parameters(graph, DecoderConfig(scope="all"))
 
 
 @pytest.mark.parametrize("name", ["patch_embed.proj.weight", "pos_embed"])

@@ -24,10 +24,11 @@ def equivalents(segments: Sequence[Segment], places: Collection[str]) -> list[Se
 def _as_pointwise(segment: Segment, places: Collection[str]) -> Segment:
     """A convolution of single points is a linear map of the channels, and the other way round."""
     address = segment.address
-    other = POINTWISE.sub(lambda match: "conv" if match[1] == "linear" else "linear", address.kind)
-    if f"{address.stage}/{address.kind}" in places or f"{address.stage}/{other}" not in places:
+    if f"{address.stage}/{address.kind}" in places:
         return segment
-    return replace(segment, address=replace(address, kind=other))
+    other = POINTWISE.sub(lambda match: "conv" if match[1] == "linear" else "linear", address.kind)
+    known = f"{address.stage}/{other}" in places
+    return replace(segment, address=replace(address, kind=other)) if known else segment
 
 
 def _at_learned_size(segments: Sequence[Segment], places: Collection[str]) -> list[Segment]:

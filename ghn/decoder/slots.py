@@ -352,11 +352,8 @@ class SlotBank(nn.Module):
     def _cut(self, key: str, segment: Segment, limits: Limits) -> Cut:
         size = self.sizes[key]
         slot = self.first[key] + segment.address.depth(size.steps)
-        units, height, resize = (
-            segment.row_units,
-            len(segment.row_units),
-            resize_of(segment, size.row_units) if size.rank == DENSE else None,
-        )
+        units, height = segment.row_units, len(segment.row_units)
+        resize = resize_of(segment, size.row_units) if size.rank == DENSE else None
         if resize is not None and resize.tokens is not None:
             units = units[: resize.tokens.shape[1]]
         vector_parts = size.part_units if not size.rank else 0

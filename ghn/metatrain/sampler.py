@@ -26,7 +26,7 @@ from ghn.user_code import blamed
 SHARED_WITH = {"llama": "gpt2", "vit_relpos": "vit"}
 """Families that share the slots of another."""
 
-SLOW = frozenset({"gmlp", "metaformer", "pyramid_vit", "resmlp", "vit", "vit_relpos"})
+SLOW = frozenset({"gmlp", "metaformer", "mixer", "mobilevit", "pyramid_vit", "resmlp", "vit", "vit_relpos"})
 """Families whose networks take about three times as long as convolutional ones, and are drawn by ``slow_weight``. By
 name, so that what a family gets doesn't change with the sizes that were drawn."""
 

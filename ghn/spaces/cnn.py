@@ -1,4 +1,4 @@
-"""Convolutional targets: residual, dense, inverted and plain networks with varied sizes, norms and activations.
+"""Convolutional targets: residual, dense, inverted, plain and star networks with varied sizes, norms and activations.
 
 RegNets, MobileNetV3 and GhostNet are not drawn: they are held out.
 """
@@ -22,7 +22,7 @@ def sample_cnn(rng: random.Random, image_size: int, scale: str = "small") -> Arc
         scale: One of ``SCALES``.
     """
     convnext, densenet = (partial(kind, image_size=image_size) for kind in (_convnext, _densenet))
-    kinds = (_resnet, _resnet, _resnext, _preactivated, convnext, _inverted, densenet, _plain)
+    kinds = (_resnet, _resnet, _resnext, _preactivated, convnext, _inverted, densenet, _plain, _starnet)
     return rng.choice(kinds)(rng, scale == "full")
 
 
@@ -160,6 +160,17 @@ def _plain(rng: random.Random, full: bool) -> Architecture:
     }
     spec = "python:ghn.spaces.factories:plain_cnn"
     return Architecture(spec=spec, kwargs=kwargs, family="plain", depth=total, width=width * 2 ** (count - 1))
+
+
+def _starnet(rng: random.Random, full: bool) -> Architecture:
+    width = rng.choice((12, 16, 20) if full else (8, 10, 12, 14, 16))
+    total = rng.randint(4, 10 if full else 8)
+    kwargs = {
+        "base_dim": width,
+        "depths": stages(total, 4, rng),
+        "mlp_ratio": rng.choice((3, 4, 4)),
+    }
+    return Architecture(spec="timm:starnet_s1", kwargs=kwargs, family="starnet", depth=total, width=width * 8)
 
 
 def _residual(rng: random.Random, width: int, full: bool) -> dict[str, object]:

@@ -195,6 +195,54 @@ def metaformer(
     )
 
 
+def mobilevit(
+    channels: Sequence[int],
+    depths: Sequence[int],
+    transformer_dims: Sequence[int],
+    transformer_depths: Sequence[int],
+    features: int,
+    bottle_ratio: float = 2.0,
+    act_layer: str = "silu",
+    num_classes: int = 10,
+) -> nn.Module:
+    """timm's MobileViT (https://arxiv.org/abs/2110.02178): inverted residuals, in the last stages before transformers.
+
+    Args:
+        channels: Of each stage.
+        depths: Inverted residuals of each; all stages but the first halve the image.
+        transformer_dims: Channels of the transformer of each of the last stages, whole fours.
+        transformer_depths: Blocks of each.
+        features: Channels that the classifier reads.
+        bottle_ratio: Channels within an inverted residual for each that it reads.
+        act_layer: timm's name.
+        num_classes: Of the data.
+    """
+    plain = len(channels) - len(transformer_dims)
+    blocks: list[list[ByoBlockCfg]] = []
+    for stage, (width, depth) in enumerate(zip(channels, depths, strict=True)):
+        residual = {"bottle_in": True, "linear_out": True}
+        stride = 2 if stage else 1
+        blocks.append(
+            [ByoBlockCfg("bottle", d=depth, c=width, s=stride, gs=1, br=bottle_ratio, block_kwargs=residual)]
+        )
+        if stage >= plain:
+            shape = {
+                "transformer_dim": transformer_dims[stage - plain],
+                "transformer_depth": transformer_depths[stage - plain],
+                "patch_size": 2,
+            }
+            blocks[-1].append(ByoBlockCfg("mobilevit", d=1, c=width, s=1, block_kwargs=shape))
+    config = ByoModelCfg(
+        blocks=tuple(map(tuple, blocks)),
+        stem_chs=channels[0],
+        stem_pool="",
+        downsample="",
+        act_layer=act_layer,
+        num_features=features,
+    )
+    return ByobNet(config, num_classes=num_classes)
+
+
 class PyramidViT(nn.Module):
     """ViT blocks in stages; between two, each two by two neighbouring tokens become one of twice the width.
 

@@ -1,4 +1,4 @@
-"""Targets whose images shrink between stages of transformer blocks: timm's MetaFormers, and ViTs with patch merging.
+"""Targets whose images shrink between stages of transformer blocks: MetaFormers, MobileViTs, ViTs with patch merging.
 
 PoolFormer, whose tokens are mixed by pooling, and Swin, whose attention stays within windows, are held out.
 """
@@ -17,7 +17,7 @@ def sample_pyramid(rng: random.Random, image_size: int, scale: str = "small") ->
         image_size: In pixels.
         scale: One of ``SCALES``.
     """
-    kind = rng.choice((_metaformer, _pyramid_vit))
+    kind = rng.choice((_metaformer, _pyramid_vit, _mobilevit))
     return kind(rng, image_size, scale == "full")
 
 
@@ -61,3 +61,23 @@ def _pyramid_vit(rng: random.Random, image_size: int, full: bool) -> Architectur
     return Architecture(
         spec=spec, kwargs=kwargs, family="pyramid_vit", depth=total, width=width * 2 ** (count - 1)
     )
+
+
+def _mobilevit(rng: random.Random, image_size: int, full: bool) -> Architecture:
+    width = rng.choice((8, 12, 16) if full else (8, 12, 14))
+    per_head = rng.choice((12, 16, 20) if full else (8, 12, 16))
+    step = rng.choice((0, 4))
+    transformers = [rng.choice((1, 1, 2, 3) if full else (1, 1, 2)) for _ in range(3)]
+    residuals = [1, rng.randint(1, 2), 1, 1, 1]
+    kwargs = {
+        "channels": [width, width * 2, width * 3, width * 4, width * 5],
+        "depths": residuals,
+        "transformer_dims": [4 * (per_head + step * stage) for stage in range(3)],
+        "transformer_depths": transformers,
+        "features": width * 5 * rng.choice((2, 4)),
+        "bottle_ratio": rng.choice((2.0, 2.0, 4.0)),
+        "act_layer": rng.choice(("silu", "silu", "gelu", "relu")),
+    }
+    depth = sum(residuals) + sum(transformers)
+    spec = "python:ghn.spaces.factories:mobilevit"
+    return Architecture(spec=spec, kwargs=kwargs, family="mobilevit", depth=depth, width=width * 5)

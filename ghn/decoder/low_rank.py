@@ -206,7 +206,7 @@ def init_head_(generator: FactorGenerator, rule: str) -> None:
         nn.init.xavier_normal_(head.weight)
     elif rule == "kaiming":
         nn.init.kaiming_normal_(head.weight)
-    else:
+    elif not head.weight.is_meta:  # there it has no values to be computed from
         typical = torch.randn(64, generator.embedding.in_features, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             moment = (

@@ -246,16 +246,14 @@ class SlotBank(nn.Module):
         self.register_load_state_dict_pre_hook(self._without_gains)
         for number, (key, _) in enumerate(names):
             size = self.sizes[key]
-            generator = keyed_generator(torch.device("cpu"), 1, self.names[number])
+            rows, columns = torch.zeros(size.rows), torch.zeros(0)
             if size.rank == DENSE:
-                self.rows.append(nn.Parameter(torch.randn(size.rows, size.columns, generator=generator)))
-                self.columns.append(nn.Parameter(torch.zeros(0)))
+                (rows,) = _drawn(self.names[number], (size.rows, size.columns))
             elif size.rank:
-                self.rows.append(nn.Parameter(torch.randn(size.rows, size.rank, generator=generator)))
-                self.columns.append(nn.Parameter(torch.randn(size.columns, size.rank, generator=generator)))
-            else:
-                self.rows.append(nn.Parameter(torch.zeros(size.rows)))
-                self.columns.append(nn.Parameter(torch.zeros(0)))
+                shapes = (size.rows, size.rank), (size.columns, size.rank)
+                rows, columns = _drawn(self.names[number], *shapes)
+            self.rows.append(nn.Parameter(rows))
+            self.columns.append(nn.Parameter(columns))
 
     def to_slots(self) -> dict[str, tuple[int, ...]]:
         """The sizes as ``DecoderConfig.slots`` holds them."""
@@ -264,7 +262,7 @@ class SlotBank(nn.Module):
     @staticmethod
     def _without_gains(bank: "SlotBank", state: dict[str, Tensor], prefix: str, *_: Any) -> None:
         """Tables that were saved before there were gains have none."""
-        state.setdefault(f"{prefix}gain", torch.zeros_like(bank.gain))
+        state.setdefault(f"{prefix}gain", torch.zeros(bank.gain.shape))
 
     def cuts(self, graph: ComputationGraph, plans: Sequence[ParamPlan]) -> Cuts:
         """What there is for a network whose parameters are made of ``plans``."""
@@ -413,6 +411,14 @@ def _numbers(pairs: Tensor, blocks: int, units: int, part_units: int, limit: int
     """
     block, unit = pairs[:, 0] % blocks, pairs[:, 1]
     return block * units + unit % torch.where(block > 0, part_units or units, limit)
+
+
+def _drawn(name: str, *shapes: tuple[int, int]) -> list[Tensor]:
+    """Normal numbers of a slot's own."""
+    if torch.get_default_device().type == "meta":
+        return [torch.empty(shape) for shape in shapes]
+    generator = keyed_generator(torch.device("cpu"), 1, name)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
 @lru_cache(maxsize=_CACHED_MASTERS)

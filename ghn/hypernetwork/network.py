@@ -6,7 +6,6 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -329,19 +328,18 @@ class GHN(
         settings = GHNConfig.from_dict(config) if isinstance(config, Mapping) else config or GHNConfig()
         check_counts(Path(file), settings)
         with own_settings(), torch.device("meta"):
-            # How heads are initialized is computed from values, and no matter here.
-            twin = cls(replace(settings, decoder=replace(settings.decoder, output="normalized")))
-        check_tensors(Path(file), twin.state_dict())
-        weights = restore(load_file(file, device=map_location))
+            net = cls(settings)
+        check_tensors(Path(file), net.state_dict())
+        restored = restore(load_file(file, device=map_location))
+        # Copies are aligned in memory, as those of a new network are: sums come out the same to the last bit.
+        weights = {name: weight.to(torch.float32, copy=True) for name, weight in restored.items()}
         for name, weight in weights.items():
-            if not torch.isfinite(weight.float()).all():
+            if not torch.isfinite(weight).all():
                 raise CheckpointError(
                     f"{model_id} holds {name!r}, which is not finite: its training diverged, or it is damaged; load "
                     "another checkpoint"
                 )
-        with own_settings():
-            net = cls(settings)
-        net.load_state_dict(weights)
+        net.load_state_dict(weights, assign=True)
         return net.to(map_location).eval()
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:

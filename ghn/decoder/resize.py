@@ -39,8 +39,8 @@ class Resize:
         return grad if self.tokens is None else self.tokens.to(grad).T @ grad
 
 
-def resize_of(segment: Segment, positions: int) -> Resize | None:
-    """What a segment needs of its slot: nothing where sizes agree.
+def is_other_size(segment: Segment, positions: int) -> bool:
+    """Whether a segment is of other patches, or of another grid, than its slot.
 
     Args:
         segment: With the address of the slot.
@@ -48,12 +48,16 @@ def resize_of(segment: Segment, positions: int) -> Resize | None:
     """
     kind = segment.address.kind
     if match := PATCH.match(kind):
-        learned, wanted = int(match[1]), segment.spec.shape[-1]
-        return None if learned == wanted else Resize(points=patch_points(learned, wanted))
-    if POSITION.match(kind) and math.isqrt(len(segment.row_units)) != math.isqrt(positions):
-        tokens = token_positions(positions, len(segment.row_units))
-        return None if tokens is None else Resize(tokens=tokens)
-    return None
+        return int(match[1]) != segment.spec.shape[-1]
+    return bool(POSITION.match(kind)) and math.isqrt(len(segment.row_units)) != math.isqrt(positions)
+
+
+def resize_of(segment: Segment, positions: int) -> Resize | None:
+    """What a segment of another size (see ``is_other_size``) needs of its slot; None if there is no way."""
+    if match := PATCH.match(segment.address.kind):
+        return Resize(points=patch_points(int(match[1]), segment.spec.shape[-1]))
+    tokens = token_positions(positions, len(segment.row_units))
+    return None if tokens is None else Resize(tokens=tokens)
 
 
 def with_points(column_units: Tensor, side: int) -> Tensor:

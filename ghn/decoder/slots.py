@@ -28,7 +28,7 @@ from ghn.base.blocks import keyed_generator
 from ghn.decoder.config import DENSE
 from ghn.decoder.equivalents import equivalents
 from ghn.decoder.plan import ParamPlan
-from ghn.decoder.resize import Resize, resize_of, with_points
+from ghn.decoder.resize import Resize, is_other_size, resize_of, with_points
 from ghn.decoder.units import Segment, segments
 from ghn.graph.addresses import MOST_STEPS, Address
 from ghn.graph.graph import ComputationGraph
@@ -341,17 +341,19 @@ class SlotBank(nn.Module):
             if centre.numel() < plan.spec.numel:  # decays, the same for all channels
                 return Part(plan, ())
             centre = centre.flatten()
-        return Part(
-            plan,
-            tuple(self._cut(key, segment, limits) for key, segment in zip(keys, own, strict=True)),
-            centre,
-        )
+        cuts = [self._cut(key, segment, limits) for key, segment in zip(keys, own, strict=True)]
+        known = tuple(cut for cut in cuts if cut is not None)
+        return Part(plan, known if len(known) == len(cuts) else (), centre)
 
-    def _cut(self, key: str, segment: Segment, limits: Limits) -> Cut:
-        size = self.sizes[key]
+    def _cut(self, key: str, segment: Segment, limits: Limits) -> Cut | None:
+        """None if what the slot has can't be brought to the segment's size."""
+        size, resize = self.sizes[key], None
+        if is_other_size(segment, size.row_units):
+            resize = resize_of(segment, size.row_units) if size.rank == DENSE else None
+            if resize is None:
+                return None
         slot = self.first[key] + segment.address.depth(size.steps)
         units, height = segment.row_units, len(segment.row_units)
-        resize = resize_of(segment, size.row_units) if size.rank == DENSE else None
         if resize is not None and resize.tokens is not None:
             units = units[: resize.tokens.shape[1]]
         vector_parts = size.part_units if not size.rank else 0

@@ -120,7 +120,8 @@ def addresses(graph: ComputationGraph) -> dict[str, Address]:
             order.append((node, spec.name, stages[node], kinds[node]))
             continue
         anchor, side = walk.anchor(spec)
-        kind = f"{spec.role}{_length_class(spec)} {side} {kinds.get(anchor, '')}"
+        place = _grid(spec, graph.nodes[anchor].shape if anchor >= 0 else ())
+        kind = f"{spec.role}{place} {side} {kinds.get(anchor, '')}"
         order.append((walk.first_reader(spec), spec.name, stages.get(anchor, 0), kind))
     counts: dict[tuple[int, str], list[str]] = defaultdict(list)
     for _, name, at, kind in sorted(order):
@@ -151,13 +152,17 @@ def _shape(operation: _Operation, graph: ComputationGraph) -> str:
     return spec.role + size + of
 
 
-def _length_class(spec: ParamSpec) -> str:
-    """Octave of the length of a table of positions; empty for all else."""
-    return (
-        str(round(math.log2(max(spec.shape[-2], 1))))
-        if spec.role == "position" and len(spec.shape) > 1
-        else ""
-    )
+def _grid(spec: ParamSpec, shape: tuple[int, ...]) -> str:
+    """Of a table of positions, the octave of their number, and whether they are of an oblong grid; else empty.
+
+    Args:
+        spec: The parameter.
+        shape: Of the activation that it is added to, as it was written: of images, before they became a sequence.
+    """
+    if spec.role != "position" or len(spec.shape) < 2:
+        return ""
+    oblong = " of an oblong" if len(shape) == 4 and shape[2] != shape[3] else ""
+    return f"{round(math.log2(max(spec.shape[-2], 1)))}{oblong}"
 
 
 class _Walk:

@@ -119,6 +119,19 @@ def test_networks_without_another_size_keep_to_their_base(bank: SlotBank) -> Non
     assert parts(mixers, small, 16) and not parts(mixers, large, 32)
 
 
+def test_what_can_not_be_resized_keeps_to_its_base(bank: SlotBank) -> None:
+    oblong = timm.create_model(
+        "vit_tiny_patch16_224", img_size=(16, 24), patch_size=4, embed_dim=32, depth=2, num_heads=2
+    )
+    assert not bank.cuts(
+        *_traced(oblong, torch.zeros(2, 3, 16, 24))
+    ).parts  # 25 positions are no 5 × 5 grid here
+    factors = SlotBank(slot_sizes([("vit", *described(vit(16, 4), 16))], 4))
+    assert {"patch_embed.proj.weight", "pos_embed"} <= parts(factors, vit(16, 4), 16).keys()
+    larger = parts(factors, vit(32, 8), 32)
+    assert "patch_embed.proj.weight" not in larger and "blocks.0.attn.qkv.weight" in larger
+
+
 class OfSequences(nn.Module):
     """A transformer that reads patches of something else than images."""
 

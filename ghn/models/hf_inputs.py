@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ghn.models.hf_facts import LENGTH, Facts
 from ghn.models.hf_families import family
 from ghn.models.hf_multimodal import place_features
-from ghn.models.hf_specials import FURTHER, SPECIAL_RULES
+from ghn.models.hf_specials import FURTHER, SPECIAL_ARGUMENTS
 
-Rule = Callable[[Facts], Any]
+MakeArgument = Callable[[Facts], Any]
 """Makes the value of one argument; None leaves the argument out."""
 
 CHOICES = 2
@@ -57,8 +57,8 @@ def further_inputs(model: nn.Module) -> list[tuple[tuple[Any, ...], dict[str, An
 def _arguments(facts: Facts, changes: Mapping[str, Any]) -> dict[str, Any]:
     kwargs: dict[str, Any] = {}
     for name in facts.names:
-        if name in RULES and not facts.lacks(name):
-            kwargs[name] = RULES[name](facts)
+        if name in ARGUMENTS and not facts.lacks(name):
+            kwargs[name] = ARGUMENTS[name](facts)
     own = family(facts.kind).arguments
     if own:
         kwargs.update({name: value for name, value in own(facts).items() if facts.takes(name)})
@@ -237,7 +237,7 @@ def _masked_frames(facts: Facts) -> Tensor | None:
     return (torch.arange(frames) % 2 == 0).expand(facts.batch, -1).contiguous()
 
 
-RULES: dict[str, Rule] = {
+ARGUMENTS: dict[str, MakeArgument] = {
     "use_cache": lambda facts: False,
     # text
     "input_ids": lambda facts: facts.tokens(*_text_shape(facts)),
@@ -285,6 +285,6 @@ RULES: dict[str, Rule] = {
     "labels": lambda facts: (
         torch.zeros(facts.batch, dtype=torch.long) if facts.owns("objective.weight") else None
     ),
-    **SPECIAL_RULES,
+    **SPECIAL_ARGUMENTS,
 }
 """Argument name -> its value; arguments without a rule keep the model's default."""

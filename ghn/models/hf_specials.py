@@ -59,7 +59,7 @@ def _boxes(facts: Facts) -> Tensor:
     return torch.tensor([[[8.0, 8.0, 64.0, 64.0]]]).expand(facts.batch, -1, -1)
 
 
-SPECIAL_RULES: dict[str, Callable[[Facts], Any]] = {
+SPECIAL_ARGUMENTS: dict[str, Callable[[Facts], Any]] = {
     # time series
     "past_values": _values,
     "past_time_features": lambda facts: _times(facts, _past(facts)),
@@ -115,7 +115,7 @@ SPECIAL_RULES: dict[str, Callable[[Facts], Any]] = {
     ),
     "protein_attention_mask": lambda facts: torch.ones(facts.batch, LENGTH, dtype=torch.long),
 }
-"""Argument name -> its value, as ``ghn.models.hf_inputs.RULES``."""
+"""Argument name -> its value, as ``ghn.models.hf_inputs.ARGUMENTS``."""
 
 FURTHER: dict[str, Callable[[Facts], dict[str, Any]]] = {
     # A vector stands for the mask that isn't there.

@@ -1,11 +1,16 @@
-"""Tables in eight or four bits: a step per row, so that checkpoints stay small and come back the same each time."""
+"""Tables in eight or four bits: a step per row, so that checkpoints stay small and come back the same each time.
 
+Those of four bits are compressed by a Huffman code, which takes three bits of most numbers: small ones are frequent.
+"""
+
+import zlib
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from ghn.checkpoints import Stored
+from ghn.errors import CheckpointError
 
 STEP = ".step"
 """Ending of the names of the steps, beside the tables that they belong to."""
@@ -16,6 +21,9 @@ QUANTIZED = ("I8", "U8")
 LEVELS = {8: 127, 4: 7}
 """Of either sign, by bits."""
 
+MOST_EXPANSION = 8
+"""Bytes that a byte of a compressed table may stand for: none has a code shorter than a bit."""
+
 
 def quantize(tensors: Mapping[str, Tensor], bits: Mapping[str, int]) -> dict[str, Tensor]:
     """Bring matrices to whole numbers, with a step of half precision per row.
@@ -25,7 +33,8 @@ def quantize(tensors: Mapping[str, Tensor], bits: Mapping[str, int]) -> dict[str
     Args:
         tensors: By name.
         bits: 8 or 4 by name of the matrices that are quantized, 16 of what is stored in half precision; the others
-            stay. Pairs of neighbours in a row of four bits are packed into a byte.
+            stay. Pairs of neighbours in a row of four bits are packed into a byte, and all bytes compressed, which
+            leaves one axis.
     """
     stored: dict[str, Tensor] = {}
     for name, values in tensors.items():
@@ -39,7 +48,7 @@ def quantize(tensors: Mapping[str, Tensor], bits: Mapping[str, int]) -> dict[str
         step = (values.abs().amax(1) / levels).half()
         rounded = (values / step.float()[:, None]).round().clamp(-levels, levels)
         whole = torch.where(step[:, None] > 0, rounded, 0.0).to(torch.int8)
-        stored[name] = whole if bits[name] == 8 else _pack(whole)
+        stored[name] = whole if bits[name] == 8 else _compress(_pack(whole))
         stored[name + STEP] = step
     return stored
 
@@ -47,17 +56,26 @@ def quantize(tensors: Mapping[str, Tensor], bits: Mapping[str, int]) -> dict[str
 def is_table(name: str, stored: Mapping[str, Stored]) -> bool:
     """Whether a tensor among those of a file is quantized, with a step for each row."""
     entry, step = stored[name], stored.get(name + STEP)
-    return (
-        step is not None
-        and entry.dtype in QUANTIZED
-        and len(entry.shape) == 2
-        and step.shape == entry.shape[:1]
-    )
+    if step is None or entry.dtype not in QUANTIZED or len(step.shape) != 1:
+        return False
+    return _is_compressed(entry) or (len(entry.shape) == 2 and step.shape == entry.shape[:1])
 
 
-def shape_in_file(shape: tuple[int, ...], entry: Stored) -> tuple[int, ...]:
-    """What the shape of a tensor is in a file that has it in some type."""
-    return (shape[0], (shape[1] + 1) // 2) if entry.dtype == "U8" and len(shape) == 2 else shape
+def _is_compressed(entry: Stored) -> bool:
+    return entry.dtype == "U8" and len(entry.shape) == 1
+
+
+def fits(shape: tuple[int, ...], name: str, stored: Mapping[str, Stored]) -> bool:
+    """Whether a tensor among those of a file can be one of some shape, as far as the file's header says."""
+    entry = stored[name]
+    if not is_table(name, stored):
+        return entry.shape == shape
+    if len(shape) != 2 or stored[name + STEP].shape != shape[:1]:
+        return False
+    packed = shape[0], (shape[1] + 1) // 2
+    if _is_compressed(entry):
+        return packed[0] * packed[1] <= MOST_EXPANSION * entry.shape[0]
+    return entry.shape == (packed if entry.dtype == "U8" else shape)
 
 
 def is_step(name: str, stored: Mapping[str, Stored]) -> bool:
@@ -67,12 +85,42 @@ def is_step(name: str, stored: Mapping[str, Stored]) -> bool:
 
 
 def restore(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undo ``quantize``, up to rounding."""
-    return {
-        name: _unpack(values) * tensors[name + STEP].float()[:, None] if name + STEP in tensors else values
-        for name, values in tensors.items()
-        if not name.endswith(STEP)
-    }
+    """Undo ``quantize``, up to rounding.
+
+    Raises:
+        CheckpointError: If a compressed table is damaged.
+    """
+    restored = {}
+    for name, values in tensors.items():
+        if name.endswith(STEP):
+            continue
+        if (step := tensors.get(name + STEP)) is not None:
+            if values.ndim == 1:
+                values = _expand(values, name, len(step))
+            values = _unpack(values) * step.float()[:, None]
+        restored[name] = values
+    return restored
+
+
+def _compress(packed: Tensor) -> Tensor:
+    coder = zlib.compressobj(zlib.Z_BEST_COMPRESSION, strategy=zlib.Z_HUFFMAN_ONLY)
+    stream = coder.compress(packed.numpy().tobytes()) + coder.flush()
+    return torch.frombuffer(bytearray(stream), dtype=torch.uint8)
+
+
+def _expand(stream: Tensor, name: str, rows: int) -> Tensor:
+    """Undo ``_compress``; whatever the stream says, it gets no more memory than ``MOST_EXPANSION`` allows."""
+    coder = zlib.decompressobj()
+    try:
+        content = coder.decompress(stream.cpu().numpy().tobytes(), MOST_EXPANSION * len(stream) + 1)
+    except zlib.error as error:
+        raise CheckpointError(
+            f"{name} is damaged ({error}); copy or download the checkpoint again"
+        ) from error
+    if not coder.eof or len(content) % max(rows, 1):
+        raise CheckpointError(f"{name} is damaged or incomplete; copy or download the checkpoint again")
+    packed = torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else stream.new_empty(0)
+    return packed.view(rows, -1).to(stream.device)
 
 
 def _pack(values: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from ghn.decoder.config import from_file, to_file
 from ghn.encoder import EncoderConfig
 from ghn.errors import ConfigError, check_known, check_type
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Of config.json and the weights' names; a checkpoint of a higher version is refused."""
 
 

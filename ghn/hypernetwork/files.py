@@ -13,7 +13,7 @@ from ghn.checkpoints import CONFIG, WEIGHTS, read_header
 from ghn.errors import CheckpointError
 from ghn.files import part_of, sweep_beside
 from ghn.hypernetwork.config import GHNConfig
-from ghn.quantization import is_step, is_table, shape_in_file
+from ghn.quantization import fits, is_step, is_table
 
 LATER = ("decoder.bank.gain",)
 """Weights that earlier checkpoints have not; they load as what they stand for."""
@@ -59,7 +59,7 @@ def check_tensors(path: Path, network: Mapping[str, Tensor]) -> None:
     wrong += [
         f"{name} has shape {shapes[name]}, expected {shape}"
         for name, shape in expected.items()
-        if name in shapes and shapes[name] != shape_in_file(shape, stored[name])
+        if name in shapes and not fits(shape, name, stored)
     ]
     wrong += [
         f"{name} has type {entry.dtype}, expected floating-point numbers such as F32"

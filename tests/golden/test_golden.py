@@ -12,7 +12,7 @@ processors, so values are compared up to ``TOLERANCE``.
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +95,11 @@ ZOO: dict[str, dict[str, Any]] = {
 
 NETWORKS = find(f"{HERE / 'networks.py'}:networks")()
 
-KINDS = {"base": False, "checkpoint": True}
-"""Whether there is a learned part."""
+KINDS = {"base": ("ghn-small", False), "checkpoint": ("ghn-small", True), "slots": ("ghn-slots", True)}
+"""Shipped checkpoint, and whether there is a learned part."""
+
+Nets = Mapping[str, GHN]
+"""The shipped checkpoints by name."""
 
 Record = dict[str, dict[str, Any]]
 """Of one model: by parameter, its role and what ``_digest`` makes of its values of each kind, for every seed."""
@@ -113,13 +116,13 @@ def build(name: str) -> tuple[nn.Module, Any]:
 
 
 @torch.no_grad()
-def record(net: GHN, name: str) -> Record:
-    """What the hypernetwork predicts for a model; a kind whose values are the base's is left out."""
+def record(nets: Nets, name: str) -> Record:
+    """What the hypernetworks predict for a model; a kind whose values are the base's is left out."""
     model, inputs = build(name)
     graph = trace(model, inputs)
     found: Record = {spec.name: {"role": spec.role} for spec in graph.params}
-    for kind, learned in KINDS.items():
-        predictions = [net.predict_graph(graph, seed, learned).params for seed in SEEDS]
+    for kind, (checkpoint, learned) in KINDS.items():
+        predictions = [nets[checkpoint].predict_graph(graph, seed, learned).params for seed in SEEDS]
         for parameter, entry in found.items():
             digests = [
                 _digest(prediction[parameter]) for prediction in predictions if parameter in prediction
@@ -169,9 +172,13 @@ def _changes(new: dict[str, Any], old: dict[str, Any]) -> Iterator[str]:
             yield f"{kind} [rms, projection] {before[0] if before else 'kept'} -> {now[0] if now else 'kept'}"
 
 
+def load() -> Nets:
+    return {name: GHN.from_pretrained(name).eval() for name, _ in KINDS.values()}
+
+
 @pytest.fixture(scope="module")
-def shipped() -> GHN:
-    return GHN.from_pretrained().eval()
+def shipped() -> Nets:
+    return load()
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +187,7 @@ def golden() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", [*ZOO, *NETWORKS])
-def test_predicted_weights_are_the_golden_ones(name: str, shipped: GHN, golden: dict[str, Any]) -> None:
+def test_predicted_weights_are_the_golden_ones(name: str, shipped: Nets, golden: dict[str, Any]) -> None:
     lines = list(changes(record(shipped, name), golden["models"][name]))
     if lines:
         message = (
@@ -203,7 +210,8 @@ def test_every_rule_acts_in_a_golden_model() -> None:
 
 
 def test_a_change_of_one_entry_is_named(tiny_ghn: GHN) -> None:
-    before, after = record(tiny_ghn, "mlp"), record(tiny_ghn, "mlp")
+    nets = {"ghn-small": tiny_ghn, "ghn-slots": tiny_ghn}
+    before, after = record(nets, "mlp"), record(nets, "mlp")
     assert not list(changes(after, before))
     values = torch.ones(50, 40)
     before["2.weight"] = {"role": "linear", "base": [_digest(values)] * 3}
@@ -212,16 +220,17 @@ def test_a_change_of_one_entry_is_named(tiny_ghn: GHN) -> None:
     assert {line.partition(" [")[0] for line in changes(after, before)} == {
         "2.weight: base",
         "2.weight: checkpoint",
+        "2.weight: slots",
     }
 
 
 def main() -> None:
     """Write the file anew and print what changed."""
-    net = GHN.from_pretrained().eval()
+    nets = load()
     before = json.loads(FILE.read_text())["models"] if FILE.exists() else {}
     models = {}
     for name in [*ZOO, *NETWORKS]:
-        found, former = record(net, name), before.get(name, {})
+        found, former = record(nets, name), before.get(name, {})
         lines = list(changes(found, former))
         # What agrees stays as it is written, so that the difference of two versions shows changes alone.
         models[name] = {

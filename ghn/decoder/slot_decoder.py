@@ -22,7 +22,7 @@ from ghn.decoder.slices import (
     constant_slices,
     random_slices,
 )
-from ghn.decoder.slots import COHERENT, Cut, Part, SlotBank, whole_matrix
+from ghn.decoder.slots import COHERENT, Cut, CutParam, SlotBank, whole_matrix
 from ghn.decoder.statistics import StatisticsHead
 from ghn.graph.graph import ComputationGraph
 
@@ -61,7 +61,7 @@ class SlotDecoder(nn.Module):
         """What every predicted parameter of a graph is made of, and what there are slots for; see ``Decoder.plan``."""
         params = plan_parameters(graph, replace(self.config, scope="all"), rules)
         cuts = self.bank.cuts(graph, params)
-        learned = [replace(param, learned=param.spec.name in cuts.parts) for param in params]
+        learned = [replace(param, learned=param.spec.name in cuts.params) for param in params]
         return GraphPlan(graph, learned, cuts)
 
     def stream(
@@ -77,19 +77,19 @@ class SlotDecoder(nn.Module):
         """Decode the parameters of a graph in slices; see ``Decoder.stream``."""
         cache = cache or DecodeCache(room=0)
         cache.begin(seed)
-        parts = plan.cuts.parts if learned and plan.cuts else {}
-        for group in by_geometry(self._bound(plan, embeddings, parts, learned)):
+        cut_params = plan.cuts.params if learned and plan.cuts else {}
+        for group in by_geometry(self._bound(plan, embeddings, cut_params, learned)):
             if not group[0].plan.init.random:
                 factors = {
-                    bound.plan.number: self._vector(parts[bound.plan.spec.name])
+                    bound.plan.number: self._vector(cut_params[bound.plan.spec.name])
                     for bound in group
                     if bound.plan.learned
                 }
                 yield from constant_slices(group, factors)
                 continue
             for bound in group:
-                part = parts.get(bound.plan.spec.name) if bound.plan.learned else None
-                update = None if part is None else SlotUpdate(self.bank, part, bound)
+                cut_param = cut_params.get(bound.plan.spec.name) if bound.plan.learned else None
+                update = None if cut_param is None else SlotUpdate(self.bank, cut_param, bound)
                 yield from random_slices(bound, update, seed, memory, wanted, cache)
 
     @property
@@ -110,7 +110,7 @@ class SlotDecoder(nn.Module):
         """See ``Decoder.learned_shares``; of a vector, how far it moves."""
         assert plan.cuts is not None
         learned_shares = {}
-        for bound in self._bound(plan, embeddings, plan.cuts.parts, learned):
+        for bound in self._bound(plan, embeddings, plan.cuts.params, learned):
             if bound.plan.learned:
                 whole = (
                     bound.product**2 + bound.base**2 if bound.plan.init.random else bound.product.new_ones(())
@@ -126,56 +126,58 @@ class SlotDecoder(nn.Module):
         https://arxiv.org/abs/1411.1792). Classes of other images mean something else, while tokens of a vocabulary mean
         the same in all texts. docs/log/slots-on-other-data.md has what it is worth.
         """
-        parts = plan.cuts.parts if plan.cuts else {}
-        if learned is not True or not parts:
-            return bool(parts) and learned == "early"
-        return not any(param.spec.role == "embedding" and param.spec.name in parts for param in plan.params)
+        cut_params = plan.cuts.params if plan.cuts else {}
+        if learned is not True or not cut_params:
+            return bool(cut_params) and learned == "early"
+        return not any(
+            param.spec.role == "embedding" and param.spec.name in cut_params for param in plan.params
+        )
 
     def _bound(
-        self, plan: GraphPlan, embeddings: Tensor, parts: Mapping[str, Part], learned: Learned
+        self, plan: GraphPlan, embeddings: Tensor, cut_params: Mapping[str, CutParam], learned: Learned
     ) -> list[BoundParam]:
         """Every parameter with the sizes of its random base and of what its slot has for it."""
         modulation = (2 * torch.sigmoid(self.statistics.net(embeddings)[:, 1])).clamp(max=1)
         fading = self.fades(plan, learned)
         bounds = []
         for param in plan.params:
-            spread, part = param.init.std, parts.get(param.spec.name)
+            spread, cut_param = param.init.std, cut_params.get(param.spec.name)
             left = (1 - plan.depths.get(param.spec.name, 0.0)) ** FADING if fading else 1.0
-            param = replace(param, learned=part is not None and left > 0)
+            param = replace(param, learned=cut_param is not None and left > 0)
             one, trust = modulation.new_ones(()), modulation[param.number] * left
             if not param.init.random:
                 bounds.append(BoundParam(param, one, one, trust))
                 continue
-            if part is None or not param.learned:
+            if cut_param is None or not param.learned:
                 bounds.append(BoundParam(param, one, one * spread, trust.new_zeros(())))
                 continue
             base, _ = shares(trust * COHERENT, one)
-            bounds.append(BoundParam(param, one, base * spread, trust * coherence(part) * spread))
+            bounds.append(BoundParam(param, one, base * spread, trust * coherence(cut_param) * spread))
         return bounds
 
-    def _vector(self, part: Part) -> tuple[Tensor, Tensor]:
+    def _vector(self, cut_param: CutParam) -> tuple[Tensor, Tensor]:
         """What a vector is moved by, as factors of one column each."""
         taken = []
-        for cut in part.cuts:
+        for cut in cut_param.cuts:
             table = self.bank.rows[cut.slot]
             taken.append(table[: cut.height] if cut.rows is None else table[cut.rows])
         offsets = torch.cat(taken)
-        if part.cuts[0].where is not None:
+        if cut_param.cuts[0].where is not None:
             offsets = offsets[
-                torch.argsort(torch.cat([cut.where for cut in part.cuts if cut.where is not None]))
+                torch.argsort(torch.cat([cut.where for cut in cut_param.cuts if cut.where is not None]))
             ]
-        if not isinstance(part.centre, Tensor) and part.centre:
-            offsets = offsets * part.centre
+        if not isinstance(cut_param.centre, Tensor) and cut_param.centre:
+            offsets = offsets * cut_param.centre
         return offsets.new_ones(1, 1), offsets[:, None]
 
 
-def coherence(part: Part) -> float:
+def coherence(cut_param: CutParam) -> float:
     """Size of the slots' part of a parameter beside its scale rule: less the more its units are copies.
 
     Nothing fills the rest up: what is drawn anew would drown what wide networks have learned.
     """
-    rows = sum(cut.height for cut in part.cuts)
-    return COHERENT * math.sqrt(sum(cut.height * cut.dilution**2 for cut in part.cuts) / rows)
+    rows = sum(cut.height for cut in cut_param.cuts)
+    return COHERENT * math.sqrt(sum(cut.height * cut.dilution**2 for cut in cut_param.cuts) / rows)
 
 
 @dataclass(frozen=True)
@@ -193,27 +195,29 @@ class SlotUpdate:
 
     Args:
         bank: The tables.
-        part: The parameter's cuts.
+        cut_param: The parameter's cuts.
         bound: The parameter; ``bound.product`` is the size that the result is to have.
     """
 
-    def __init__(self, bank: SlotBank, part: Part, bound: BoundParam) -> None:
-        whole = coherence(part)
+    def __init__(self, bank: SlotBank, cut_param: CutParam, bound: BoundParam) -> None:
+        whole = coherence(cut_param)
         tables, indices, start = [], [], 0
-        for cut in part.cuts:
+        for cut in cut_param.cuts:
             size = bound.product * (COHERENT * cut.dilution / whole)
             table, index = _values(bank, cut, size)
             tables.append(table)
             indices.append(index + start)
             start += len(table)
         index = torch.cat(indices)
-        if part.cuts[0].where is not None:
-            index = index[torch.argsort(torch.cat([cut.where for cut in part.cuts if cut.where is not None]))]
+        if cut_param.cuts[0].where is not None:
+            index = index[
+                torch.argsort(torch.cat([cut.where for cut in cut_param.cuts if cut.where is not None]))
+            ]
         table = torch.cat(tables)
-        memory_layout, layout = part.plan.memory_layout, part.plan.layout
+        memory_layout, layout = cut_param.plan.memory_layout, cut_param.plan.layout
         self._whole: Tensor | None = None
         self._indexed: _IndexedRows | None = None
-        if part.cuts[0].width == 1:
+        if cut_param.cuts[0].width == 1:
             self._whole = table[index].reshape(memory_layout.grid.height, -1)
         elif not memory_layout.transposed:
             order = torch.arange(layout.columns).view(layout.column_sizes or (1,))

@@ -192,7 +192,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Part:
+class CutParam:
     """A parameter and its cuts; without any, nothing is known of it."""
 
     plan: ParamPlan
@@ -205,7 +205,7 @@ class Part:
 class Cuts:
     """What slots have for a network."""
 
-    parts: Mapping[str, Part]
+    params: Mapping[str, CutParam]
     """Of the parameters that there are slots for, by name."""
     origin: str
     """Whose slots they are, or why there are none, for a report."""
@@ -272,10 +272,14 @@ class SlotBank(nn.Module):
             return Cuts(
                 {}, f"no family that was learned has its layers: the nearest {coverage:.0%}, {needed}"
             )
-        parts = {part.plan.spec.name: part for part in self._parts(cut, plans, family) if part.cuts}
-        resized = any(own.resize for part in parts.values() for own in part.cuts)
+        cut_params = {
+            cut_param.plan.spec.name: cut_param
+            for cut_param in self._cut_params(cut, plans, family)
+            if cut_param.cuts
+        }
+        resized = any(own.resize for cut_param in cut_params.values() for own in cut_param.cuts)
         other = ", and patches of another size" if resized else ""
-        return Cuts(parts, f"from {family}, which has {coverage:.0%} of its layers{other}")
+        return Cuts(cut_params, f"from {family}, which has {coverage:.0%} of its layers{other}")
 
     def family(self, graph: ComputationGraph) -> tuple[str, float]:
         """The family that has slots for most of a graph's segments, and for which share of them; '' if none has enough.
@@ -299,17 +303,17 @@ class SlotBank(nn.Module):
         known, _, best, cut = max(candidates, key=lambda candidate: candidate[:3])
         return (best if known >= LEAST_COVERAGE else "", known, cut)
 
-    def parts(self, graph: ComputationGraph, plans: Sequence[ParamPlan], family: str) -> list[Part]:
+    def cut_params(self, graph: ComputationGraph, plans: Sequence[ParamPlan], family: str) -> list[CutParam]:
         """What each parameter of a graph is cut from, in the order of ``plans``."""
-        return self._parts(segments(graph), plans, family)
+        return self._cut_params(segments(graph), plans, family)
 
     @torch.inference_mode(False)
-    def _parts(self, cut: Sequence[Segment], plans: Sequence[ParamPlan], family: str) -> list[Part]:
+    def _cut_params(self, cut: Sequence[Segment], plans: Sequence[ParamPlan], family: str) -> list[CutParam]:
         by_name: dict[str, list[Segment]] = {}
         for segment in cut:
             by_name.setdefault(segment.spec.name, []).append(segment)
         limits = self._limits(cut, family)
-        return [self._part(plan, by_name[plan.spec.name], family, limits) for plan in plans]
+        return [self._cut_param(plan, by_name[plan.spec.name], family, limits) for plan in plans]
 
     def _limits(self, cut: Sequence[Segment], family: str) -> Limits:
         """How many units stand for hidden units that are more than a table has.
@@ -331,19 +335,19 @@ class SlotBank(nn.Module):
                     limits[tie, width] = min(most, limits.get((tie, width), most))
         return limits
 
-    def _part(self, plan: ParamPlan, own: list[Segment], family: str, limits: Limits) -> Part:
+    def _cut_param(self, plan: ParamPlan, own: list[Segment], family: str, limits: Limits) -> CutParam:
         keys = [slot_key(family, segment.address) for segment in own]
         random = plan.init.random
         if any(key not in self.sizes or bool(self.sizes[key].rank) != random for key in keys):
-            return Part(plan, ())
+            return CutParam(plan, ())
         centre = plan.init.mean
         if isinstance(centre, Tensor):
             if centre.numel() < plan.spec.numel:  # decays, the same for all channels
-                return Part(plan, ())
+                return CutParam(plan, ())
             centre = centre.flatten()
         cuts = [self._cut(key, segment, limits) for key, segment in zip(keys, own, strict=True)]
         known = tuple(cut for cut in cuts if cut is not None)
-        return Part(plan, known if len(known) == len(cuts) else (), centre)
+        return CutParam(plan, known if len(known) == len(cuts) else (), centre)
 
     def _cut(self, key: str, segment: Segment, limits: Limits) -> Cut | None:
         """None if what the slot has can't be brought to the segment's size."""

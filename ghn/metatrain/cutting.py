@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.decoder.plan import ParamPlan
-from ghn.decoder.slots import COHERENT, FRESH, Cut, Part, SlotBank, whole_matrix
+from ghn.decoder.slots import COHERENT, FRESH, Cut, CutParam, SlotBank, whole_matrix
 
 
 class Noise:
@@ -41,7 +41,7 @@ class Extract(ABC):
     ``take`` of each kind makes the values and this.
     """
 
-    part: Part
+    cut_param: CutParam
     cut: Cut
 
     @abstractmethod
@@ -60,14 +60,14 @@ class VectorExtract(Extract):
     """Of a vector: its table moves the vector's centre."""
 
     @classmethod
-    def take(cls, bank: SlotBank, part: Part, cut: Cut) -> tuple[Tensor, "VectorExtract"]:
+    def take(cls, bank: SlotBank, cut_param: CutParam, cut: Cut) -> tuple[Tensor, "VectorExtract"]:
         """Values, shape ``(height,)``, and the extract."""
         rows = _rows(bank.rows[cut.slot].detach(), cut.rows, cut.height)
-        return _moved(part, rows, cut.where), cls(part, cut)
+        return _moved(cut_param, rows, cut.where), cls(cut_param, cut)
 
     def add(self, gradients: "Gradients", grad: Tensor, weight: float) -> None:
         """See ``Extract.add``."""
-        centre = self.part.centre
+        centre = self.cut_param.centre
         factor = weight * centre if not isinstance(centre, Tensor) and centre else weight
         gradients.add_rows(gradients.bank.rows[self.cut.slot], self.cut.rows, grad.reshape(-1) * factor)
 
@@ -84,11 +84,13 @@ class MatrixExtract(Extract):
     """Of the slot's part within the parameter: spread times coherent share."""
 
     @classmethod
-    def take(cls, bank: SlotBank, part: Part, cut: Cut, size: float) -> tuple[Tensor, "MatrixExtract"]:
+    def take(
+        cls, bank: SlotBank, cut_param: CutParam, cut: Cut, size: float
+    ) -> tuple[Tensor, "MatrixExtract"]:
         """Values, shape ``(height, width)``, and the extract."""
         block = whole_matrix(bank.rows[cut.slot].detach(), cut)
         inverse = 1 / math.sqrt(max(float(block.square().mean()), 1e-30))
-        return block * (size * inverse), cls(part, cut, block, inverse, size)
+        return block * (size * inverse), cls(cut_param, cut, block, inverse, size)
 
     def add(self, gradients: "Gradients", grad: Tensor, weight: float) -> None:
         """See ``Extract.add``."""
@@ -118,7 +120,7 @@ class ProductExtract(Extract):
 
     @classmethod
     def take(
-        cls, bank: SlotBank, part: Part, cut: Cut, size: float, share: float
+        cls, bank: SlotBank, cut_param: CutParam, cut: Cut, size: float, share: float
     ) -> tuple[Tensor, "ProductExtract"]:
         """Values, shape ``(height, width)``, and the extract."""
         assert cut.master is not None
@@ -131,7 +133,7 @@ class ProductExtract(Extract):
         inverse = 1 / math.sqrt(max(mean_square, 1e-30))
         fixed, learned = size * math.sqrt(1 - share**2), size * share * inverse
         values = torch.addmm(cut.master, left, right.mT, beta=fixed, alpha=learned)
-        return values, cls(part, cut, left, right, left_gram, right_gram, inverse, share, size)
+        return values, cls(cut_param, cut, left, right, left_gram, right_gram, inverse, share, size)
 
     def add(self, gradients: "Gradients", grad: Tensor, weight: float) -> None:
         """See ``Extract.add``."""
@@ -154,13 +156,13 @@ class ProductExtract(Extract):
 
 @torch.no_grad()
 def cut_out(
-    bank: SlotBank, parts: Sequence[Part], noise: Noise | None
+    bank: SlotBank, cut_params: Sequence[CutParam], noise: Noise | None
 ) -> tuple[dict[str, Tensor], list[Extract]]:
     """Make all parameters of a network that have cuts; no gradient is recorded.
 
     Args:
         bank: The tables.
-        parts: As ``SlotBank.parts`` gives them.
+        cut_params: As ``SlotBank.cut_params`` gives them.
         noise: Fresh numbers, instead of a base; None for none.
 
     Returns:
@@ -170,32 +172,32 @@ def cut_out(
     gains = bank.gain.exp().tolist()
     values: dict[str, Tensor] = {}
     extracts: list[Extract] = []
-    for part in parts:
-        if not part.cuts:
+    for cut_param in cut_params:
+        if not cut_param.cuts:
             continue
         segments = []
-        for cut in part.cuts:
-            segment, extract = _take(bank, part, cut, shares, gains)
+        for cut in cut_param.cuts:
+            segment, extract = _take(bank, cut_param, cut, shares, gains)
             if noise is not None and not isinstance(extract, VectorExtract):
-                noise.add_(segment, part.plan.init.std * FRESH)
+                noise.add_(segment, cut_param.plan.init.std * FRESH)
             segments.append(segment)
             extracts.append(extract)
-        whole = _together(part, segments)
-        if part.plan.init.random and part.cuts[0].width > 1:  # a line is in order as it is
-            whole = part.plan.layout.restore(whole)
-        values[part.plan.spec.name] = whole.reshape(part.plan.spec.shape)
+        whole = _together(cut_param, segments)
+        if cut_param.plan.init.random and cut_param.cuts[0].width > 1:  # a line is in order as it is
+            whole = cut_param.plan.layout.restore(whole)
+        values[cut_param.plan.spec.name] = whole.reshape(cut_param.plan.spec.shape)
     return values, extracts
 
 
 def _take(
-    bank: SlotBank, part: Part, cut: Cut, shares: Sequence[float], gains: Sequence[float]
+    bank: SlotBank, cut_param: CutParam, cut: Cut, shares: Sequence[float], gains: Sequence[float]
 ) -> tuple[Tensor, Extract]:
     if cut.master is None and not cut.dense:
-        return VectorExtract.take(bank, part, cut)
-    size = part.plan.init.std * (COHERENT * cut.dilution) * gains[cut.slot]
+        return VectorExtract.take(bank, cut_param, cut)
+    size = cut_param.plan.init.std * (COHERENT * cut.dilution) * gains[cut.slot]
     if cut.dense:
-        return MatrixExtract.take(bank, part, cut, size)
-    return ProductExtract.take(bank, part, cut, size, shares[cut.slot])
+        return MatrixExtract.take(bank, cut_param, cut, size)
+    return ProductExtract.take(bank, cut_param, cut, size, shares[cut.slot])
 
 
 class Gradients:
@@ -233,7 +235,7 @@ class Gradients:
         """
         matrices: dict[str, Tensor] = {}
         for extract in extracts:
-            cut, plan = extract.cut, extract.part.plan
+            cut, plan = extract.cut, extract.cut_param.plan
             name = plan.spec.name
             if name not in grads:
                 continue
@@ -278,18 +280,18 @@ def _rows(table: Tensor, rows: Tensor | None, count: int) -> Tensor:
     return table[:count] if rows is None else table[rows]
 
 
-def _moved(part: Part, offsets: Tensor, where: Tensor | None) -> Tensor:
+def _moved(cut_param: CutParam, offsets: Tensor, where: Tensor | None) -> Tensor:
     """A vector: its centre, moved in proportion where that is a number other than zero."""
-    centre = part.centre
+    centre = cut_param.centre
     if isinstance(centre, Tensor):
         return (centre if where is None else centre[where]) + offsets
     return centre * (1 + offsets) if centre else offsets
 
 
-def _together(part: Part, segments: list[Tensor]) -> Tensor:
+def _together(cut_param: CutParam, segments: list[Tensor]) -> Tensor:
     """The segments of a parameter, rows in order."""
-    if len(segments) == 1 and part.cuts[0].where is None:
+    if len(segments) == 1 and cut_param.cuts[0].where is None:
         return segments[0]
-    where = torch.cat([cut.where for cut in part.cuts if cut.where is not None])
+    where = torch.cat([cut.where for cut in cut_param.cuts if cut.where is not None])
     whole = segments[0].new_empty(len(where), *segments[0].shape[1:])
     return whole.index_copy_(0, where, torch.cat(segments))

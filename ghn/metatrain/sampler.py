@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ghn.decoder.config import DecoderConfig
 from ghn.decoder.plan import ParamPlan, plan_parameters
-from ghn.decoder.slots import Part, SlotBank
+from ghn.decoder.slots import CutParam, SlotBank
 from ghn.errors import ConfigError, GhnError, did_you_mean, one_line
 from ghn.graph.graph import ComputationGraph
 from ghn.graph.ops import MIXING_ROLES
@@ -46,7 +46,7 @@ class Target:
     family: str
     network: nn.Module
     """Parameters without slots are as the zoo starts them, the others are stand-ins without memory."""
-    parts: list[Part]
+    params: list[CutParam]
 
 
 class Sampler:
@@ -187,18 +187,20 @@ class Sampler:
         graph, family = self.graph(number), self.family(number)
         if family not in bank.families:
             family = bank.family(graph)[0]
-        parts = [
-            part
-            for part in bank.parts(graph, plan_parameters(graph, DecoderConfig(scope="all")), family)
-            if part.cuts
+        cut_params = [
+            cut_param
+            for cut_param in bank.cut_params(
+                graph, plan_parameters(graph, DecoderConfig(scope="all")), family
+            )
+            if cut_param.cuts
         ]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = self.architecture(number).build(**self._task.arguments)
         network.train().requires_grad_(False)
         network.to(memory_format=torch.channels_last)
-        cut_out = {part.plan.spec.name for part in parts}
+        cut_out = {cut_param.plan.spec.name for cut_param in cut_params}
         for name, value in network.named_parameters():
             if name in cut_out:
                 value.data = torch.empty(0)
-        return Target(family, network, parts)
+        return Target(family, network, cut_params)

@@ -83,20 +83,20 @@ def begin_with_base(bank: SlotBank, networks: Networks) -> None:
     areas = [0] * len(bank.names)
     own = Decoder(1, DecoderConfig())
     for family, graph, plans in networks:
-        parts = bank.parts(graph, plans, family)
+        cut_params = bank.cut_params(graph, plans, family)
         larger = [
-            part
-            for part in parts
-            if any(cut.dense and cut.height * cut.width > areas[cut.slot] for cut in part.cuts)
+            cut_param
+            for cut_param in cut_params
+            if any(cut.dense and cut.height * cut.width > areas[cut.slot] for cut in cut_param.cuts)
         ]
         if not larger:
             continue
         nodes = sum(spec.node is not None for spec in graph.params)
         base = Prediction(own, own.plan(graph), torch.zeros(nodes, 1), learned=False).params
-        for part in larger:
-            values = base[part.plan.spec.name] / part.plan.init.std
-            matrix = as_matrix(part.plan, part.cuts[0], values)
-            for cut in part.cuts:
+        for cut_param in larger:
+            values = base[cut_param.plan.spec.name] / cut_param.plan.init.std
+            matrix = as_matrix(cut_param.plan, cut_param.cuts[0], values)
+            for cut in cut_param.cuts:
                 if cut.height * cut.width <= areas[cut.slot] or cut.copy_weights is not None or cut.resize:
                     continue
                 areas[cut.slot] = cut.height * cut.width

@@ -104,7 +104,7 @@ def _learn_from(
     ingredients.noise.generator.manual_seed(rng.getrandbits(63))
     batches = torch.Generator().manual_seed(rng.getrandbits(63))
     clock.lap("draw")
-    weights, extracts = cut_out(state.bank, target.parts, ingredients.noise)
+    weights, extracts = cut_out(state.bank, target.params, ingredients.noise)
     clock.lap("predict")
     trial = Trial(target.network, weights, task, config.data.batch(kind), batches)
     with torch.random.fork_rng(devices=[]), blamed(config.objective):

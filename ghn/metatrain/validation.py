@@ -40,7 +40,7 @@ def validate(
 @torch.no_grad()
 def measure(bank: SlotBank, target: Target, task: Task, noise: Noise | None) -> float:
     """Metric of a network as it is cut out, under batch statistics."""
-    weights, _ = cut_out(bank, target.parts, noise)
+    weights, _ = cut_out(bank, target.params, noise)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return task.metric(*mean_loss(task, _batches(task), partial(call, target.network, weights=weights)))

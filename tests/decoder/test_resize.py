@@ -10,7 +10,7 @@ import ghn
 from ghn.decoder.config import DENSE, DecoderConfig
 from ghn.decoder.plan import ParamPlan, plan_parameters
 from ghn.decoder.resize import patch_points, token_positions
-from ghn.decoder.slots import Cut, Part, SlotBank, slot_sizes, whole_matrix
+from ghn.decoder.slots import Cut, CutParam, SlotBank, slot_sizes, whole_matrix
 from ghn.graph.graph import ComputationGraph
 from ghn.metatrain.cutting import Gradients
 from ghn.spaces.factories import PyramidViT, mlp
@@ -40,8 +40,8 @@ def bank() -> SlotBank:
     return SlotBank(slot_sizes(members, DENSE))
 
 
-def parts(bank: SlotBank, model: nn.Module, side: int) -> dict[str, Part]:
-    return dict(bank.cuts(*described(model, side)).parts)
+def parts(bank: SlotBank, model: nn.Module, side: int) -> dict[str, CutParam]:
+    return dict(bank.cuts(*described(model, side)).params)
 
 
 @pytest.mark.parametrize(("learned", "wanted"), [(4, 16), (2, 3), (1, 4), (4, 4)])
@@ -125,7 +125,7 @@ def test_what_can_not_be_resized_keeps_to_its_base(bank: SlotBank) -> None:
     )
     assert not bank.cuts(
         *_traced(oblong, torch.zeros(2, 3, 16, 24))
-    ).parts  # 25 positions are no 5 × 5 grid here
+    ).params  # 25 positions are no 5 × 5 grid here
     factors = SlotBank(slot_sizes([("vit", *described(vit(16, 4), 16))], 4))
     assert {"patch_embed.proj.weight", "pos_embed"} <= parts(factors, vit(16, 4), 16).keys()
     larger = parts(factors, vit(32, 8), 32)
@@ -152,7 +152,7 @@ def test_patches_of_sequences_and_films_take_nothing(bank: SlotBank, kernel: tup
     )
     net = ghn.GHN(ghn.GHNConfig(decoder=DecoderConfig(slots=bank.to_slots()))).eval()
     net.init_(model, inputs, learned="all")
-    assert not bank.cuts(*_traced(model, inputs)).parts
+    assert not bank.cuts(*_traced(model, inputs)).params
     assert all(values.isfinite().all() for values in model.parameters())
 
 

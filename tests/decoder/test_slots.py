@@ -73,7 +73,7 @@ def hypernetwork(bank: SlotBank) -> GHN:
 
 def cut(bank: SlotBank, model: nn.Module) -> dict[str, Tensor]:
     graph, plans = described(model)
-    return cut_out(bank, bank.parts(graph, plans, bank.families[0]), None)[0]
+    return cut_out(bank, bank.cut_params(graph, plans, bank.families[0]), None)[0]
 
 
 def test_a_narrower_network_is_cut_out_of_a_wider_one(bank: SlotBank) -> None:
@@ -94,7 +94,7 @@ def test_shallower_networks_take_the_first_blocks(bank: SlotBank) -> None:
 
 def test_values_have_the_size_of_their_rule(bank: SlotBank) -> None:
     graph, plans = described(network(8))
-    parts = bank.parts(graph, plans, "resnet")
+    parts = bank.cut_params(graph, plans, "resnet")
     made, _ = cut_out(bank, parts, None)
     for part in parts:
         if part.plan.init.random and part.plan.spec.numel > 500:
@@ -124,7 +124,7 @@ def agree(bank: SlotBank, model: nn.Module) -> None:
         net.predict_graph(graph, seed=1, learned="all").params,
         net.predict_graph(graph, seed=1, learned=False).params,
     )
-    parts = {part.plan.spec.name: part for part in bank.parts(graph, plans, family)}
+    parts = {part.plan.spec.name: part for part in bank.cut_params(graph, plans, family)}
     for name, values in made.items():
         fresh: float | Tensor = 0.0
         if parts[name].plan.init.random:
@@ -175,7 +175,7 @@ def test_what_writes_units_beyond_a_table_and_what_reads_them_repeats_them_alike
     (wider,) = (key for key in sizes if key.startswith("resnet/1/convk act>trunk"))
     sizes[wider] = (1, 12, *sizes[wider][2:])  # as if another member had a wide trunk there
     bank = SlotBank(sizes)
-    parts = {part.plan.spec.name: part for part in bank.parts(*described(network(16)), "resnet")}
+    parts = {part.plan.spec.name: part for part in bank.cut_params(*described(network(16)), "resnet")}
     for name in ("layer1.0.conv2.weight", "layer1.0.bn2.weight", "layer1.0.conv1.weight"):
         rows = parts[name].cuts[0].rows
         assert rows is not None and rows.equal(torch.arange(16) % 8), name
@@ -210,7 +210,7 @@ def gradients_agree(bank: SlotBank, model: nn.Module) -> None:
                 replace(cut, master=None if cut.master is None else cut.master.double()) for cut in part.cuts
             ),
         )
-        for part in bank.parts(graph, plans, family)
+        for part in bank.cut_params(graph, plans, family)
     ]
     inputs = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1)).double()
 

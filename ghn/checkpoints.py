@@ -15,7 +15,7 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 """The files of a checkpoint."""
 
 MOST_BYTES = 2**21
-"""Of a configuration or a header; the largest of ours have less than a fifth of it."""
+"""Of a configuration or a header; the largest of ours have about a quarter of it."""
 
 MOST_DIMENSIONS = 8
 """Of a stored tensor; ours have two."""

@@ -1,6 +1,6 @@
 """Tables in eight or four bits: a step per row, so that checkpoints stay small and come back the same each time.
 
-Those of four bits are compressed by a Huffman code, which takes three bits of most numbers: small ones are frequent.
+Those of four bits are compressed by a Huffman code, which takes about three bits a number: small ones are frequent.
 """
 
 import zlib
@@ -104,7 +104,7 @@ def restore(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _compress(packed: Tensor) -> Tensor:
     coder = zlib.compressobj(zlib.Z_BEST_COMPRESSION, strategy=zlib.Z_HUFFMAN_ONLY)
-    stream = coder.compress(packed.numpy().tobytes()) + coder.flush()
+    stream = coder.compress(packed.cpu().numpy().tobytes()) + coder.flush()
     return torch.frombuffer(bytearray(stream), dtype=torch.uint8)
 
 
@@ -117,7 +117,7 @@ def _expand(stream: Tensor, name: str, rows: int) -> Tensor:
         raise CheckpointError(
             f"{name} is damaged ({error}); copy or download the checkpoint again"
         ) from error
-    if not coder.eof or len(content) % max(rows, 1):
+    if not coder.eof or coder.unused_data or not rows or len(content) % rows:
         raise CheckpointError(f"{name} is damaged or incomplete; copy or download the checkpoint again")
     packed = torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else stream.new_empty(0)
     return packed.view(rows, -1).to(stream.device)

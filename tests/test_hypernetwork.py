@@ -11,6 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.func import functional_call
 
+from ghn.decoder.config import DENSE, DecoderConfig
+from ghn.decoder.plan import plan_parameters
+from ghn.decoder.slots import slot_sizes
 from ghn.errors import CheckpointError, ConfigError, OutputError
 from ghn.hypernetwork import FORMAT_VERSION, GHN, GHNConfig
 from ghn.tracing.trace import trace
@@ -45,6 +48,41 @@ def test_saving_and_loading_changes_no_bit(tiny_ghn, saved):
 def test_a_checkpoint_is_safetensors_and_a_configuration(saved):
     assert {file.name for file in saved.iterdir()} - {"README.md"} == {"config.json", "model.safetensors"}
     assert json.loads((saved / "config.json").read_text())["version"] == FORMAT_VERSION
+
+
+@pytest.fixture
+def slots():
+    """A hypernetwork of slots, as an earlier version would have it."""
+    graph = trace(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 10)), X)
+    sizes = slot_sizes([("mlp", graph, plan_parameters(graph, DecoderConfig(scope="all")))], DENSE)
+    return GHN(GHNConfig(version=2, decoder=DecoderConfig(slots=sizes)))
+
+
+def test_compressed_tables_are_of_this_version(slots, tmp_path):
+    slots.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["version"] == FORMAT_VERSION
+    again = GHN.from_pretrained(tmp_path)
+    rows = slots.decoder.bank.rows[0]
+    assert (again.decoder.bank.rows[0] - rows).abs().max() <= rows.abs().max() / 7
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_loading_heeds_no_default_device_or_dtype(slots, tmp_path, device):
+    slots.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["decoder.bank.gain"]  # as files had none at first
+    save_file(tensors, file)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device(device):
+            loaded = GHN.from_pretrained(tmp_path, map_location=torch.device("cpu"))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    values = {**dict(loaded.named_parameters()), **dict(loaded.named_buffers())}
+    assert {(value.dtype, value.device.type) for value in values.values()} == {(torch.float32, "cpu")}
+    assert all(value.requires_grad for value in loaded.parameters()) and not loaded.training
+    assert not values["decoder.bank.gain"].any()
 
 
 def test_saving_twice_overwrites(tiny_ghn, saved):

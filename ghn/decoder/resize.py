@@ -44,7 +44,7 @@ def is_other_size(segment: Segment, positions: int) -> bool:
 
     Args:
         segment: With the address of the slot.
-        positions: Rows of the slot's table.
+        positions: Units of a block of the slot's rows.
     """
     kind = segment.address.kind
     if match := PATCH.match(kind):

@@ -262,7 +262,7 @@ class SlotBank(nn.Module):
     @staticmethod
     def _without_gains(bank: "SlotBank", state: dict[str, Tensor], prefix: str, *_: Any) -> None:
         """Tables that were saved before there were gains have none."""
-        state.setdefault(f"{prefix}gain", torch.zeros(bank.gain.shape))
+        state.setdefault(f"{prefix}gain", torch.zeros(bank.gain.shape, dtype=torch.float32, device="cpu"))
 
     def cuts(self, graph: ComputationGraph, plans: Sequence[ParamPlan]) -> Cuts:
         """What there is for a network whose parameters are made of ``plans``."""

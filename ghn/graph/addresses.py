@@ -120,7 +120,9 @@ def addresses(graph: ComputationGraph) -> dict[str, Address]:
             order.append((node, spec.name, stages[node], kinds[node]))
             continue
         anchor, side = walk.anchor(spec)
-        place = _grid(spec, graph.nodes[anchor].shape if anchor >= 0 else ())
+        made_by = walk.weights.get(anchor)
+        of_images = made_by is not None and made_by.role == "conv"
+        place = _grid(spec, graph.nodes[anchor].shape if of_images else ())
         kind = f"{spec.role}{place} {side} {kinds.get(anchor, '')}"
         order.append((walk.first_reader(spec), spec.name, stages.get(anchor, 0), kind))
     counts: dict[tuple[int, str], list[str]] = defaultdict(list)
@@ -157,7 +159,7 @@ def _grid(spec: ParamSpec, shape: tuple[int, ...]) -> str:
 
     Args:
         spec: The parameter.
-        shape: Of the activation that it is added to, as it was written: of images, before they became a sequence.
+        shape: Of the images that a convolution made of what it is added to; empty if none did.
     """
     if spec.role != "position" or len(spec.shape) < 2:
         return ""

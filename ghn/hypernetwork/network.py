@@ -6,6 +6,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ from ghn.errors import (
     one_line,
 )
 from ghn.graph.graph import ComputationGraph
-from ghn.hypernetwork.config import GHNConfig
+from ghn.hypernetwork.config import FORMAT_VERSION, GHNConfig
 from ghn.hypernetwork.files import check_counts, check_tensors, name_parts, write_parts
 from ghn.quantization import quantize, restore
 from ghn.settings import own_settings
@@ -330,7 +331,7 @@ class GHN(
         with own_settings(), torch.device("meta"):
             net = cls(settings)
         check_tensors(Path(file), net.state_dict())
-        restored = restore(load_file(file, device=map_location))
+        restored = restore(load_file(file, device=str(map_location)))
         # Copies are aligned in memory, as those of a new network are: sums come out the same to the last bit.
         weights = {name: weight.to(torch.float32, copy=True) for name, weight in restored.items()}
         for name, weight in weights.items():
@@ -364,7 +365,8 @@ class GHN(
             folder.mkdir(parents=True, exist_ok=True)
             bits = self.decoder.bits if isinstance(self.decoder, SlotDecoder) else {}
             tensors = quantize(self.state_dict(), {f"decoder.{name}": count for name, count in bits.items()})
-            write_parts(folder, tensors, self.config.to_dict())
+            config = replace(self.config, version=FORMAT_VERSION) if bits else self.config
+            write_parts(folder, tensors, config.to_dict())
         except (OSError, SafetensorError) as error:
             raise OutputError(
                 f"no checkpoint can be written to {folder}: {one_line(error)}; pass another folder"

@@ -287,4 +287,4 @@ ARGUMENTS: dict[str, MakeArgument] = {
     ),
     **SPECIAL_ARGUMENTS,
 }
-"""Argument name -> its value; arguments without a rule keep the model's default."""
+"""Argument name -> its value; arguments without one keep the model's default."""

@@ -205,12 +205,12 @@ def mobilevit(
     act_layer: str = "silu",
     num_classes: int = 10,
 ) -> nn.Module:
-    """timm's MobileViT (https://arxiv.org/abs/2110.02178): inverted residuals, in the last stages before transformers.
+    """timm's MobileViT (https://arxiv.org/abs/2110.02178): inverted residuals, with transformers in the last stages.
 
     Args:
         channels: Of each stage.
         depths: Inverted residuals of each; all stages but the first halve the image.
-        transformer_dims: Channels of the transformer of each of the last stages, whole fours.
+        transformer_dims: Channels of the transformer of each of the last stages, multiples of four.
         transformer_depths: Blocks of each.
         features: Channels that the classifier reads.
         bottle_ratio: Channels within an inverted residual for each that it reads.

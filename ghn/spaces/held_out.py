@@ -36,7 +36,7 @@ def _images(size: int) -> list[Architecture]:
         ("timm:efficientnet_b0", {}, "inverted", 16, 320),
         ("timm:vit_tiny_patch16_224", patches, "vit", 12, 192),
         ("timm:vit_small_patch16_224", patches, "vit", 12, 384),
-        # Of families that were not when the list was made; of Mixers, StarNets and MobileViTs smaller ones are now.
+        # Of families that were not when the list was made; smaller Mixers, StarNets and MobileViTs are by now.
         ("timm:deit_tiny_distilled_patch16_224", patches, "deit_distilled", 12, 192),
         ("timm:cait_xxs24_224", {**patches, "depth": 10}, "cait", 12, 192),
         ("timm:swin_tiny_patch4_window7_224", _swin(window, 48), "swin", 6, 192),

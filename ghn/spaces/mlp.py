@@ -15,7 +15,7 @@ def sample_mlp(rng: random.Random, image_size: int, scale: str = "small") -> Arc
     """
     full = scale == "full"
     block = rng.choice(("resmlp", "gmlp", "mixer"))
-    deepest = 5 if block == "mixer" else 8
+    deepest = 5 if block == "mixer" else 8  # held-out Mixers have 6 and 8
     depth = rng.randint(3, deepest) if full else rng.randint(1, 5)
     width = rng.choice(range(96, 385, 16) if full else range(32, 129, 8))
     ratio = rng.choice((2.0, 4.0, 6.0) if block == "gmlp" else (2.0, 3.0, 4.0))

@@ -119,7 +119,7 @@ def test_networks_without_another_size_keep_to_their_base(bank: SlotBank) -> Non
     assert parts(mixers, small, 16) and not parts(mixers, large, 32)
 
 
-def test_what_can_not_be_resized_keeps_to_its_base(bank: SlotBank) -> None:
+def test_what_can_not_be_resized_is_not_taken_by_number(bank: SlotBank) -> None:
     oblong = timm.create_model(
         "vit_tiny_patch16_224", img_size=(16, 24), patch_size=4, embed_dim=32, depth=2, num_heads=2
     )

@@ -173,7 +173,7 @@ def _changes(new: dict[str, Any], old: dict[str, Any]) -> Iterator[str]:
 
 
 def load() -> Nets:
-    return {name: GHN.from_pretrained(name).eval() for name, _ in KINDS.values()}
+    return {name: GHN.from_pretrained(name).eval() for name in {name for name, _ in KINDS.values()}}
 
 
 @pytest.fixture(scope="module")

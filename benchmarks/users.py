@@ -256,7 +256,7 @@ def summary(entries: Sequence[Comparison]) -> str:
     share = statistics.fmean(ratio <= MOST_AT_95_PERCENT for ratio in ratios)
     sure = sum(entry.ratio * (1 - 2 * entry.error) > MOST_AT_95_PERCENT for entry in entries)
     return (
-        f"{len(entries)} networks: at most {MOST_AT_95_PERCENT} times the own start's loss on {share:.0%} (bar 95%; "
+        f"{len(entries)} networks: at most {MOST_AT_95_PERCENT} times the own start's loss on {share:.1%} (bar 95%; "
         f"{sure} above by two standard errors), at most {max(ratios):.2f} times on all (bar {MOST}), "
         f"median {statistics.median(ratios):.2f} (bar {MOST_MEDIAN})"
     )

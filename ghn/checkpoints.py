@@ -8,8 +8,8 @@ from typing import Any
 
 from ghn.errors import CheckpointError, did_you_mean, one_line
 
-DEFAULT_CHECKPOINT = "ghn-small"
-"""Folder name of the checkpoint that ships with the package."""
+DEFAULT_CHECKPOINT = "ghn-slots"
+"""Folder name of the shipped checkpoint that is loaded where none is named."""
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 """The files of a checkpoint."""

@@ -3,7 +3,7 @@
 python scripts/reuse_results.py benchmarks/results/held-out-cpu runs/held-out --images uoft-cs/cifar10 --checkpoint DIR
 python scripts/evaluate_init.py runs/held-out --images uoft-cs/cifar10 --checkpoint DIR --inits random base ghn
 
-Arms that need no hypernetwork are reused, and ``base`` (or the default checkpoint's ``ghn`` for want of it) where it
+Arms that need no hypernetwork are reused, and ``base`` (or ghn-small's ``ghn`` for want of it) where it
 starts from the same weights. A run is reused only if the loss before training comes out as it was.
 """
 
@@ -57,7 +57,7 @@ def reuse(
         plan = comparison(config, case, arm, str(case_folder(folder, case) / arm))
         origin = arm if arm in arms else "ghn"
         if arm == "base":
-            before = comparison(replace(config, checkpoint=None), case, origin, "")
+            before = comparison(replace(config, checkpoint="ghn-small"), case, origin, "")
             if starting_weights(origin, task, before) != starting_weights(arm, task, plan):
                 continue
         own = {key: curve for key, curve in curves.items() if key[:3] == (case.name, case.data, origin)}

@@ -78,7 +78,7 @@ def test_the_page_has_settings_as_they_were_resolved(default_run):
     assert settings["model"] == "timm:test_vit"
     assert settings["dataset"] == "digits"
     assert settings["image_size"] == "32"
-    assert settings["checkpoint"] == "ghn-small"
+    assert settings["checkpoint"] == "ghn-slots"
     assert (settings["steps"], settings["eval_every"], settings["eval_samples"]) == ("3", "1", "16")
     assert not {"None", "null", ""} & set(settings.values())
     assert "tokenizer" not in settings
@@ -112,9 +112,11 @@ def test_the_page_leads_to_the_raw_files_and_needs_nothing_else(default_run):
 def test_the_page_says_how_much_of_the_start_is_learned_and_by_which_rules_it_is_made(default_run):
     text = (Path(default_run.output_dir) / "report.html").read_text()
     (note,) = re.findall(
-        r"<p>ghn: 80 predicted, 0 tied, 0 kept; \d+\.\d% of the start is learned; (.*)</p>", text
+        r"<p>ghn: 80 predicted, 0 tied, 0 kept; \d+\.\d% of the start is learned \(from vit, .*?\); "
+        r"tensors by rule: (.*)</p>",
+        text,
     )
-    counts = dict(re.findall(r"(\w+) \((\d+)\)", note.removeprefix("tensors by rule: ")))
+    counts = dict(re.findall(r"(\w+) \((\d+)\)", note))
     assert {"fan_in", "patch_positions"} <= set(counts) <= set(default_rules().names)
     assert sum(map(int, counts.values())) == 80
 

@@ -31,20 +31,28 @@ def test_pages_hold_the_figures_of_the_last_evaluation(script: ModuleType) -> No
         )
 
 
-def test_the_table_leaves_no_model_out(script: ModuleType) -> None:
-    with script.RESULTS.open(newline="") as file:
+@pytest.mark.parametrize("folder", ["SLOTS", "SMALL"])
+def test_the_tables_leave_no_network_out(script: ModuleType, folder: str) -> None:
+    results = script.HeldOut(getattr(script, folder))
+    with (results.folder / "models.csv").open(newline="") as file:
         measured = {
             row["model"] for row in csv.DictReader(file) if row["arm"] == "ghn" and row["transfer"] == "False"
         }
-    named = [model for models in script.GROUPS.values() for model in models]
-    assert sorted(named) == sorted(measured)
-    counts = [int(line.split()[1]) for line in script.summary().splitlines()[2:]]
-    assert sum(counts) == len(measured) and len(counts) == len(script.KINDS)
+    assert set(results.names) == measured and (folder == "SLOTS" or measured == set(script.NAMES))
+    tables = (script.summary, script.transferred, script.brief) if folder == "SLOTS" else (script.summary,)
+    for table in (write(results) for write in tables):
+        counts = [int(line.split()[1]) for line in table.splitlines()[2:]]
+        assert sum(counts) == len(measured) and len(counts) == len(script.KINDS)
+    table = script.slots_table(results) if folder == "SLOTS" else script.small_table(results)
+    assert all(table.count(f"\n| {name} |") == 1 for model, name in script.NAMES.items() if model in measured)
 
 
-def test_the_checkpoint_that_was_measured_is_the_one_that_ships(script: ModuleType) -> None:
-    results = json.loads((script.RESULTS.parent / "results.json").read_text())
-    assert results["checkpoint_digest"] == GHN.from_pretrained().fingerprint()
+@pytest.mark.parametrize(("folder", "checkpoint"), [("SLOTS", None), ("SMALL", "ghn-small")])
+def test_the_checkpoints_that_were_measured_are_those_that_ship(
+    script: ModuleType, folder: str, checkpoint: str | None
+) -> None:
+    results = json.loads((getattr(script, folder) / "results.json").read_text())
+    assert results["checkpoint_digest"] == GHN.from_pretrained(checkpoint).fingerprint()
 
 
 PAIR = r"(\d+\.\d+) ± (\d+\.\d+) → (\d+\.\d+) ± (\d+\.\d+)(\*?)"
@@ -53,7 +61,7 @@ PAIR = r"(\d+\.\d+) ± (\d+\.\d+) → (\d+\.\d+) ± (\d+\.\d+)(\*?)"
 def test_pairs_in_the_text_are_rows_of_the_results(script: ModuleType) -> None:
     """Longer trainings, whole images, other optimizers: random and ``ghn`` of a model, a star where p < 0.05."""
     measured: dict[tuple[str, ...], bool] = {}
-    for path in script.RESULTS.parents[1].glob("held-out-*/models.csv"):
+    for path in script.RESULTS.glob("held-out-*/models.csv"):
         with path.open(newline="") as file:
             rows = {(row["model"], row["dataset"], row["arm"]): row for row in csv.DictReader(file)}
         for (model, dataset, arm), ghn in rows.items():
@@ -62,9 +70,7 @@ def test_pairs_in_the_text_are_rows_of_the_results(script: ModuleType) -> None:
                 measured[figures] = float(ghn["p_value"]) < 0.05
     for path in script.PAGES:
         pairs = re.findall(PAIR, " ".join(path.read_text().split()))
-        assert len(pairs) > 10 or (
-            path.name == "README.md" and path.parent == ROOT
-        )  # README leads to the results
+        assert len(pairs) > 10 or path in (ROOT / "README.md", script.SLOTS_CARD)  # they have tables alone
         starred = any(
             star for *_, star in pairs
         )  # the card says which ones are significant, the results page in words

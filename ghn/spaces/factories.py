@@ -218,22 +218,17 @@ def mobilevit(
         num_classes: Of the data.
     """
     plain = len(channels) - len(transformer_dims)
-    blocks: list[list[ByoBlockCfg]] = []
+    linear = {"bottle_in": True, "linear_out": True}
+    blocks: list[tuple[ByoBlockCfg, ...]] = []
     for stage, (width, depth) in enumerate(zip(channels, depths, strict=True)):
-        residual = {"bottle_in": True, "linear_out": True}
         stride = 2 if stage else 1
-        blocks.append(
-            [ByoBlockCfg("bottle", d=depth, c=width, s=stride, gs=1, br=bottle_ratio, block_kwargs=residual)]
-        )
-        if stage >= plain:
-            shape = {
-                "transformer_dim": transformer_dims[stage - plain],
-                "transformer_depth": transformer_depths[stage - plain],
-                "patch_size": 2,
-            }
-            blocks[-1].append(ByoBlockCfg("mobilevit", d=1, c=width, s=1, block_kwargs=shape))
+        block = ByoBlockCfg("bottle", d=depth, c=width, s=stride, gs=1, br=bottle_ratio, block_kwargs=linear)
+        blocks.append((block,))
+    for stage, (dim, depth) in enumerate(zip(transformer_dims, transformer_depths, strict=True), plain):
+        shape = {"transformer_dim": dim, "transformer_depth": depth, "patch_size": 2}
+        blocks[stage] += (ByoBlockCfg("mobilevit", d=1, c=channels[stage], s=1, block_kwargs=shape),)
     config = ByoModelCfg(
-        blocks=tuple(map(tuple, blocks)),
+        blocks=tuple(blocks),
         stem_chs=channels[0],
         stem_pool="",
         downsample="",

@@ -114,8 +114,7 @@ def _check_slot(key: str, sizes: Sequence[int]) -> None:
         )
     counts, (rank, *part_units) = numbers[: SLOT_NUMBERS - 2], numbers[SLOT_NUMBERS - 2 :]
     within = 1 <= min(counts) <= max(counts) <= MOST and all(0 <= units <= MOST for units in part_units)
-    if not within or not DENSE <= rank <= MOST or numbers[4] % 2 == 0:
+    if not within or not DENSE <= rank <= MOST:
         raise ConfigError(
-            f"slot {key!r} has sizes {sizes!r}; expected numbers from 1 to {MOST}, of which the kernel's is odd, and a "
-            f"rank of 0 or more, or {DENSE}"
+            f"slot {key!r} has sizes {sizes!r}; expected numbers from 1 to {MOST}, and a rank of 0 or more, or {DENSE}"
         )

@@ -1,4 +1,5 @@
-"""Layers that slots have learned under another address that does the same: patches of other sizes, pointwise maps."""
+"""Layers that slots have learned under another address that does the same: patches and flattened images of other sizes,
+pointwise maps."""
 
 import math
 import re
@@ -8,6 +9,7 @@ from dataclasses import replace
 from ghn.decoder.resize import PATCH, POSITION
 from ghn.decoder.units import Segment
 
+MAP = re.compile(r" map(\d+)(?= )")
 POINTWISE = re.compile(r"\b(linear|conv)(?= )(?! of tokens)")
 
 
@@ -18,7 +20,10 @@ def equivalents(segments: Sequence[Segment], places: Collection[str]) -> list[Se
         segments: Of the network.
         places: Stages and kinds that slots have learned in a family.
     """
-    return [_as_pointwise(segment, places) for segment in _at_learned_size(segments, places)]
+    return [
+        _at_learned_map(_as_pointwise(segment, places), places)
+        for segment in _at_learned_size(segments, places)
+    ]
 
 
 def _as_pointwise(segment: Segment, places: Collection[str]) -> Segment:
@@ -29,6 +34,21 @@ def _as_pointwise(segment: Segment, places: Collection[str]) -> Segment:
     other = POINTWISE.sub(lambda match: "conv" if match[1] == "linear" else "linear", address.kind)
     known = f"{address.stage}/{other}" in places
     return replace(segment, address=replace(address, kind=other)) if known else segment
+
+
+def _at_learned_map(segment: Segment, places: Collection[str]) -> Segment:
+    """A linear map of a flattened image reads one that has more or fewer points as one that is nearly as fine."""
+    address = segment.address
+    match = MAP.search(address.kind)
+    if match is None or f"{address.stage}/{address.kind}" in places:
+        return segment
+    before, after = address.kind[: match.start(1)], address.kind[match.end(1) :]
+    same = re.compile(re.escape(f"{address.stage}/{before}") + r"(\d+)" + re.escape(after))
+    learned = sorted(int(other[1]) for other in map(same.fullmatch, places) if other)
+    if not learned:
+        return segment
+    side = min(learned, key=lambda side: abs(math.log2(side / int(match[1]))))
+    return replace(segment, address=replace(address, kind=f"{before}{side}{after}"))
 
 
 def _at_learned_size(segments: Sequence[Segment], places: Collection[str]) -> list[Segment]:

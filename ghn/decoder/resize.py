@@ -1,4 +1,5 @@
-"""Patches and grids of tokens of other sizes than slots have learned: as of the same image, seen larger or smaller."""
+"""Patches, flattened maps and grids of tokens of other sizes than slots have learned: as of the same image, larger or
+smaller."""
 
 import math
 import re
@@ -12,6 +13,7 @@ from torch.nn.functional import interpolate
 from ghn.decoder.units import Segment
 
 PATCH = re.compile(r"(?:\d+/)?patch(\d+) input>")
+MAP = re.compile(r"(?:\d+/)?(linear(?:/\d+)?) map(\d+) ")
 POSITION = re.compile(r"(?:\d+/)?position(\d+) after patch(\d+) ")
 
 
@@ -20,7 +22,7 @@ class Resize:
     """Linear maps of what a table has, on either side of it."""
 
     points: Tensor | None = None
-    """From the points of a patch that was learned to those that are wanted, shape ``(learned, wanted)``."""
+    """From the points of a patch or map that was learned to those that are wanted, shape ``(learned, wanted)``."""
     tokens: Tensor | None = None
     """From the positions that were learned to those that are wanted, shape ``(wanted, learned)``."""
 
@@ -40,28 +42,40 @@ class Resize:
 
 
 def is_other_size(segment: Segment, positions: int) -> bool:
-    """Whether a segment is of other patches, or of another grid, than its slot.
+    """Whether a segment is of other patches or maps, or of another grid, than its slot.
 
     Args:
         segment: With the address of the slot.
         positions: Units of a block of the slot's rows.
     """
     kind = segment.address.kind
-    if match := PATCH.match(kind):
-        return int(match[1]) != segment.spec.shape[-1]
+    if learned := _learned_side(kind):
+        return learned != _side(segment)
     return bool(POSITION.match(kind)) and math.isqrt(len(segment.row_units)) != math.isqrt(positions)
 
 
 def resize_of(segment: Segment, positions: int) -> Resize | None:
     """What a segment of another size (see ``is_other_size``) needs of its slot; None if there is no way."""
-    if match := PATCH.match(segment.address.kind):
-        return Resize(points=patch_points(int(match[1]), segment.spec.shape[-1]))
+    if learned := _learned_side(segment.address.kind):
+        return Resize(points=patch_points(learned, _side(segment)))
     tokens = token_positions(positions, len(segment.row_units))
     return None if tokens is None else Resize(tokens=tokens)
 
 
+def _learned_side(kind: str) -> int:
+    """Points along a side of the patches or maps at a kind of place; 0 of all else."""
+    match = PATCH.match(kind) or MAP.match(kind)
+    return int(match[match.lastindex or 1]) if match else 0
+
+
+def _side(segment: Segment) -> int:
+    """Points along a side of a segment's own patches or maps."""
+    along = segment.column_units[:, 2]
+    return int(along.max() - along.min()) + 1
+
+
 def with_points(column_units: Tensor, side: int) -> Tensor:
-    """Units of the columns of a patch, had it so many points a side; see ``Segment.column_units``."""
+    """Units of the columns of a patch or map, had it so many points a side; see ``Segment.column_units``."""
     points = int((column_units[:, :2] == column_units[0, :2]).all(1).sum())
     inputs = column_units[::points, :2]
     along = torch.arange(side) - side // 2

@@ -45,9 +45,10 @@ START_SHARE = 0.8
 LEAST_COVERAGE = 0.6
 """Share of a network's segments (parts of parameters) that a family must have slots for, or nothing learned is used."""
 
-LEAST_COMMON = 0.2
-"""Share of a family's kinds of places that a network must have. Sampled members have 0.29 and more; networks without
-residual branches have 0.15 and less of a ResNet's, and its slots harm them (docs/log/slots-sizes.md)."""
+LEAST_COMMON = 0.3
+"""Share of a family's kinds of matrices, in whichever stage, that a network must have. Sampled members have 0.36 and
+more; networks without residual branches have 0.21 and less of other families', and a ResNet's slots harm them
+(docs/log/hand-written-cnns.md)."""
 
 Limits = Mapping[tuple[int, int], int]
 """How many units stand for hidden units that are more than a table has, by their tie (see ``Segment``) and number."""
@@ -65,7 +66,7 @@ class SlotSize:
     column_blocks: int
     column_units: int
     kernel: int
-    """Points along one side of the largest kernel, odd."""
+    """Points along one side of the largest kernel."""
     steps: int
     """Slots along the relative depth."""
     rank: int
@@ -137,11 +138,17 @@ def _size(segment: Segment, matrix: bool) -> SlotSize:
         row_units=row_units,
         column_blocks=column_blocks,
         column_units=column_units,
-        kernel=2 * int(segment.column_units[:, 2:].abs().max()) + 1,
+        kernel=_side(segment.column_units),
         steps=min(segment.address.count, MOST_STEPS),
         rank=0,
         part_units=_part_units(segment, matrix),
     )
+
+
+def _side(column_units: Tensor) -> int:
+    """Points along a side of the smallest square that kernels, whose centres lie on each other, fit into."""
+    places = column_units[:, 2:]
+    return max(2 * -int(places.min()), 2 * int(places.max()) + 1)
 
 
 def _part_units(segment: Segment, matrix: bool) -> int:
@@ -229,9 +236,14 @@ class SlotBank(nn.Module):
         super().__init__()
         self.sizes = {key: SlotSize(*values) for key, values in sizes.items()}
         self._places: dict[str, set[str]] = {}
-        for key in self.sizes:
+        self._matrices: dict[str, set[str]] = {}
+        """Kinds of places with matrices, without their stages, by family."""
+        for key, size in self.sizes.items():
             family, _, place = key.partition("/")
             self._places.setdefault(family, set()).add(place)
+            kinds = self._matrices.setdefault(family, set())
+            if size.rank:
+                kinds.add(_without_stage(place))
         self.families = sorted(self._places)
         self.first: dict[str, int] = {}
         names = [(key, step) for key, size in self.sizes.items() for step in range(size.steps)]
@@ -298,7 +310,9 @@ class SlotBank(nn.Module):
             entries = {place for place in places if " input>" in place}
             known = sum(place in own for place in places) / max(len(places), 1)
             common = len(own.intersection(places)) / len(own)
-            near = entries <= own and common >= LEAST_COMMON
+            matrices = self._matrices[family]
+            shared = len(matrices.intersection(map(_without_stage, places))) / max(len(matrices), 1)
+            near = bool(entries) and entries <= own and shared >= LEAST_COMMON
             candidates.append((known if near else 0.0, common, family, renamed))
         known, _, best, cut = max(candidates, key=lambda candidate: candidate[:3])
         return (best if known >= LEAST_COVERAGE else "", known, cut)
@@ -370,11 +384,11 @@ class SlotBank(nn.Module):
         if resize is not None and resize.points is not None:
             units = with_points(units, math.isqrt(len(resize.points)))
         units, (y, x) = units[:, :2], units[:, 2:].unbind(1)
-        reach = size.kernel // 2
+        reach, after = size.kernel // 2, (size.kernel - 1) // 2
         limit = limits.get((segment.column_tie, _width(units)), size.column_units)
         columns = _numbers(units, size.column_blocks, size.column_units, size.part_units, limit)
-        columns = (columns * size.kernel + y.clamp(-reach, reach) + reach) * size.kernel
-        columns = columns + x.clamp(-reach, reach) + reach
+        columns = (columns * size.kernel + y.clamp(-reach, after) + reach) * size.kernel
+        columns = columns + x.clamp(-reach, after) + reach
         own = torch.arange(segment.groups).repeat_interleave(len(columns) // segment.groups) * size.columns
         copies = torch.bincount(columns + own)[columns + own].float()
         distinct = len((columns + own).unique()) / len(columns)
@@ -401,6 +415,10 @@ class SlotBank(nn.Module):
             dense=size.rank == DENSE,
             resize=resize,
         )
+
+
+def _without_stage(place: str) -> str:
+    return place.partition("/")[2]
 
 
 def _width(units: Tensor) -> int:

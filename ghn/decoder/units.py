@@ -230,6 +230,9 @@ class _Units:
         counted = layout.column_sizes[: len(layout.column_sizes) - layout.spatial]
         kernel = layout.column_sizes[len(layout.column_sizes) - layout.spatial :]
         units = math.prod(counted) * (spec.groups if is_grouped(spec) else 1)
+        image = self.graph.nodes[use].attributes.get("image")
+        if spec.role == "linear" and isinstance(image, tuple) and math.prod(image) == units:
+            units, kernel = image[0], image[1:]
         if spec.name in self.reads_heads and units % self.reads_heads[spec.name] == 0:
             heads = self.reads_heads[spec.name]
             pairs = torch.cartesian_prod(torch.arange(heads), torch.arange(units // heads)).reshape(-1, 2)

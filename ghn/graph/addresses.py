@@ -8,7 +8,7 @@ member of a family has the addresses of a narrow and shallow one.
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ghn.graph.graph import ComputationGraph, Node, ParamSpec
@@ -141,17 +141,28 @@ def _shape(operation: _Operation, graph: ComputationGraph) -> str:
     if spec.role == "embedding":
         return f"embedding/{spec.shape[0]}"
     kernel = [size for size, axis in zip(spec.shape, spec.axes, strict=True) if axis == "spatial"]
+    axes = len(graph.nodes[operation.node].shape) - 2
     stride = graph.nodes[operation.node].attributes.get("stride", 1)
     step = max(stride) if isinstance(stride, tuple) else stride
     if operation.reads == "input" and spec.role == "conv" and step >= max(kernel, default=1):
-        square = not kernel or (len(kernel) == 2 and kernel[0] == kernel[1])
+        square = axes == 2 and (not kernel or kernel[0] == kernel[1])
         side = str(max(kernel, default=1))
-        return f"patch{side}" if square else f"patch{'x'.join(map(str, kernel))} of {len(kernel)} axes"
+        return f"patch{side}" if square else f"patch{'x'.join(map(str, kernel))} of {axes} axes"
     size = "k" if kernel and max(kernel) > 1 else ""
+    if size and axes != 2:
+        size = f"k{axes}"
     if spec.groups > 1:
         size += "d" if is_depthwise(spec) else "b" if is_grouped(spec) else "g"
     of = f"/{_channels(spec)}" if operation.read_by == "output" else ""
-    return spec.role + size + of
+    return spec.role + size + of + _map(graph.nodes[operation.node].attributes.get("image"))
+
+
+def _map(image: object) -> str:
+    """Of a linear map that reads an image whole, how many points this has along a side."""
+    if not isinstance(image, tuple):
+        return ""
+    _, height, width = image
+    return f" map{height}" if height == width else f" map{height}x{width}"
 
 
 def _grid(spec: ParamSpec, shape: tuple[int, ...]) -> str:
@@ -259,16 +270,15 @@ class _Walk:
         return _Operation(index, spec, reads, read_by, writes)
 
     def as_trunk(self, operation: _Operation) -> _Operation:
-        """The operation of a network without merges: all but gates and the last write to the trunk."""
+        """The operation of a network without merges: all but gates and the last write to the trunk.
+
+        Vectors behind an image are one stage, however wide they are.
+        """
         if operation.read_by in ("output", "gate", "gated"):
             return operation
-        return _Operation(
-            operation.node,
-            operation.spec,
-            operation.reads,
-            operation.read_by,
-            self._level(operation.spec, operation.node),
-        )
+        is_vector = len(self.graph.nodes[operation.node].shape) == 2
+        writes = _Level(1) if is_vector else self._level(operation.spec, operation.node)
+        return replace(operation, writes=writes)
 
     def _level(self, spec: ParamSpec, node: int) -> _Level:
         shape = self.graph.nodes[node].shape
@@ -307,10 +317,10 @@ class _Walk:
             if self.is_gate(self.graph.nodes[current]) or current in self.squeezes:
                 before = max(sources, key=lambda s: math.prod(self.graph.nodes[s].shape))
                 node = self.graph.nodes[before]
-            if before in self.trunk:
-                return "trunk" + passed
             if node.kind == "input":
                 return "input"
+            if before in self.trunk:
+                return "trunk" + passed
             if before in self.weights:
                 own = "act" if "act" in passed else "pass" if is_depthwise(self.weights[before]) else "trunk"
                 if self.reads.get(before) == "input":

@@ -131,7 +131,7 @@ def _fit(table: Tensor, into: Tensor, own: SlotSize, other: SlotSize) -> None:
     for axis in range(source.ndim):
         count = min(source.shape[axis], target.shape[axis])
         kernel = own.rank == DENSE and axis >= 4
-        starts = [(view.shape[axis] - count) // 2 if kernel else 0 for view in (source, target)]
+        starts = [view.shape[axis] // 2 - count // 2 if kernel else 0 for view in (source, target)]
         source, target = source.narrow(axis, starts[0], count), target.narrow(axis, starts[1], count)
     target.copy_(source)
 

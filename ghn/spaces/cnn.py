@@ -1,4 +1,5 @@
-"""Convolutional targets: residual, dense, inverted, plain and star networks with varied sizes, norms and activations.
+"""Convolutional targets of varied sizes, norms and activations: residual, dense, inverted, star and plain networks, and
+those that people write by hand.
 
 RegNets, MobileNetV3 and GhostNet are not drawn: they are held out.
 """
@@ -21,8 +22,21 @@ def sample_cnn(rng: random.Random, image_size: int, scale: str = "small") -> Arc
         image_size: In pixels, 8 at least: what can't be padded is drawn so that a pixel is left at the end.
         scale: One of ``SCALES``.
     """
-    convnext, densenet = (partial(kind, image_size=image_size) for kind in (_convnext, _densenet))
-    kinds = (_resnet, _resnet, _resnext, _preactivated, convnext, _inverted, densenet, _plain, _starnet)
+    convnext, densenet, lenet = (
+        partial(kind, image_size=image_size) for kind in (_convnext, _densenet, _lenet)
+    )
+    kinds = (
+        _resnet,
+        _resnet,
+        _resnext,
+        _preactivated,
+        convnext,
+        _inverted,
+        densenet,
+        _plain,
+        _starnet,
+        lenet,
+    )
     return rng.choice(kinds)(rng, scale == "full")
 
 
@@ -160,6 +174,40 @@ def _plain(rng: random.Random, full: bool) -> Architecture:
     }
     spec = "python:ghn.spaces.factories:plain_cnn"
     return Architecture(spec=spec, kwargs=kwargs, family="plain", depth=total, width=width * 2 ** (count - 1))
+
+
+def _lenet(rng: random.Random, full: bool, image_size: int) -> Architecture:
+    """Networks as people write them by hand: mostly without norms, and with linear maps of the flattened image."""
+    width = rng.choice((16, 24, 32, 48, 64) if full else (6, 8, 12, 16, 24, 32))
+    most = (image_size // 2).bit_length() - 1  # two pixels a side are left at least
+    count = min(most, rng.choice((2, 2, 3, 3, 4) if full else (2, 2, 3, 3)))
+    padded = rng.random() < 0.8 or image_size < 16
+    depths = [rng.choice((1, 1, 2, 3) if full else (1, 1, 2)) if padded else 1] * count
+    widening = rng.choice((1, 1.5, 2, 2))
+    widths = [int(width * widening**stage) for stage in range(count)]
+    kernel = rng.choice((3, 3, 5)) if padded and image_size > 8 else 3
+    if not padded:  # each convolution takes two pixels
+        count = min(count, 2 if image_size < 32 else 3)
+        widths, depths = widths[:count], depths[:count]
+    hidden = rng.choice(range(64, 513, 32) if full else range(32, 161, 16))
+    kwargs = {
+        "image_size": image_size,
+        "widths": widths,
+        "depths": depths,
+        "hidden": rng.choice(([], [hidden], [hidden], [hidden, hidden // 2])),
+        "kernel_size": kernel,
+        "padded": padded,
+        "downsampling": rng.choice(("max", "max", "avg", "stride")) if padded else "max",
+        "norm_layer": rng.choice(("", "", "batchnorm2d")),
+        "act_layer": rng.choice((*ACTIVATIONS, "relu", "elu", "tanh")),
+    }
+    return Architecture(
+        spec="python:ghn.spaces.factories:lenet",
+        kwargs=kwargs,
+        family="lenet",
+        depth=sum(depths),
+        width=max(widths),
+    )
 
 
 def _starnet(rng: random.Random, full: bool) -> Architecture:

@@ -5,6 +5,7 @@ Sampled architectures name these as ``python:ghn.spaces.factories:NAME``.
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 import timm.models.metaformer as metaformers
 import timm.models.mlp_mixer as mlps
@@ -17,6 +18,7 @@ from timm.layers import (
     RelPosBias,
     SelectAdaptivePool2d,
     get_act_layer,
+    get_norm_layer,
     trunc_normal_,
 )
 from timm.models._efficientnet_builder import decode_arch_def, round_channels
@@ -62,6 +64,54 @@ def plain_cnn(
             )
             channels = width
     return nn.Sequential(*layers, SelectAdaptivePool2d(flatten=True), nn.Linear(channels, num_classes))
+
+
+def lenet(
+    widths: Sequence[int],
+    depths: Sequence[int],
+    image_size: int,
+    hidden: Sequence[int] = (),
+    kernel_size: int = 3,
+    padded: bool = True,
+    downsampling: str = "max",
+    norm_layer: str = "",
+    act_layer: str = "relu",
+    num_classes: int = 10,
+) -> nn.Module:
+    """Stages of convolutions that each halve the image, and linear maps of all that is left, as in LeNet and AlexNet.
+
+    Args:
+        widths: Channels of each stage.
+        depths: Convolutions of each stage.
+        image_size: Side of the images, in pixels.
+        hidden: Widths of the linear maps before the classifier.
+        kernel_size: Of all convolutions.
+        padded: Whether convolutions keep the size.
+        downsampling: How a stage ends: by pooling ('max', 'avg'), or by the stride of its last convolution ('stride').
+        norm_layer: timm's name; empty for none.
+        act_layer: timm's name.
+        num_classes: Of the data.
+    """
+    activation = get_act_layer(act_layer)
+    layers: list[nn.Module] = []
+    channels, side = 3, image_size
+    for width, depth in zip(widths, depths, strict=True):
+        for number in range(depth):
+            stride = 2 if downsampling == "stride" and number == depth - 1 else 1
+            padding = kernel_size // 2 if padded else 0
+            layers.append(nn.Conv2d(channels, width, kernel_size, stride, padding))
+            if norm_layer:
+                layers.append(get_norm_layer(norm_layer)(width))
+            layers.append(activation())
+            channels, side = width, (side + 2 * padding - kernel_size) // stride + 1
+        if downsampling != "stride":
+            layers.append(nn.MaxPool2d(2) if downsampling == "max" else nn.AvgPool2d(2))
+            side //= 2
+    sizes = [channels * side**2, *hidden]
+    layers.append(nn.Flatten())
+    for before, after in pairwise(sizes):
+        layers += [nn.Linear(before, after), activation()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], num_classes))
 
 
 def inverted_residuals(

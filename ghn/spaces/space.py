@@ -23,6 +23,7 @@ LARGEST: dict[str, tuple[int, int]] = {
     "inverted": (21, 160),
     "densenet": (12, 336),
     "plain": (8, 384),
+    "lenet": (12, 512),
     "starnet": (10, 160),
     "vit": (9, 512),
     "vit_relpos": (9, 512),

@@ -8,6 +8,7 @@ from ghn.graph.graph import ComputationGraph, Edge, Node, ParamSpec
 from ghn.graph.ops import ACTIVATIONS
 from ghn.settings import own_settings
 from ghn.tracing.channels import ChannelFinder, Products
+from ghn.tracing.images import flattened_images
 from ghn.tracing.passes import Group, drop_unread
 from ghn.tracing.passes import simplify as simplify_groups
 from ghn.tracing.recorder import RawNode
@@ -39,6 +40,7 @@ def build_graph(nodes: list[RawNode], registry: ParameterRegistry, simplify: boo
     drop_unread(groups)
     channels = ChannelFinder(nodes, finder)
     facts = {index: channels.facts(products) for index, products in attentions.items() if index in groups}
+    facts |= flattened_images(nodes)
     order = sorted(groups)
     number = {index: position for position, index in enumerate(order)}
     edges = sorted(

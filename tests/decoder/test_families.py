@@ -1,0 +1,91 @@
+"""Whose slots a network takes: a wrong guess is worse than none."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ghn
+from ghn.spaces.factories import inverted_residuals
+
+
+@pytest.fixture(scope="module")
+def net() -> ghn.GHN:
+    return ghn.GHN.from_pretrained()
+
+
+class Experts(nn.Module):
+    """Two experts and a gate that read the same numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(10, 2)
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1))
+            for _ in range(2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        answers = torch.cat([expert(x) for expert in self.experts], 1)
+        return (self.gate(x).softmax(1) * answers).sum(1)
+
+
+class Points(nn.Module):
+    """Pointwise layers of a set of points, and their maximum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(nn.Conv1d(3, 16, 1), nn.ReLU(), nn.Conv1d(16, 32, 1), nn.ReLU(), nn.Conv1d(32, 32, 1))
+        )
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).amax(2))
+
+
+class Residual1d(nn.Module):
+    """A block of a ResNet over time."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(nn.Conv1d(width, width, 3, padding=1, bias=False), nn.BatchNorm1d(width), nn.ReLU()),
+            *(nn.Conv1d(width, width, 3, padding=1, bias=False), nn.BatchNorm1d(width)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.body(x))
+
+
+def resnet_over_time() -> nn.Module:
+    return nn.Sequential(
+        *(nn.Conv1d(3, 16, 7, 2, 3, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.MaxPool1d(3, 2, 1)),
+        *(Residual1d(16), Residual1d(16), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 10)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs"),
+    [
+        (Experts, (4, 10)),
+        (Points, (4, 3, 24)),
+        (resnet_over_time, (4, 3, 64)),
+        (
+            lambda: nn.Sequential(nn.Conv3d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 10)),
+            (2, 3, 3, 3, 3),
+        ),
+    ],
+    ids=["experts", "points", "time series", "volumes"],
+)
+def test_what_does_not_read_images_takes_nothing_of_images(net: ghn.GHN, model, inputs) -> None:  # type: ignore[no-untyped-def]
+    report = net.init_(model(), torch.randn(*inputs), learned="all")
+    assert report.learned == 0, str(report)
+
+
+def test_small_members_take_what_they_have() -> None:
+    """Few stages have few of a family's places, but all of its kinds."""
+    model = inverted_residuals(
+        ["ds_r1_k3_s1_c8", "ir_r1_k3_s2_e3_c16", "ir_r1_k3_s2_e3_c24"], stem=8, features=48
+    )
+    report = ghn.GHN.from_pretrained().init_(model, torch.randn(2, 3, 16, 16), learned="all")
+    assert "from inverted" in str(report) and report.learned > 0.5

@@ -44,6 +44,8 @@ def highway_digits() -> Task:
 class MaskedLinear(nn.Linear):
     """Linear map of which a mask leaves some weights."""
 
+    mask: Tensor
+
     def __init__(self, mask: Tensor) -> None:
         super().__init__(mask.shape[1], mask.shape[0])
         self.register_buffer("mask", mask)

@@ -27,7 +27,8 @@ def flattened_images(nodes: list[RawNode]) -> dict[int, dict[str, float | tuple[
 
 def _image(nodes: list[RawNode], node: RawNode) -> tuple[int, ...]:
     """Channels, height and width of what a linear map reads, if it was flattened in this order; else empty."""
-    current, image = node, ()
+    current = node
+    image: tuple[int, ...] = ()
     while sources := [source for source, _ in current.inputs if nodes[source].kind != "parameter"]:
         before = nodes[sources[0]]
         if before.kind == "shape" and before.operation not in ORDER_KEPT:

@@ -28,6 +28,9 @@ COSINE_CENTRES = {"exp": math.log(COSINE_SCALE), "softplus": COSINE_SCALE}
 MULTIPLIERS = frozenset("scale layer_scale log_scale norm_weight slope".split())
 """Roles of what multiplies activations: whatever it goes through before, it stays a multiplier."""
 
+ADDENDS = frozenset({"position", "bias", "shift"})
+"""Roles of what is added to activations, if nothing else is known of it."""
+
 TABLES = frozenset({"token", "position", "relative_bias"})
 """Roles of what joins activations or is added to them."""
 
@@ -54,6 +57,8 @@ class RoleFinder(PathFinder):
         if not candidates:
             return unknown_role(shape, "nothing that is computed from it reaches an activation")
         role, use = min(candidates, key=self._preference)
+        if role.role in ADDENDS:
+            role, use = next(filter(self._is_query, candidates), (role, use))
         if role.role == "unknown":
             return unknown_role(shape, role.reason)
         if role.role in MIXING_ROLES | {"bias"} and self._is_frequency(use.node):
@@ -74,6 +79,14 @@ class RoleFinder(PathFinder):
         if use.sums and not set(axes) - {"one", "unknown"}:
             return unknown_role(shape, COMPUTES)
         return self._with_factors(shape, role, use, axes)
+
+    def _is_query(self, candidate: tuple[Role, Use]) -> bool:
+        """Whether a linear map reads a tensor as its input, which makes it one of the activations.
+
+        A learned query to which the answer is added is neither a position nor a bias.
+        """
+        role, use = candidate
+        return role.role == "token" and use.slot == 0 and self.nodes[use.node].kind == "linear"
 
     def _preference(self, candidate: tuple[Role, Use]) -> tuple[bool, bool, bool]:
         """Order of several uses: tables that are looked up first, then what says most, then what meets activations."""

@@ -234,3 +234,42 @@ def test_recurrent_cells(cell):
     roles = [spec.role for spec in trace(cell, torch.ones(2, 8)).params]
     assert roles[:2] == ["recurrent_input", "recurrent_hidden"]
     assert set(roles[2:]) <= {"bias"}
+
+
+class Latents(nn.Module):
+    """Learned queries ask, normalized or not, and what is answered is added to them, as in Perceiver and DETR."""
+
+    def __init__(self, normalized: bool, one: bool):
+        super().__init__()
+        self.latents = nn.Parameter(torch.randn(1, 1 if one else 4, 8))
+        self.norm = nn.LayerNorm(8) if normalized else nn.Identity()
+        self.query, self.key = nn.Linear(8, 8), nn.Linear(8, 16)
+
+    def forward(self, x):
+        latents = self.latents.expand(len(x), -1, -1)
+        key, value = self.key(x).chunk(2, -1)
+        return latents + (self.query(self.norm(latents)) @ key.mT).softmax(-1) @ value
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("one", [False, True])
+def test_learned_queries_are_tokens(normalized, one):
+    roles = {spec.name: spec.role for spec in trace(Latents(normalized, one), torch.ones(2, 5, 8)).params}
+    assert roles["latents"] == "token"
+    assert not {"token", "position"} & {role for name, role in roles.items() if name != "latents"}
+
+
+class Positions(nn.Module):
+    """A table that is only added to what a linear map reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(5, 8))
+        self.map = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.map(x + self.table)
+
+
+def test_what_is_only_added_is_a_position():
+    assert trace(Positions(), torch.ones(2, 5, 8)).params[0].role == "position"

@@ -290,7 +290,7 @@ class SlotBank(nn.Module):
             if cut_param.cuts
         }
         resized = any(own.resize for cut_param in cut_params.values() for own in cut_param.cuts)
-        other = ", and patches of another size" if resized else ""
+        other = ", and patches or maps of another size" if resized else ""
         return Cuts(cut_params, f"from {family}, which has {coverage:.0%} of its layers{other}")
 
     def family(self, graph: ComputationGraph) -> tuple[str, float]:

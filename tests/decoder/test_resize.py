@@ -106,7 +106,7 @@ def test_prediction_at_another_size_is_written_and_reported(bank: SlotBank) -> N
     net = ghn.GHN(ghn.GHNConfig(decoder=DecoderConfig(slots=bank.to_slots()))).eval()
     model = vit(32, 8)
     report = net.init_(model, torch.zeros(2, 3, 32, 32), learned="all")
-    assert "patches of another size" in str(report)
+    assert "patches or maps of another size" in str(report)
     predicted = net.predict(model, torch.zeros(2, 3, 32, 32), learned="all")
     for name, values in model.named_parameters():
         assert values.equal(predicted[name]) and values.isfinite().all(), name

@@ -12,6 +12,9 @@ from torch.nn.functional import interpolate
 
 from ghn.decoder.units import Segment
 
+COLOURS = 3
+"""Channels of an image that isn't grey."""
+
 PATCH = re.compile(r"(?:\d+/)?patch(\d+) input>")
 MAP = re.compile(r"(?:\d+/)?(linear(?:/\d+)?) map(\d+) ")
 POSITION = re.compile(r"(?:\d+/)?position(\d+) after patch(\d+) ")
@@ -22,9 +25,19 @@ class Resize:
     """Linear maps of what a table has, on either side of it."""
 
     points: Tensor | None = None
-    """From the points of a patch or map that was learned to those that are wanted, shape ``(learned, wanted)``."""
+    """From the points of a patch or map that was learned, of all colours where what is wanted is grey, to those that
+    are wanted, shape ``(learned, wanted)``."""
     tokens: Tensor | None = None
     """From the positions that were learned to those that are wanted, shape ``(wanted, learned)``."""
+    colours: int = 1
+    """Channels that are summed up for each one that is wanted: of grey images."""
+
+    @property
+    def notes(self) -> set[str]:
+        """What of it a report says."""
+        sized = self.points is None or len(self.points) != self.colours * self.points.shape[1]
+        grey = self.colours > 1
+        return {*["patches or maps of another size"] * sized, *["coloured images"] * grey}
 
     def __call__(self, block: Tensor) -> Tensor:
         """What is wanted, of a block of a table."""
@@ -72,6 +85,32 @@ def _side(segment: Segment) -> int:
     """Points along a side of a segment's own patches or maps."""
     along = segment.column_units[:, 2]
     return int(along.max() - along.min()) + 1
+
+
+def reads_grey(segment: Segment, channels: int) -> bool:
+    """Whether a segment reads images of one channel, where its slot has learned of coloured ones.
+
+    Args:
+        segment: With the address of the slot.
+        channels: Units of a block of the slot's columns.
+    """
+    return channels == COLOURS and " input>" in segment.address.kind and not segment.column_units[:, :2].any()
+
+
+def of_grey(resize: Resize | None, column_units: Tensor) -> tuple[Resize, Tensor]:
+    """What a grey image needs: the sum over the colours, as if its channel were there three times.
+
+    Args:
+        resize: What else is needed.
+        column_units: Of the columns that a table has of one channel.
+
+    Returns:
+        What is needed in all, and the units of all colours.
+    """
+    points = torch.eye(len(column_units)) if resize is None or resize.points is None else resize.points
+    colours = column_units.repeat(COLOURS, 1)
+    colours[:, 1] = torch.arange(COLOURS).repeat_interleave(len(column_units))
+    return Resize(points=points.repeat(COLOURS, 1), colours=COLOURS), colours
 
 
 def with_points(column_units: Tensor, side: int) -> Tensor:

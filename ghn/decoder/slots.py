@@ -28,7 +28,7 @@ from ghn.base.blocks import keyed_generator
 from ghn.decoder.config import DENSE
 from ghn.decoder.equivalents import equivalents
 from ghn.decoder.plan import ParamPlan
-from ghn.decoder.resize import Resize, is_other_size, resize_of, with_points
+from ghn.decoder.resize import Resize, is_other_size, of_grey, reads_grey, resize_of, with_points
 from ghn.decoder.units import Segment, segments
 from ghn.graph.addresses import MOST_STEPS, Address
 from ghn.graph.graph import ComputationGraph
@@ -289,9 +289,10 @@ class SlotBank(nn.Module):
             for cut_param in self._cut_params(cut, plans, family)
             if cut_param.cuts
         }
-        resized = any(own.resize for cut_param in cut_params.values() for own in cut_param.cuts)
-        other = ", and patches or maps of another size" if resized else ""
-        return Cuts(cut_params, f"from {family}, which has {coverage:.0%} of its layers{other}")
+        resizes = (own.resize for cut_param in cut_params.values() for own in cut_param.cuts if own.resize)
+        notes = sorted(set().union(*(resize.notes for resize in resizes)))
+        others = "".join(f", and {note}" for note in notes)
+        return Cuts(cut_params, f"from {family}, which has {coverage:.0%} of its layers{others}")
 
     def family(self, graph: ComputationGraph) -> tuple[str, float]:
         """The family that has slots for most of a graph's segments, and for which share of them; '' if none has enough.
@@ -383,6 +384,8 @@ class SlotBank(nn.Module):
         units = segment.column_units
         if resize is not None and resize.points is not None:
             units = with_points(units, math.isqrt(len(resize.points)))
+        if size.rank == DENSE and reads_grey(segment, size.column_units):
+            resize, units = of_grey(resize, units)
         units, (y, x) = units[:, :2], units[:, 2:].unbind(1)
         reach, after = size.kernel // 2, (size.kernel - 1) // 2
         limit = limits.get((segment.column_tie, _width(units)), size.column_units)

@@ -208,3 +208,32 @@ def test_tables_of_relative_positions_of_another_size_start_from_the_base() -> N
     learned, other = (parts(bank, relative(side, side // 4), side) for side in (16, 32))
     tables = {name for name in learned if "rel_pos" in name}
     assert tables and learned.keys() - other.keys() == tables
+
+
+@pytest.mark.parametrize(("side", "patch"), [(16, 4), (32, 8)])
+def test_grey_images_are_read_as_coloured_ones_of_equal_channels(
+    bank: SlotBank, side: int, patch: int
+) -> None:
+    coloured, grey = vit(side, patch), vit(side, patch, in_chans=1)
+    cuts = {}
+    for model, channels in ((coloured, 3), (grey, 1)):
+        own = bank.cuts(*_traced(model, torch.zeros(2, channels, side, side)))
+        (cut,) = own.params["patch_embed.proj.weight"].cuts
+        cuts[channels] = whole_matrix(bank.rows[cut.slot], cut).view(32, channels, patch, patch)
+        assert ("coloured images" in own.origin) == (channels == 1)
+        assert ("another size" in own.origin) == (patch == 8)
+    torch.testing.assert_close(cuts[1], cuts[3].sum(1, keepdim=True), rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_a_grey_image_reach_all_colours(bank: SlotBank) -> None:
+    bank = SlotBank(bank.to_slots())
+    found = bank.cuts(*_traced(vit(16, 4, in_chans=1), torch.zeros(2, 1, 16, 16))).params
+    (cut,) = found["patch_embed.proj.weight"].cuts
+    table = bank.rows[cut.slot]
+    grad = torch.randn(cut.height, cut.width, generator=torch.Generator().manual_seed(1))
+    (whole_matrix(table, cut) * grad).sum().backward()
+    expected = _taken(table)
+    Gradients(bank).add_block(table, cut, grad)
+    torch.testing.assert_close(_taken(table), expected, rtol=1e-4, atol=1e-5)
+    colours = expected.view(32, 3, -1)
+    assert colours[:, 0].equal(colours[:, 1]) and colours[:, 0].equal(colours[:, 2])

@@ -4,7 +4,8 @@ python scripts/reuse_results.py benchmarks/results/held-out-cpu runs/held-out --
 python scripts/evaluate_init.py runs/held-out --images uoft-cs/cifar10 --checkpoint DIR --inits random base ghn
 
 Arms that need no hypernetwork are reused, and ``base`` (or ghn-small's ``ghn`` for want of it) where it
-starts from the same weights. A run is reused only if the loss before training comes out as it was.
+starts from the same weights; with ``--earlier``, the checkpoint of the results, ``ghn`` too. A run is reused
+only if the loss before training comes out as it was.
 """
 
 import argparse
@@ -45,19 +46,25 @@ def read_curves(path: Path) -> dict[Key, list[Point]]:
 
 
 def reuse(
-    config: EvaluateConfig, case: Case, curves: dict[Key, list[Point]], folder: Path, source: str
+    config: EvaluateConfig,
+    case: Case,
+    curves: dict[Key, list[Point]],
+    folder: Path,
+    source: str,
+    earlier: str | None,
 ) -> str:
     """Write the runs of one case; returns what was done, in words."""
     steps = config.transfer_steps if case.transfer else config.steps
     arms = {key[2] for key in curves if key[:2] == (case.name, case.data)}
     notes = []
-    reusable = sorted(arms - {*NEEDS_CHECKPOINT}) + ["base"] * bool(arms & {*NEEDS_CHECKPOINT})
+    reusable = [*sorted(arms - {*NEEDS_CHECKPOINT}), *["base"] * bool(arms & {*NEEDS_CHECKPOINT})]
+    reusable += ["ghn"] * (earlier is not None and "ghn" in arms)
     task = make_task(comparison(config, case, "random", ""))
     for arm in reusable:
         plan = comparison(config, case, arm, str(case_folder(folder, case) / arm))
         origin = arm if arm in arms else "ghn"
-        if arm == "base":
-            before = comparison(replace(config, checkpoint="ghn-small"), case, origin, "")
+        if arm in NEEDS_CHECKPOINT:
+            before = comparison(replace(config, checkpoint=earlier or "ghn-small"), case, origin, "")
             if starting_weights(origin, task, before) != starting_weights(arm, task, plan):
                 continue
         own = {key: curve for key, curve in curves.items() if key[:3] == (case.name, case.data, origin)}
@@ -98,6 +105,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--images", help="where the results' image data are now")
     parser.add_argument("--text", help="where the results' text is now")
     parser.add_argument("--checkpoint", metavar="DIR", help="what evaluate_init.py will be given")
+    parser.add_argument("--earlier", metavar="DIR", help="checkpoint of the results, if its ghn counts too")
     parser.add_argument("--models", default="*", help="shell pattern of names")
     options = parser.parse_args(arguments)
     with one_line_errors():
@@ -112,7 +120,8 @@ def main(arguments: list[str]) -> None:
         )
         curves = read_curves(options.results / "curves.csv")
         for case in cases(config, options.models):
-            print(reuse(config, case, curves, options.output, options.results.name), flush=True)
+            source = options.results.name
+            print(reuse(config, case, curves, options.output, source, options.earlier), flush=True)
 
 
 if __name__ == "__main__":

@@ -351,3 +351,21 @@ def test_curves_of_a_finished_evaluation_become_runs_again(finished: dict, tmp_p
     told = subprocess.run([*script, tmp_path / "other", *models], check=True, capture_output=True, text=True)
     assert "random not reused: its loss before training is" in told.stdout
     assert "3 runs of orthogonal" in told.stdout and "runs of random" not in told.stdout
+
+
+def test_runs_of_an_equal_checkpoint_are_reused(options: dict, tmp_path: Path) -> None:
+    """Another checkpoint that predicts the same weights needs no other runs; one that predicts others does."""
+    evaluate_command(**options, arms=["random", "ghn"])
+    torch.manual_seed(1)
+    other = GHN(GHNConfig(encoder=EncoderConfig(hidden=16, layers=1, heads=2)))
+    with torch.no_grad():  # an untrained decoder predicts nothing but the base
+        for parameter in other.decoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    other.save_pretrained(tmp_path / "other")
+    script = [sys.executable, ROOT / "scripts" / "reuse_results.py", options["output"]]
+    models = ["--images", "digits", "--models", options["models"]]
+    for now, said in (("net", "3 runs of random, 3 runs of ghn\n"), ("other", "3 runs of random\n")):
+        checkpoints = ["--earlier", tmp_path / "net", "--checkpoint", tmp_path / now]
+        command = [*script, tmp_path / now / "again", *models, *checkpoints]
+        told = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert told.stdout.endswith(said), told.stdout

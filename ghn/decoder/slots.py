@@ -16,6 +16,7 @@ References:
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
@@ -46,12 +47,14 @@ LEAST_COVERAGE = 0.6
 """Share of a network's segments (parts of parameters) that a family must have slots for, or nothing learned is used."""
 
 LEAST_COMMON = 0.3
-"""Share of a family's kinds of matrices, in whichever stage, that a network must have. Sampled members have 0.36 and
+"""Share of a family's kinds of matrices, of whichever stage and size, that a network must have. Sampled members have 0.36 and
 more; networks without residual branches have 0.21 and less of other families', and a ResNet's slots harm them
 (docs/log/hand-written-cnns.md)."""
 
 Limits = Mapping[tuple[int, int], int]
 """How many units stand for hidden units that are more than a table has, by their tie (see ``Segment``) and number."""
+
+SIZED = re.compile(r"\b(patch|map|position)\d+")
 
 _CACHED_MASTERS = 512
 """Fixed matrices that are kept in memory."""
@@ -237,13 +240,13 @@ class SlotBank(nn.Module):
         self.sizes = {key: SlotSize(*values) for key, values in sizes.items()}
         self._places: dict[str, set[str]] = {}
         self._matrices: dict[str, set[str]] = {}
-        """Kinds of places with matrices, without their stages, by family."""
+        """Kinds of places with matrices, without stages and sizes, by family."""
         for key, size in self.sizes.items():
             family, _, place = key.partition("/")
             self._places.setdefault(family, set()).add(place)
             kinds = self._matrices.setdefault(family, set())
             if size.rank:
-                kinds.add(_without_stage(place))
+                kinds.add(_matrix_kind(place))
         self.families = sorted(self._places)
         self.first: dict[str, int] = {}
         names = [(key, step) for key, size in self.sizes.items() for step in range(size.steps)]
@@ -312,7 +315,7 @@ class SlotBank(nn.Module):
             known = sum(place in own for place in places) / max(len(places), 1)
             common = len(own.intersection(places)) / len(own)
             matrices = self._matrices[family]
-            shared = len(matrices.intersection(map(_without_stage, places))) / max(len(matrices), 1)
+            shared = len(matrices.intersection(map(_matrix_kind, places))) / max(len(matrices), 1)
             near = bool(entries) and entries <= own and shared >= LEAST_COMMON
             candidates.append((known if near else 0.0, common, family, renamed))
         known, _, best, cut = max(candidates, key=lambda candidate: candidate[:3])
@@ -420,8 +423,9 @@ class SlotBank(nn.Module):
         )
 
 
-def _without_stage(place: str) -> str:
-    return place.partition("/")[2]
+def _matrix_kind(place: str) -> str:
+    """A kind of place without its stage, and without the sizes of patches, maps and grids, which serve each other."""
+    return SIZED.sub(r"\1", place.partition("/")[2])
 
 
 def _width(units: Tensor) -> int:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import ghn
-from ghn.spaces.factories import inverted_residuals
+from ghn.spaces.factories import inverted_residuals, lenet
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +89,10 @@ def test_small_members_take_what_they_have() -> None:
     )
     report = ghn.GHN.from_pretrained().init_(model, torch.randn(2, 3, 16, 16), learned="all")
     assert "from inverted" in str(report) and report.learned > 0.5
+
+
+def test_maps_of_other_sizes_are_the_same_kind() -> None:
+    """A network with one map of a flattened image has few of the kinds of all sizes that were learned."""
+    model = lenet((8, 8), (1, 1), 16, padded=False)
+    report = ghn.GHN.from_pretrained().init_(model, torch.randn(2, 3, 16, 16), learned="all")
+    assert "from lenet" in str(report) and report.learned > 0.9

@@ -47,8 +47,8 @@ LEAST_COVERAGE = 0.6
 """Share of a network's segments (parts of parameters) that a family must have slots for, or nothing learned is used."""
 
 LEAST_COMMON = 0.3
-"""Share of a family's kinds of matrices, of whichever stage and size, that a network must have. Sampled members have 0.36 and
-more; networks without residual branches have 0.21 and less of other families', and a ResNet's slots harm them
+"""Share of a family's kinds of matrices, of whichever stage and size, that a network must have. Sampled members have
+0.36 and more; networks without residual branches have 0.21 and less of other families', and a ResNet's slots harm them
 (docs/log/hand-written-cnns.md)."""
 
 Limits = Mapping[tuple[int, int], int]

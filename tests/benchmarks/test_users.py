@@ -95,7 +95,7 @@ def test_seeds_depend_on_scatter_and_time_and_not_on_which_arm_ends_lower():
         assert wanted(own, other) == wanted(own, other, scatter=0.02) == 3
         assert wanted(own, other, scatter=0.04) == 6
         assert wanted(own, other, scatter=0.5) == 24
-        assert wanted(own, other, scatter=0.5, seconds=2.0) == 3
+        assert wanted(own, other, scatter=0.5, seconds=6.0) == 3
 
 
 def test_the_standard_error_is_of_differences_between_runs_of_one_seed():

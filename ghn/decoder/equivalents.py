@@ -9,7 +9,7 @@ from dataclasses import replace
 from ghn.decoder.resize import PATCH, POSITION
 from ghn.decoder.units import Segment
 
-MAP = re.compile(r" map(\d+)(?= )")
+MAP_SIDE = re.compile(r" map(\d+)(?= )")
 POINTWISE = re.compile(r"\b(linear|conv)(?= )(?! of tokens)")
 
 
@@ -39,7 +39,7 @@ def _as_pointwise(segment: Segment, places: Collection[str]) -> Segment:
 def _at_learned_map(segment: Segment, places: Collection[str]) -> Segment:
     """A linear map of a flattened image reads one that has more or fewer points as one that is nearly as fine."""
     address = segment.address
-    match = MAP.search(address.kind)
+    match = MAP_SIDE.search(address.kind)
     if match is None or f"{address.stage}/{address.kind}" in places:
         return segment
     before, after = address.kind[: match.start(1)], address.kind[match.end(1) :]

@@ -16,7 +16,7 @@ COLOURS = 3
 """Channels of an image that isn't grey."""
 
 PATCH = re.compile(r"(?:\d+/)?patch(\d+) input>")
-MAP = re.compile(r"(?:\d+/)?(linear(?:/\d+)?) map(\d+) ")
+MAP = re.compile(r"(?:\d+/)?linear(?:/\d+)? map(\d+) ")
 POSITION = re.compile(r"(?:\d+/)?position(\d+) after patch(\d+) ")
 
 
@@ -78,7 +78,7 @@ def resize_of(segment: Segment, positions: int) -> Resize | None:
 def _learned_side(kind: str) -> int:
     """Points along a side of the patches or maps at a kind of place; 0 of all else."""
     match = PATCH.match(kind) or MAP.match(kind)
-    return int(match[match.lastindex or 1]) if match else 0
+    return int(match[1]) if match else 0
 
 
 def _side(segment: Segment) -> int:

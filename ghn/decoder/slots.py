@@ -54,7 +54,8 @@ LEAST_COMMON = 0.3
 Limits = Mapping[tuple[int, int], int]
 """How many units stand for hidden units that are more than a table has, by their tie (see ``Segment``) and number."""
 
-SIZED = re.compile(r"\b(patch|map|position)\d+")
+_SIZED = re.compile(r"\b(patch|map|position)\d+")
+"""What of a kind of place says how large its patch, map or grid is."""
 
 _CACHED_MASTERS = 512
 """Fixed matrices that are kept in memory."""
@@ -141,14 +142,14 @@ def _size(segment: Segment, matrix: bool) -> SlotSize:
         row_units=row_units,
         column_blocks=column_blocks,
         column_units=column_units,
-        kernel=_side(segment.column_units),
+        kernel=_kernel_side(segment.column_units),
         steps=min(segment.address.count, MOST_STEPS),
         rank=0,
         part_units=_part_units(segment, matrix),
     )
 
 
-def _side(column_units: Tensor) -> int:
+def _kernel_side(column_units: Tensor) -> int:
     """Points along a side of the smallest square that kernels, whose centres lie on each other, fit into."""
     places = column_units[:, 2:]
     return max(2 * -int(places.min()), 2 * int(places.max()) + 1)
@@ -314,12 +315,16 @@ class SlotBank(nn.Module):
             entries = {place for place in places if " input>" in place}
             known = sum(place in own for place in places) / max(len(places), 1)
             common = len(own.intersection(places)) / len(own)
-            matrices = self._matrices[family]
-            shared = len(matrices.intersection(map(_matrix_kind, places))) / max(len(matrices), 1)
-            near = bool(entries) and entries <= own and shared >= LEAST_COMMON
+            reads_input = bool(entries) and entries <= own
+            near = reads_input and self._share_of_matrices(family, places) >= LEAST_COMMON
             candidates.append((known if near else 0.0, common, family, renamed))
         known, _, best, cut = max(candidates, key=lambda candidate: candidate[:3])
         return (best if known >= LEAST_COVERAGE else "", known, cut)
+
+    def _share_of_matrices(self, family: str, places: Iterable[str]) -> float:
+        """Share of a family's kinds of matrices that there are among some places; see ``LEAST_COMMON``."""
+        kinds = self._matrices[family]
+        return len(kinds.intersection(map(_matrix_kind, places))) / max(len(kinds), 1)
 
     def cut_params(self, graph: ComputationGraph, plans: Sequence[ParamPlan], family: str) -> list[CutParam]:
         """What each parameter of a graph is cut from, in the order of ``plans``."""
@@ -425,7 +430,7 @@ class SlotBank(nn.Module):
 
 def _matrix_kind(place: str) -> str:
     """A kind of place without its stage, and without the sizes of patches, maps and grids, which serve each other."""
-    return SIZED.sub(r"\1", place.partition("/")[2])
+    return _SIZED.sub(r"\1", place.partition("/")[2])
 
 
 def _width(units: Tensor) -> int:

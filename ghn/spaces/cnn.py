@@ -25,18 +25,8 @@ def sample_cnn(rng: random.Random, image_size: int, scale: str = "small") -> Arc
     convnext, densenet, lenet = (
         partial(kind, image_size=image_size) for kind in (_convnext, _densenet, _lenet)
     )
-    kinds = (
-        _resnet,
-        _resnet,
-        _resnext,
-        _preactivated,
-        convnext,
-        _inverted,
-        densenet,
-        _plain,
-        _starnet,
-        lenet,
-    )
+    residual = (_resnet, _resnet, _resnext, _preactivated, convnext, _inverted)
+    kinds = (*residual, densenet, _plain, _starnet, lenet)
     return rng.choice(kinds)(rng, scale == "full")
 
 
@@ -182,13 +172,12 @@ def _lenet(rng: random.Random, full: bool, image_size: int) -> Architecture:
     most = (image_size // 2).bit_length() - 1  # two pixels a side are left at least
     count = min(most, rng.choice((2, 2, 3, 3, 4) if full else (2, 2, 3, 3)))
     padded = rng.random() < 0.8 or image_size < 16
+    if not padded:  # each convolution takes two pixels
+        count = min(count, 2 if image_size < 32 else 3)
     depths = [rng.choice((1, 1, 2, 3) if full else (1, 1, 2)) if padded else 1] * count
     widening = rng.choice((1, 1.5, 2, 2))
     widths = [int(width * widening**stage) for stage in range(count)]
     kernel = rng.choice((3, 3, 5)) if padded and image_size > 8 else 3
-    if not padded:  # each convolution takes two pixels
-        count = min(count, 2 if image_size < 32 else 3)
-        widths, depths = widths[:count], depths[:count]
     hidden = rng.choice(range(64, 513, 32) if full else range(32, 161, 16))
     kwargs = {
         "image_size": image_size,

@@ -82,17 +82,17 @@ def test_what_does_not_read_images_takes_nothing_of_images(net: ghn.GHN, model, 
     assert report.learned == 0, str(report)
 
 
-def test_small_members_take_what_they_have() -> None:
+def test_small_members_take_what_they_have(net: ghn.GHN) -> None:
     """Few stages have few of a family's places, but all of its kinds."""
     model = inverted_residuals(
         ["ds_r1_k3_s1_c8", "ir_r1_k3_s2_e3_c16", "ir_r1_k3_s2_e3_c24"], stem=8, features=48
     )
-    report = ghn.GHN.from_pretrained().init_(model, torch.randn(2, 3, 16, 16), learned="all")
+    report = net.init_(model, torch.randn(2, 3, 16, 16), learned="all")
     assert "from inverted" in str(report) and report.learned > 0.5
 
 
-def test_maps_of_other_sizes_are_the_same_kind() -> None:
+def test_maps_of_other_sizes_are_the_same_kind(net: ghn.GHN) -> None:
     """A network with one map of a flattened image has few of the kinds of all sizes that were learned."""
     model = lenet((8, 8), (1, 1), 16, padded=False)
-    report = ghn.GHN.from_pretrained().init_(model, torch.randn(2, 3, 16, 16), learned="all")
+    report = net.init_(model, torch.randn(2, 3, 16, 16), learned="all")
     assert "from lenet" in str(report) and report.learned > 0.9

@@ -19,8 +19,10 @@ def network(side: int = 16, hidden: tuple[int, ...] = (24,), **kwargs: object) -
     return lenet((8, 12), (1, 1), side, hidden, **kwargs)
 
 
-def described(model: nn.Module, side: int) -> tuple[ComputationGraph, list[ParamPlan]]:
-    graph = ghn.trace(model, torch.zeros(2, 3, side, side))
+def described(
+    model: nn.Module, side: int, width: int | None = None
+) -> tuple[ComputationGraph, list[ParamPlan]]:
+    graph = ghn.trace(model, torch.zeros(2, 3, side, width or side))
     return graph, plan_parameters(graph, DecoderConfig(scope="all"))
 
 
@@ -127,9 +129,7 @@ def test_oblong_images_keep_the_base_there(bank: SlotBank) -> None:
         *(nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
         *(nn.Linear(12 * 4 * 6, 24), nn.ReLU(), nn.Linear(24, 10)),
     )
-    graph = ghn.trace(model, torch.zeros(2, 3, 16, 24))
-    plans = plan_parameters(graph, DecoderConfig(scope="all"))
-    found = bank.cuts(graph, plans).params
+    found = bank.cuts(*described(model, 16, 24)).params
     assert "7.weight" not in found and "9.weight" in found
 
 

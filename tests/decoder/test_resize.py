@@ -168,12 +168,18 @@ def test_gradients_go_back_through_the_resizing(bank: SlotBank, name: str) -> No
     if name == "pos_embed":  # 8 × 8 tokens are there as they are
         cut = parts(bank, vit(48, 4), 48)[name].cuts[0]
     assert cut.resize is not None
+    _checked_gradient(bank, cut)
+
+
+def _checked_gradient(bank: SlotBank, cut: Cut) -> Tensor:
+    """The gradient of a table that a cut is taken of, which is autograd's."""
     table = bank.rows[cut.slot]
     grad = torch.randn(cut.height, cut.width, generator=torch.Generator().manual_seed(1))
     (whole_matrix(table, cut) * grad).sum().backward()
     expected = _taken(table)
     Gradients(bank).add_block(table, cut, grad)
     torch.testing.assert_close(_taken(table), expected, rtol=1e-4, atol=1e-5)
+    return expected
 
 
 def _taken(table: nn.Parameter) -> Tensor:
@@ -229,11 +235,5 @@ def test_gradients_of_a_grey_image_reach_all_colours(bank: SlotBank) -> None:
     bank = SlotBank(bank.to_slots())
     found = bank.cuts(*_traced(vit(16, 4, in_chans=1), torch.zeros(2, 1, 16, 16))).params
     (cut,) = found["patch_embed.proj.weight"].cuts
-    table = bank.rows[cut.slot]
-    grad = torch.randn(cut.height, cut.width, generator=torch.Generator().manual_seed(1))
-    (whole_matrix(table, cut) * grad).sum().backward()
-    expected = _taken(table)
-    Gradients(bank).add_block(table, cut, grad)
-    torch.testing.assert_close(_taken(table), expected, rtol=1e-4, atol=1e-5)
-    colours = expected.view(32, 3, -1)
+    colours = _checked_gradient(bank, cut).view(32, 3, -1)
     assert colours[:, 0].equal(colours[:, 1]) and colours[:, 0].equal(colours[:, 2])

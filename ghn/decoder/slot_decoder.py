@@ -143,7 +143,10 @@ class SlotDecoder(nn.Module):
         for param in plan.params:
             spread, cut_param = param.init.std, cut_params.get(param.spec.name)
             left = (1 - plan.depths.get(param.spec.name, 0.0)) ** FADING if fading else 1.0
-            param = replace(param, learned=cut_param is not None and left > 0)
+            if cut_param is not None and left > 0:
+                param = replace(cut_param.plan, learned=True)
+            else:
+                param = replace(param, learned=False)
             one, trust = modulation.new_ones(()), modulation[param.number] * left
             if not param.init.random:
                 bounds.append(BoundParam(param, one, one, trust))

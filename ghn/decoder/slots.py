@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.base.blocks import keyed_generator
+from ghn.base.init import Init
 from ghn.decoder.config import DENSE
 from ghn.decoder.equivalents import equivalents
 from ghn.decoder.plan import ParamPlan
@@ -118,6 +119,7 @@ def slot_sizes(
         rank: Of kernels; matrices, whose tables are short, get twice as much. ``DENSE`` has no factors.
     """
     sizes: dict[str, SlotSize] = {}
+    vectors: set[str] = set()
     for family, graph, plans in networks:
         matrices = {plan.spec.name: plan.init.random for plan in plans}
         for segment in segments(graph):
@@ -126,6 +128,9 @@ def slot_sizes(
             matrix, key = matrices[segment.spec.name], slot_key(family, segment.address)
             own = _size(segment, matrix)
             size = sizes[key].union(own) if key in sizes else own
+            if not matrix:
+                vectors.add(key)
+            matrix = matrix and not (key in vectors and size.columns == 1)  # one that only some start at random
             # Factors can't have each group's columns beside its rows.
             whole = rank == DENSE or segment.groups > 1
             wide = DENSE if whole else rank * (1 if size.kernel > 1 else 2)
@@ -360,8 +365,13 @@ class SlotBank(nn.Module):
 
     def _cut_param(self, plan: ParamPlan, own: list[Segment], family: str, limits: Limits) -> CutParam:
         keys = [slot_key(family, segment.address) for segment in own]
-        random = plan.init.random
-        if any(key not in self.sizes or bool(self.sizes[key].rank) != random for key in keys):
+        if any(key not in self.sizes for key in keys):
+            return CutParam(plan, ())
+        ranks = {bool(self.sizes[key].rank) for key in keys}
+        if ranks == {False} and all(len(segment.column_units) == 1 for segment in own):
+            # Of other members' vectors, which don't start at random.
+            plan = replace(plan, init=Init.vector(0.0)) if plan.init.random else plan
+        if ranks != {plan.init.random}:
             return CutParam(plan, ())
         centre = plan.init.mean
         if isinstance(centre, Tensor):

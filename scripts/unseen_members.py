@@ -36,7 +36,9 @@ def unseen(
     max_parameters: Annotated[
         int, typer.Option(metavar="N", help="Larger networks are left out.")
     ] = 1_000_000,
-    families: Annotated[list[str] | None, typer.Option("--family", metavar="NAME", help="Only these.")] = None,
+    families: Annotated[
+        list[str] | None, typer.Option("--family", metavar="NAME", help="Only these.")
+    ] = None,
 ) -> None:
     """Predict unseen members of the target space, and write and print what they start with."""
     for family in families or ():

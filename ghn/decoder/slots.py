@@ -130,7 +130,9 @@ def slot_sizes(
             size = sizes[key].union(own) if key in sizes else own
             if not matrix:
                 vectors.add(key)
-            matrix = matrix and not (key in vectors and size.columns == 1)  # one that only some start at random
+            matrix = matrix and not (
+                key in vectors and size.columns == 1
+            )  # one that only some start at random
             # Factors can't have each group's columns beside its rows.
             whole = rank == DENSE or segment.groups > 1
             wide = DENSE if whole else rank * (1 if size.kernel > 1 else 2)

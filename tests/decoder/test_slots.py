@@ -76,6 +76,33 @@ def cut(bank: SlotBank, model: nn.Module) -> dict[str, Tensor]:
     return cut_out(bank, bank.cut_params(graph, plans, bank.families[0]), None)[0]
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_vector_that_only_some_members_start_at_random_has_one_slot(reverse: bool) -> None:
+    """A stem's biases are random where no table of positions is added, and zero where one is."""
+    sizes = {
+        "img_size": 16,
+        "patch_size": 4,
+        "depth": 1,
+        "num_heads": 2,
+        "num_classes": 10,
+        "global_pool": "avg",
+    }
+    absolute = timm.create_model("vit_tiny_patch16_224", **sizes, embed_dim=32, class_token=False)
+    relative = timm.create_model("vit_relpos_small_patch16_224", **sizes, embed_dim=24, class_token=False)
+    members = [("vit", *described(absolute)), ("vit", *described(relative))]
+    bank = SlotBank(slot_sizes(members[::-1] if reverse else members, DENSE))
+    ranks = {key: size.rank for key, size in bank.sizes.items()}
+    (key,) = [key for key in ranks if key.startswith("vit/0/bias at patch4")]
+    assert ranks[key] == 0
+    with torch.no_grad():
+        bank.rows[bank.first[key]].copy_(torch.linspace(-1, 1, 32))
+    net, name = hypernetwork(bank), "patch_embed.proj.bias"
+    predicted = net.predict(relative, IMAGES, learned="all")[name]
+    torch.testing.assert_close(predicted, torch.linspace(-1, 1, 32)[:24])
+    torch.testing.assert_close(cut(bank, relative)[name], predicted)
+    assert 0.3 < net.predict(relative, IMAGES, learned=False)[name].std() < 0.7
+
+
 def test_a_narrower_network_is_cut_out_of_a_wider_one(bank: SlotBank) -> None:
     wide, narrow = cut(bank, network(8)), cut(bank, network(4))
     for name in ("layer2.0.conv1.weight", "layer3.0.conv2.weight"):

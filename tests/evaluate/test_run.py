@@ -1,11 +1,13 @@
 """The script leaves complete files, goes on after a stop, and refuses what can't be compared."""
 
 import csv
+import importlib.util
 import json
 import math
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -327,11 +329,23 @@ def test_models_get_the_vocabulary_of_the_tokenizer(tmp_path: Path) -> None:
     assert config.to_dict()["tokenizer"] == tmp_path.name
 
 
-def test_curves_of_a_finished_evaluation_become_runs_again(finished: dict, tmp_path: Path) -> None:
-    script = [sys.executable, ROOT / "scripts" / "reuse_results.py", finished["output"]]
+@pytest.fixture(scope="module")
+def reuse() -> Callable[..., None]:
+    """The script's entry point."""
+    spec = importlib.util.spec_from_file_location("reuse_results", ROOT / "scripts" / "reuse_results.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda *arguments: module.main([*map(str, arguments)])
+
+
+def test_curves_of_a_finished_evaluation_become_runs_again(
+    finished: dict, tmp_path: Path, reuse: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
     models = ["--images", "digits", "--models", finished["models"]]
-    told = subprocess.run([*script, tmp_path / "again", *models], check=True, capture_output=True, text=True)
-    assert told.stdout == "mobilenetv3-11x48, digits: 3 runs of orthogonal, 3 runs of random\n"
+    capsys.readouterr()
+    reuse(finished["output"], tmp_path / "again", *models)
+    assert capsys.readouterr().out == "mobilenetv3-11x48, digits: 3 runs of orthogonal, 3 runs of random\n"
     before, after = (
         RunFolder(folder / "runs" / "mobilenetv3-11x48" / "main" / "random").finished()
         for folder in (finished["output"], tmp_path / "again")
@@ -348,24 +362,27 @@ def test_curves_of_a_finished_evaluation_become_runs_again(finished: dict, tmp_p
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    told = subprocess.run([*script, tmp_path / "other", *models], check=True, capture_output=True, text=True)
-    assert "random not reused: its loss before training is" in told.stdout
-    assert "3 runs of orthogonal" in told.stdout and "runs of random" not in told.stdout
+    reuse(finished["output"], tmp_path / "other", *models)
+    told = capsys.readouterr().out
+    assert "random not reused: its loss before training is" in told
+    assert "3 runs of orthogonal" in told and "runs of random" not in told
 
 
-def test_runs_of_an_equal_checkpoint_are_reused(options: dict, tmp_path: Path) -> None:
+def test_runs_of_an_equal_checkpoint_are_reused(
+    finished: dict, tmp_path: Path, reuse: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Another checkpoint that predicts the same weights needs no other runs; one that predicts others does."""
-    evaluate_command(**options, arms=["random", "ghn"])
+    evaluate_command(**finished, arms=["random", "ghn"])
     torch.manual_seed(1)
     other = GHN(GHNConfig(encoder=EncoderConfig(hidden=16, layers=1, heads=2)))
     with torch.no_grad():  # an untrained decoder predicts nothing but the base
         for parameter in other.decoder.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     other.save_pretrained(tmp_path / "other")
-    script = [sys.executable, ROOT / "scripts" / "reuse_results.py", options["output"]]
-    models = ["--images", "digits", "--models", options["models"]]
-    for now, said in (("net", "3 runs of random, 3 runs of ghn\n"), ("other", "3 runs of random\n")):
+    models = ["--images", "digits", "--models", finished["models"]]
+    arms = "3 runs of orthogonal, 3 runs of random"
+    for now, said in (("net", f"{arms}, 3 runs of ghn\n"), ("other", f"{arms}\n")):
         checkpoints = ["--earlier", tmp_path / "net", "--checkpoint", tmp_path / now]
-        command = [*script, tmp_path / now / "again", *models, *checkpoints]
-        told = subprocess.run(command, check=True, capture_output=True, text=True)
-        assert told.stdout.endswith(said), told.stdout
+        capsys.readouterr()
+        reuse(finished["output"], tmp_path / now / "again", *models, *checkpoints)
+        assert capsys.readouterr().out.endswith(said)

@@ -8,8 +8,8 @@ loss of 1,000 images, under batch statistics. Their draws are keyed unlike those
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby, islice
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +37,7 @@ def unseen(
         int, typer.Option(metavar="N", help="Larger networks are left out.")
     ] = 1_000_000,
     families: Annotated[
-        list[str] | None, typer.Option("--family", metavar="NAME", help="Only these.")
+        list[str] | None, typer.Option("--family", metavar="NAME …", help="Only these.")
     ] = None,
 ) -> None:
     """Predict unseen members of the target space, and write and print what they start with."""
@@ -45,19 +45,23 @@ def unseen(
         if family not in LARGEST:
             raise ConfigError(f"there is no family {family!r}.{did_you_mean(family, LARGEST)}")
     config = RankingConfig(images=images, image_size=image_size, max_parameters=max_parameters)
-    sampled = sample_networks(config, **config.task().arguments)
-    by_family = groupby(sorted(sampled, key=lambda entry: entry[0].family), lambda entry: entry[0].family)
-    networks = [
-        {
-            "family": family,
-            "spec": architecture.spec,
-            "kwargs": json.dumps(architecture.kwargs, sort_keys=True),
-            "parameters": parameters,
-        }
-        for family, entries in by_family
-        if not families or family in families
-        for architecture, parameters in islice(entries, members)
-    ]
+    counts: Counter[str] = Counter()
+    networks = []
+    for architecture, parameters in sample_networks(config, **config.task().arguments):
+        family = architecture.family
+        if counts[family] == members:  # they take turns, so the others have as many
+            break
+        counts[family] += 1
+        if not families or family in families:
+            networks.append(
+                {
+                    "family": family,
+                    "spec": architecture.spec,
+                    "kwargs": json.dumps(architecture.kwargs, sort_keys=True),
+                    "parameters": parameters,
+                }
+            )
+    networks.sort(key=lambda network: str(network["family"]))
     table = pd.DataFrame(networks)
     judgements = judge_networks(config, table, checkpoint, seeds=(0,)).drop(columns="family")
     table = pd.concat([table, judgements], axis=1)

@@ -1,5 +1,5 @@
 """Layers that slots have learned under another address that does the same: patches and flattened images of other sizes,
-pointwise maps."""
+texts of other lengths, pointwise maps."""
 
 import math
 import re
@@ -10,6 +10,9 @@ from ghn.decoder.resize import PATCH, POSITION
 from ghn.decoder.units import Segment
 
 MAP_SIDE = re.compile(r" map(\d+)(?= )")
+TEXT_LENGTH = re.compile(r"^position\d+(?= after embedding)")
+"""Of a table of positions of tokens, its octave; it repeats what was learned (docs/log/longer-texts.md)."""
+
 POINTWISE = re.compile(r"\b(linear|conv)(?= )(?! of tokens)")
 
 
@@ -21,7 +24,7 @@ def equivalents(segments: Sequence[Segment], places: Collection[str]) -> list[Se
         places: Stages and kinds that slots have learned in a family.
     """
     return [
-        _at_learned_map(_as_pointwise(segment, places), places)
+        _at_learned_map(_at_learned_length(_as_pointwise(segment, places), places), places)
         for segment in _at_learned_size(segments, places)
     ]
 
@@ -34,6 +37,17 @@ def _as_pointwise(segment: Segment, places: Collection[str]) -> Segment:
     other = POINTWISE.sub(lambda match: "conv" if match[1] == "linear" else "linear", address.kind)
     known = f"{address.stage}/{other}" in places
     return replace(segment, address=replace(address, kind=other)) if known else segment
+
+
+def _at_learned_length(segment: Segment, places: Collection[str]) -> Segment:
+    """A table of positions for longer or shorter texts is one for texts as they were learned."""
+    address = segment.address
+    match = TEXT_LENGTH.match(address.kind)
+    if match is None or f"{address.stage}/{address.kind}" in places:
+        return segment
+    of_any = re.compile(rf"{address.stage}/(position\d+{re.escape(address.kind[match.end() :])})")
+    learned = sorted(found[1] for found in map(of_any.fullmatch, places) if found)
+    return replace(segment, address=replace(address, kind=learned[-1])) if learned else segment
 
 
 def _at_learned_map(segment: Segment, places: Collection[str]) -> Segment:

@@ -143,7 +143,9 @@ class SlotDecoder(nn.Module):
         for param in plan.params:
             spread, cut_param = param.init.std, cut_params.get(param.spec.name)
             left = (1 - plan.depths.get(param.spec.name, 0.0)) ** FADING if fading else 1.0
-            if cut_param is not None and left > 0:
+            # What was learned of a vector leaves nothing of one that starts at random, so it has to be most of it.
+            instead = cut_param is not None and cut_param.plan.init.random != param.init.random
+            if cut_param is not None and left > (0.5 if instead else 0.0):
                 param = replace(cut_param.plan, learned=True)
             else:
                 param = replace(param, learned=False)

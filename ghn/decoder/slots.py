@@ -55,6 +55,9 @@ LEAST_COMMON = 0.3
 Limits = Mapping[tuple[int, int], int]
 """How many units stand for hidden units that are more than a table has, by their tie (see ``Segment``) and number."""
 
+_TOKENS = re.compile(r"embedding/(\d+)")
+"""How many tokens a table has, of a kind of place."""
+
 _SIZED = re.compile(r"\b(patch|map|position)\d+")
 """What of a kind of place says how large its patch, map or grid is."""
 
@@ -229,6 +232,46 @@ class Cuts:
     """Whose slots they are, or why there are none, for a report."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Candidate:
+    """What a family has for a network."""
+
+    family: str
+    known: float
+    """Share of the network's segments that it has slots for."""
+    common: float
+    """Share of its places that the network has."""
+    reads_input: bool
+    """Whether it has what reads the input: a trunk is worth nothing behind another stem."""
+    tokens: frozenset[int]
+    """Sizes of the network's tables of tokens that it doesn't have."""
+    alike: bool
+    """Whether the network has enough of its kinds of matrices."""
+    cut: Sequence[Segment]
+    """The network's segments, with addresses of the family."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether the network takes its slots."""
+        return self.reads_input and self.alike and self.known >= LEAST_COVERAGE
+
+    def rank(self) -> tuple[bool, float, float, str]:
+        """The largest is the best."""
+        return self.serves, self.known, self.common, self.family
+
+    @property
+    def why_not(self) -> str:
+        """Of the one that knows most, why it doesn't serve, for a report."""
+        nearest = f"the nearest, {self.family}, has {self.known:.0%} of its layers"
+        if self.known < LEAST_COVERAGE:
+            return f"{nearest}, and {LEAST_COVERAGE:.0%} are needed"
+        if self.tokens:
+            return f"{nearest}, but for other vocabularies than {max(self.tokens)} tokens"
+        if not self.reads_input:
+            return f"{nearest}, but not what reads its input"
+        return f"{nearest}, which are too few of {self.family}'s"
+
+
 class SlotBank(nn.Module):
     """The learned tables of all slots.
 
@@ -289,12 +332,12 @@ class SlotBank(nn.Module):
 
     def cuts(self, graph: ComputationGraph, plans: Sequence[ParamPlan]) -> Cuts:
         """What there is for a network whose parameters are made of ``plans``."""
-        family, coverage, cut = self._family(segments(graph))
-        if not family:
-            needed = f"{LEAST_COVERAGE:.0%} and what reads the input are needed"
-            return Cuts(
-                {}, f"no family that was learned has its layers: the nearest {coverage:.0%}, {needed}"
-            )
+        candidates = self._candidates(segments(graph))
+        best = max(candidates, key=_Candidate.rank, default=None)
+        if best is None or not best.serves:
+            nearest = max(candidates, key=lambda candidate: candidate.known, default=None)
+            return Cuts({}, "nothing was learned" if nearest is None else nearest.why_not)
+        family, coverage, cut = best.family, best.known, best.cut
         cut_params = {
             cut_param.plan.spec.name: cut_param
             for cut_param in self._cut_params(cut, plans, family)
@@ -311,22 +354,27 @@ class SlotBank(nn.Module):
         It must have a slot for what reads the input: a trunk is worth nothing behind another stem. Of equal shares, the
         one with the fewest kinds of places that the graph has not.
         """
-        return self._family(segments(graph))[:2]
+        best = max(self._candidates(segments(graph)), key=_Candidate.rank, default=None)
+        return ("", 0.0) if best is None else (best.family if best.serves else "", best.known)
 
-    def _family(self, cut: Sequence[Segment]) -> tuple[str, float, Sequence[Segment]]:
-        """See ``family``; and the segments with addresses of that family."""
-        candidates: list[tuple[float, float, str, Sequence[Segment]]] = [(0.0, 0.0, "", cut)]
+    def _candidates(self, cut: Sequence[Segment]) -> list["_Candidate"]:
+        candidates = []
         for family, own in self._places.items():
             renamed = equivalents(cut, own)
             places = [slot_key("", segment.address).removeprefix("/") for segment in renamed]
             entries = {place for place in places if " input>" in place}
-            known = sum(place in own for place in places) / max(len(places), 1)
-            common = len(own.intersection(places)) / len(own)
-            reads_input = bool(entries) and entries <= own
-            near = reads_input and self._share_of_matrices(family, places) >= LEAST_COMMON
-            candidates.append((known if near else 0.0, common, family, renamed))
-        known, _, best, cut = max(candidates, key=lambda candidate: candidate[:3])
-        return (best if known >= LEAST_COVERAGE else "", known, cut)
+            candidates.append(
+                _Candidate(
+                    family=family,
+                    known=sum(place in own for place in places) / max(len(places), 1),
+                    common=len(own.intersection(places)) / len(own),
+                    reads_input=bool(entries) and entries <= own,
+                    tokens=frozenset(map(int, _TOKENS.findall(" ".join(entries - own)))),
+                    alike=self._share_of_matrices(family, places) >= LEAST_COMMON,
+                    cut=renamed,
+                )
+            )
+        return candidates
 
     def _share_of_matrices(self, family: str, places: Iterable[str]) -> float:
         """Share of a family's kinds of matrices that there are among some places; see ``LEAST_COMMON``."""

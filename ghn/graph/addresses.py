@@ -8,6 +8,7 @@ member of a family has the addresses of a narrow and shallow one.
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -218,9 +219,13 @@ class _Walk:
             node.index
             for node in self.graph.nodes
             if self.is_merge(node)
-            or len({r for r in self.graph.readers(node.index) if self.graph.nodes[r].kind not in _JOINING})
-            > 1
+            or len({r for r in self.readers(node.index) if self.graph.nodes[r].kind not in _JOINING}) > 1
         }
+
+    def readers(self, index: int) -> Sequence[int]:
+        """What reads an activation; that it is returned, too (cached keys, features), makes no other network."""
+        readers = self.graph.readers(index)
+        return [reader for reader in readers if self.graph.nodes[reader].kind != "output"] or readers
 
     def is_merge(self, node: Node) -> bool:
         """Whether an operation joins a branch to the trunk: a residual addition or a concatenation."""
@@ -343,10 +348,10 @@ class _Walk:
         current, acted = index, False
         for _ in range(len(self.graph.nodes)):
             if (current in self.trunk and current != index) or (
-                current in self.trunk and self.graph.readers(current)
+                current in self.trunk and self.readers(current)
             ):
                 return "trunk", current
-            readers = self.graph.readers(current)
+            readers = self.readers(current)
             if not readers:
                 return "output", current
             merge = next((r for r in readers if self.is_merge(self.graph.nodes[r])), None)
@@ -378,7 +383,7 @@ class _Walk:
         """Whether an operation is the one whose result gates another activation."""
         current = index
         for _ in range(8):
-            readers = self.graph.readers(current)
+            readers = self.readers(current)
             if len(readers) != 1:
                 return False
             node = self.graph.nodes[readers[0]]
@@ -415,7 +420,7 @@ class _Walk:
             current = before
         current = at
         for _ in range(len(self.graph.nodes)):
-            readers = self.graph.readers(current)
+            readers = self.readers(current)
             if not readers:
                 return -1, "end"
             following = [r for r in readers if r in self.weights]

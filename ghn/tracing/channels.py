@@ -293,7 +293,9 @@ def _first_row(matrix: Tensor, numel: int) -> int | None:
 
 
 def _stays(node: RawNode) -> bool:
-    return node.kind in PASSES or node.operation in CASTS
+    # What is concatenated alone is put into an empty cache.
+    alone = node.kind == "concat" and len(node.inputs) == 1
+    return alone or node.kind in PASSES or node.operation in CASTS
 
 
 def _replay(node: RawNode, operands: list[Trail], output: int) -> Trail | None:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import ghn
+from ghn.models import load_model
 from ghn.spaces.factories import inverted_residuals, lenet
 
 
@@ -96,3 +97,48 @@ def test_maps_of_other_sizes_are_the_same_kind(net: ghn.GHN) -> None:
     model = lenet((8, 8), (1, 1), 16, padded=False)
     report = net.init_(model, torch.randn(2, 3, 16, 16), learned="all")
     assert "from lenet" in str(report) and report.learned > 0.9
+
+
+def language_model(family: str, **kwargs: int) -> nn.Module:
+    """Of the byte tokenizer's vocabulary, in two small blocks."""
+    sizes = {
+        "gpt2": {"n_layer": 2, "n_embd": 32, "n_head": 2},
+        "llama": {
+            "num_hidden_layers": 2,
+            "hidden_size": 32,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "intermediate_size": 64,
+        },
+    }
+    return load_model(f"hf:{family}:AutoModelForCausalLM", **{"vocab_size": 384, **sizes[family], **kwargs})
+
+
+TOKENS = torch.arange(32).view(2, 16)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("learned", [True, False])
+def test_cached_keys_and_values_make_no_other_network(net: ghn.GHN, family: str, learned: bool) -> None:
+    """A plain call of a language model returns them beside its logits."""
+    model = language_model(family)
+    plain = net.predict(model, TOKENS, learned=learned)
+    uncached = net.predict(model, {"input_ids": TOKENS, "use_cache": False}, learned=learned)
+    assert all(values.equal(uncached[name]) for name, values in plain.items())
+    assert net.init_(model, TOKENS).learned > 0.9
+
+
+@pytest.mark.parametrize("length", [16, 200])
+def test_longer_texts_repeat_the_positions_that_were_learned(net: ghn.GHN, length: int) -> None:
+    model = language_model("gpt2", n_positions=length)
+    assert net.init_(model, TOKENS).learned > 0.9
+    table = model.get_parameter("transformer.wpe.weight").detach()
+    known = net.predict(language_model("gpt2", n_positions=64), TOKENS)["transformer.wpe.weight"]
+    expected = known[torch.arange(length) % 64]
+    assert nn.functional.cosine_similarity(table, expected).min() > 0.85  # the rest is each seed's own
+
+
+def test_other_vocabularies_are_named(net: ghn.GHN) -> None:
+    report = net.init_(language_model("gpt2", vocab_size=1000), TOKENS)
+    assert report.learned == 0
+    assert "gpt2, has 89% of its layers, but for other vocabularies than 1000 tokens" in str(report)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 import ghn
 
 LAYERS, WIDTH, HEADS, LENGTH = 2, 64, 4, 64
+VOCABULARY, FIRST_BYTE = 384, 3  # as ByT5 numbers bytes: what the shipped checkpoint has learned embeddings of
 STEPS, BATCH, RATE = 100, 16, 1e-3
 
 
@@ -42,9 +43,9 @@ class GPT(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tokens, self.positions = nn.Embedding(256, WIDTH), nn.Embedding(LENGTH, WIDTH)
+        self.tokens, self.positions = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(LENGTH, WIDTH)
         self.blocks = nn.Sequential(*(Block() for _ in range(LAYERS)))
-        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 256, bias=False)
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, VOCABULARY, bias=False)
         self.head.weight = self.tokens.weight
         for parameter in self.parameters():  # as GPT-2 starts: what is compared with
             if parameter.ndim == 2:
@@ -56,9 +57,10 @@ class GPT(nn.Module):
 
 
 def text() -> Tensor:
-    """About a million bytes of Python's source."""
+    """About a million bytes of Python's source, as tokens."""
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:40]
-    return torch.frombuffer(bytearray(b"".join(path.read_bytes() for path in files)), dtype=torch.uint8)
+    values = torch.frombuffer(bytearray(b"".join(path.read_bytes() for path in files)), dtype=torch.uint8)
+    return values.long() + FIRST_BYTE
 
 
 def train(model: GPT, data: Tensor) -> None:
@@ -67,7 +69,7 @@ def train(model: GPT, data: Tensor) -> None:
     generator = torch.Generator().manual_seed(0)
     for step in range(STEPS + 1):
         starts = torch.randint(len(data) - LENGTH - 1, (BATCH,), generator=generator)
-        windows = torch.stack([data[start : start + LENGTH + 1] for start in starts]).long()
+        windows = torch.stack([data[start : start + LENGTH + 1] for start in starts])
         loss = F.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
         if step % (STEPS // 4) == 0:
             print(f"  step {step}: {float(loss) / math.log(2):.2f} bits per byte")

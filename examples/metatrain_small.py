@@ -20,7 +20,8 @@ def main() -> None:
     command = [sys.executable, "-m", "ghn", "train", str(RUN), "--text", "python-stdlib"]
     subprocess.run([*command, "--updates", "20", "--networks", "8", "--sequence-length", "32"], check=True)
     rows = [json.loads(line) for line in (RUN / "log.jsonl").read_text().splitlines()]
-    print(f"{rows[-1]['seen']} target-sequences; bits per byte before training: {rows[-1]['validation']}")
+    bits = ", ".join(f"{family} {-metric:.2f}" for family, metric in rows[-1]["validation"].items())
+    print(f"{rows[-1]['seen']} target-sequences; bits per byte before training: {bits}")
 
     net = ghn.GHN.from_pretrained(RUN / "checkpoint")
     model = ghn.load_model("hf:gpt2", vocab_size=384, n_positions=64, n_layer=2, n_embd=64, n_head=2)

@@ -89,8 +89,9 @@ def _check_folder(folder: Path) -> None:
     if not weights:
         pickles = [name for name in names if name.endswith(PICKLES)]
         hint = f" ({pickles[0]} is a pickle: refused, since loading one runs code)" if pickles else ""
+        inside = " (a run's checkpoint is in its folder 'checkpoint')" if "checkpoint" in names else ""
         raise CheckpointError(
-            f"{folder} has no model.safetensors{hint}; expected what GHN.save_pretrained writes"
+            f"{folder} has no model.safetensors{hint}; expected what GHN.save_pretrained writes{inside}"
         )
     if not config:
         raise CheckpointError(f"{folder} has no config.json; expected what GHN.save_pretrained writes")

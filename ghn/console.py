@@ -40,8 +40,8 @@ def run_app(app: typer.Typer, arguments: Sequence[str]) -> None:
             code = app(args=spread_lists(arguments, app), standalone_mode=False)
         except typer.TyperException as error:
             raise ConfigError(f"{error.format_message().rstrip('.')}; --help lists all options") from error
-        except typer.Abort:
-            code = INTERRUPTED
+        except typer.Abort as error:  # which typer makes of Ctrl-C
+            raise KeyboardInterrupt from error
     if code:
         raise SystemExit(code)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ghn.apply.deliberate import deliberate
 from ghn.apply.knowledge import Examples, beats_chance, check_examples
@@ -182,6 +183,10 @@ def _write(slices: Iterator[ParamSlice], parts: Mapping[str, LocalPart], device:
 def _check_writable(model: str, targets: dict[str, nn.Parameter]) -> None:
     """Refuse what would fail halfway, before anything is written."""
     for name, tensor in targets.items():
+        if is_lazy(tensor):
+            raise PredictionError(
+                f"{model}'s {name!r} is lazy, and has no shape before the first call; run the model once on real inputs"
+            )
         if not tensor.is_meta and tensor.is_inference() and not torch.is_inference_mode_enabled():
             raise PredictionError(
                 f"{model}'s {name!r} was made under torch.inference_mode() and can't be written; construct the model "

@@ -56,6 +56,11 @@ def beats_chance(model: nn.Module, examples: Examples) -> bool:
             f"{type(model).__name__} returns logits {tuple(logits.shape)} and their classes are "
             f"{tuple(targets.shape)}; expected a class of each prediction of the examples"
         )
+    if len(right) and int(right.max()) >= logits.shape[-1]:
+        raise DataError(
+            f"the classes of examples go up to {int(right.max())}, and {type(model).__name__} tells {logits.shape[-1]}, "
+            f"from 0 to {logits.shape[-1] - 1}"
+        )
     guesses, right = guesses[right >= 0], right[right >= 0]
     count = max(1, len(right))
     hits = float((guesses == right).sum()) / count

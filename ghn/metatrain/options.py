@@ -45,8 +45,13 @@ def train_command(
     if "objective_settings" in given:
         given["objective_settings"] = json_object(given["objective_settings"], "--objective-settings")
     config = MetaTrainConfig.from_dict({**settings_object(settings), **given})
-    with training_progress(config.optimizer.updates) as progress:
-        metatrain(config, output, max_seconds, start, progress, trackers or ())
+    try:
+        with training_progress(config.optimizer.updates) as progress:
+            metatrain(config, output, max_seconds, start, progress, trackers or ())
+    except KeyboardInterrupt:
+        if first_process():
+            print(f"the same command goes on from what {output} has saved")
+        raise
     if first_process():
         print(f"checkpoint in {output / CHECKPOINT}")
 

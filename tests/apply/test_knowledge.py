@@ -135,6 +135,14 @@ def test_classes_that_fit_no_prediction_are_named(learned: Callable[..., GHN]) -
         )
 
 
+def test_classes_that_a_model_does_not_tell_are_named(learned: Callable[..., GHN]) -> None:
+    model = resnet()
+    with pytest.raises(DataError, match=r"classes of examples go up to 10, and ResNet tells 10, from 0 to 9"):
+        learned(model, IMAGES[:2]).init_(
+            model, IMAGES[:2], examples=(IMAGES, torch.arange(64, dtype=torch.long) % 11)
+        )
+
+
 def test_how_much_is_checked(learned: Callable[..., GHN]) -> None:
     model = resnet()
     with pytest.raises(ConfigError, match=r"learned='erly'.*'early'"):

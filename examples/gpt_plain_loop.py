@@ -14,7 +14,10 @@ from torch.nn import functional as F
 import ghn
 
 LAYERS, WIDTH, HEADS, LENGTH = 2, 64, 4, 64
-VOCABULARY, FIRST_BYTE = 384, 3  # as ByT5 numbers bytes: what the shipped checkpoint has learned embeddings of
+VOCABULARY, FIRST_BYTE = (
+    384,
+    3,
+)  # as ByT5 numbers bytes: what the shipped checkpoint has learned embeddings of
 STEPS, BATCH, RATE = 100, 16, 1e-3
 
 

@@ -127,6 +127,12 @@ def _inference() -> nn.Module:
     return model
 
 
+def test_lazy_parameters_are_refused(tiny_ghn):
+    model = nn.Sequential(nn.LazyLinear(4))
+    with pytest.raises(PredictionError, match="Sequential's '0.weight' is lazy.*run the model once"):
+        tiny_ghn.init_(model, X)
+
+
 @pytest.mark.parametrize(
     ("make", "message"), [(_expanded, r"'3\.weight' is an expanded view"), (_inference, "inference_mode")]
 )

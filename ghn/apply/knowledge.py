@@ -58,8 +58,8 @@ def beats_chance(model: nn.Module, examples: Examples) -> bool:
         )
     if len(right) and int(right.max()) >= logits.shape[-1]:
         raise DataError(
-            f"the classes of examples go up to {int(right.max())}, and {type(model).__name__} tells {logits.shape[-1]}, "
-            f"from 0 to {logits.shape[-1] - 1}"
+            f"the classes of examples go up to {int(right.max())}, and {type(model).__name__} tells "
+            f"{logits.shape[-1]}, from 0 to {logits.shape[-1] - 1}"
         )
     guesses, right = guesses[right >= 0], right[right >= 0]
     count = max(1, len(right))

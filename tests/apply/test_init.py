@@ -129,7 +129,7 @@ def _inference() -> nn.Module:
 
 def test_lazy_parameters_are_refused(tiny_ghn):
     model = nn.Sequential(nn.LazyLinear(4))
-    with pytest.raises(PredictionError, match="Sequential's '0.weight' is lazy.*run the model once"):
+    with pytest.raises(PredictionError, match=r"Sequential's '0\.weight' is lazy.*run the model once"):
         tiny_ghn.init_(model, X)
 
 

@@ -1,10 +1,11 @@
 """Sampled networks are trained once, judged untrained, and ranked by what is known of them."""
 
-import importlib.util
 import json
 from collections import Counter
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -21,8 +22,6 @@ from ghn.evaluate.rank_correlation import kendall, rank_correlations
 from ghn.evaluate.ranking import RankingConfig, sample_networks
 from ghn.hypernetwork import GHN, GHNConfig
 from ghn.models import load_model
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_families_take_turns_and_large_networks_are_left_out() -> None:
@@ -92,15 +91,14 @@ def loss_before(network: pd.Series) -> float:
     return sum(losses) / 2
 
 
-def test_the_script_goes_on_and_ranks(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_the_script_goes_on_and_ranks(
+    tmp_path: Path, monkeypatch, capsys, load_script: Callable[[str], ModuleType]
+) -> None:
     torch.manual_seed(0)
     GHN(GHNConfig(encoder=EncoderConfig(hidden=16, layers=1, heads=2))).save_pretrained(tmp_path / "net")
     monkeypatch.setattr(ranking, "EXAMPLES", 40)
     monkeypatch.setattr(rank_correlation, "RESAMPLES", 20)
-    spec = importlib.util.spec_from_file_location("ranks", ROOT / "scripts" / "rank_architectures.py")
-    assert spec and spec.loader
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("rank_architectures")
     options = {
         "images": "digits",
         "image_size": 8,

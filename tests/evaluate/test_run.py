@@ -1,7 +1,6 @@
 """The script leaves complete files, goes on after a stop, and refuses what can't be compared."""
 
 import csv
-import importlib.util
 import json
 import math
 import shutil
@@ -9,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -330,13 +330,10 @@ def test_models_get_the_vocabulary_of_the_tokenizer(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def reuse() -> Callable[..., None]:
+def reuse(load_script: Callable[[str], ModuleType]) -> Callable[..., None]:
     """The script's entry point."""
-    spec = importlib.util.spec_from_file_location("reuse_results", ROOT / "scripts" / "reuse_results.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda *arguments: module.main([*map(str, arguments)])
+    script = load_script("reuse_results")
+    return lambda *arguments: script.main([*map(str, arguments)])
 
 
 def test_curves_of_a_finished_evaluation_become_runs_again(

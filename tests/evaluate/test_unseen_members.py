@@ -1,23 +1,18 @@
 """Unseen members of the target space are predicted, and a table says what each starts with."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
-def unseen_members() -> Callable[..., None]:
+def unseen_members(load_script: Callable[[str], ModuleType]) -> Callable[..., None]:
     """The script's entry point."""
-    spec = importlib.util.spec_from_file_location("unseen_members", ROOT / "scripts" / "unseen_members.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda *arguments: module.main([*map(str, arguments), "--images", "digits"])
+    script = load_script("unseen_members")
+    return lambda *arguments: script.main([*map(str, arguments), "--images", "digits"])
 
 
 def test_each_family_has_its_members(

@@ -1,7 +1,7 @@
 """What is made from other files for the documentation is up to date, and citations of the lab log lead somewhere."""
 
-import importlib.util
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -14,12 +14,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def pages() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_pages", ROOT / "scripts" / "docs_pages.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def pages(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("docs_pages")
 
 
 def test_the_index_of_the_lab_log_is_up_to_date(pages: ModuleType) -> None:

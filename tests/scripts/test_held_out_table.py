@@ -1,9 +1,9 @@
 """What README, the results page and the model card say of held-out models is what the evaluation has measured."""
 
 import csv
-import importlib.util
 import json
 import re
+from collections.abc import Callable
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from types import ModuleType
@@ -16,12 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("held_out_table", ROOT / "scripts" / "held_out_table.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("held_out_table")
 
 
 def test_pages_hold_the_figures_of_the_last_evaluation(script: ModuleType) -> None:

@@ -1,8 +1,7 @@
 """Parameters of one role come from the second initialization, all others from the first."""
 
-import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -14,17 +13,11 @@ from ghn.errors import ConfigError
 from ghn.models import load_model
 from ghn.tracing.trace import trace
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
-def script() -> Iterator[ModuleType]:
+def script(load_script: Callable[[str], ModuleType]) -> Iterator[ModuleType]:
     known = dict(ARMS)
-    spec = importlib.util.spec_from_file_location("swap_kinds", ROOT / "scripts" / "swap_kinds.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
+    yield load_script("swap_kinds")
     for name in ARMS.keys() - known:
         del ARMS[name]
 

@@ -113,7 +113,9 @@ def test_a_space_of_ones_own(own: str, tiny: Settings, rows: Rows, tmp_path: Pat
 def test_a_task_of_ones_own(own: str, tiny: Settings, rows: Rows, tmp_path: Path) -> None:
     settings = {"images": "", "task": f"{own}:Stripes", "space": f"{own}:Widths", "rank": 0}
     metatrain(tiny(updates=40, validate_every=40, image_lr=0.02, **settings), tmp_path / "run")
-    losses = [loss for row in rows(tmp_path / "run") for loss in row.get("loss", {}).get("mine", ())]
+    log = rows(tmp_path / "run")
+    assert log[-1]["validation"].keys() == {"mine"}
+    losses = [loss for row in log for loss in row.get("loss", {}).get("mine", ())]
     assert fmean(losses[-20:]) < 0.75 * math.log(2)  # a guess of two classes has log 2
 
 

@@ -14,10 +14,7 @@ from torch.nn import functional as F
 import ghn
 
 LAYERS, WIDTH, HEADS, LENGTH = 2, 64, 4, 64
-VOCABULARY, FIRST_BYTE = (
-    384,
-    3,
-)  # as ByT5 numbers bytes: what the shipped checkpoint has learned embeddings of
+VOCABULARY, FIRST_BYTE = 384, 3  # as ByT5 numbers bytes: these tokens the shipped checkpoint has learned
 STEPS, BATCH, RATE = 100, 16, 1e-3
 
 

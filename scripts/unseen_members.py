@@ -6,7 +6,6 @@ Each is predicted as ``ghn.init_`` does it, with all that was learned, beside it
 loss of 1,000 images, under batch statistics. Their draws are keyed unlike those of meta-training.
 """
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import typer
 
 from ghn.console import run_command
 from ghn.errors import ConfigError, did_you_mean
-from ghn.evaluate.ranking import RankingConfig, judge_networks, sample_networks
+from ghn.evaluate.ranking import RankingConfig, judge_networks, kwargs_json, sample_networks
 from ghn.files import write_whole
 from ghn.spaces import LARGEST
 
@@ -57,7 +56,7 @@ def unseen(
                 {
                     "family": family,
                     "spec": architecture.spec,
-                    "kwargs": json.dumps(architecture.kwargs, sort_keys=True),
+                    "kwargs": kwargs_json(architecture),
                     "parameters": parameters,
                 }
             )

@@ -9,9 +9,9 @@ from dataclasses import replace
 from ghn.decoder.resize import PATCH, POSITION
 from ghn.decoder.units import Segment
 
-MAP_SIDE = re.compile(r" map(\d+)(?= )")
-TEXT_LENGTH = re.compile(r"^position\d+(?= after embedding)")
-"""Of a table of positions of tokens, its octave; it repeats what was learned (docs/log/longer-texts.md)."""
+SIZED = (re.compile(r" map(\d+)(?= )"), re.compile(r"^position(\d+)(?= after embedding)"))
+"""Sizes that others serve for: points along a side of a flattened image, which is read as one nearly as fine; the
+octave of a text's positions, which repeat those that were learned (docs/log/longer-texts.md)."""
 
 POINTWISE = re.compile(r"\b(linear|conv)(?= )(?! of tokens)")
 
@@ -24,7 +24,7 @@ def equivalents(segments: Sequence[Segment], places: Collection[str]) -> list[Se
         places: Stages and kinds that slots have learned in a family.
     """
     return [
-        _at_learned_map(_at_learned_length(_as_pointwise(segment, places), places), places)
+        _at_nearest_size(_as_pointwise(segment, places), places)
         for segment in _at_learned_size(segments, places)
     ]
 
@@ -39,21 +39,10 @@ def _as_pointwise(segment: Segment, places: Collection[str]) -> Segment:
     return replace(segment, address=replace(address, kind=other)) if known else segment
 
 
-def _at_learned_length(segment: Segment, places: Collection[str]) -> Segment:
-    """A table of positions for longer or shorter texts is one for texts as they were learned."""
+def _at_nearest_size(segment: Segment, places: Collection[str]) -> Segment:
+    """A map of a flattened image, or positions of a text, of the size nearest to its own; see ``SIZED``."""
     address = segment.address
-    match = TEXT_LENGTH.match(address.kind)
-    if match is None or f"{address.stage}/{address.kind}" in places:
-        return segment
-    of_any = re.compile(rf"{address.stage}/(position\d+{re.escape(address.kind[match.end() :])})")
-    learned = sorted(found[1] for found in map(of_any.fullmatch, places) if found)
-    return replace(segment, address=replace(address, kind=learned[-1])) if learned else segment
-
-
-def _at_learned_map(segment: Segment, places: Collection[str]) -> Segment:
-    """A linear map of a flattened image reads one that has more or fewer points as one that is nearly as fine."""
-    address = segment.address
-    match = MAP_SIDE.search(address.kind)
+    match = next(filter(None, (pattern.search(address.kind) for pattern in SIZED)), None)
     if match is None or f"{address.stage}/{address.kind}" in places:
         return segment
     before, after = address.kind[: match.start(1)], address.kind[match.end(1) :]
@@ -61,8 +50,8 @@ def _at_learned_map(segment: Segment, places: Collection[str]) -> Segment:
     learned = sorted(int(other[1]) for other in map(same.fullmatch, places) if other)
     if not learned:
         return segment
-    side = min(learned, key=lambda side: abs(math.log2(side / int(match[1]))))
-    return replace(segment, address=replace(address, kind=f"{before}{side}{after}"))
+    size = min(learned, key=lambda size: abs(math.log2(max(size, 1) / max(int(match[1]), 1))))
+    return replace(segment, address=replace(address, kind=f"{before}{size}{after}"))
 
 
 def _at_learned_size(segments: Sequence[Segment], places: Collection[str]) -> list[Segment]:

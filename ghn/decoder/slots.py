@@ -133,9 +133,8 @@ def slot_sizes(
             size = sizes[key].union(own) if key in sizes else own
             if not matrix:
                 vectors.add(key)
-            matrix = matrix and not (
-                key in vectors and size.columns == 1
-            )  # one that only some start at random
+            elif key in vectors and size.columns == 1:  # a vector that only some start at random
+                matrix = False
             # Factors can't have each group's columns beside its rows.
             whole = rank == DENSE or segment.groups > 1
             wide = DENSE if whole else rank * (1 if size.kernel > 1 else 2)
@@ -246,18 +245,18 @@ class _Candidate:
     tokens: frozenset[int]
     """Sizes of the network's tables of tokens that it doesn't have."""
     alike: bool
-    """Whether the network has enough of its kinds of matrices."""
+    """Whether the network has enough of its kinds of matrices, too."""
     cut: Sequence[Segment]
     """The network's segments, with addresses of the family."""
 
     @property
     def serves(self) -> bool:
         """Whether the network takes its slots."""
-        return self.reads_input and self.alike and self.known >= LEAST_COVERAGE
+        return self.alike and self.known >= LEAST_COVERAGE
 
-    def rank(self) -> tuple[bool, float, float, str]:
-        """The largest is the best."""
-        return self.serves, self.known, self.common, self.family
+    def rank(self) -> tuple[float, float, str]:
+        """Of those that serve, the largest is the best."""
+        return self.known, self.common, self.family
 
     @property
     def why_not(self) -> str:
@@ -333,8 +332,8 @@ class SlotBank(nn.Module):
     def cuts(self, graph: ComputationGraph, plans: Sequence[ParamPlan]) -> Cuts:
         """What there is for a network whose parameters are made of ``plans``."""
         candidates = self._candidates(segments(graph))
-        best = max(candidates, key=_Candidate.rank, default=None)
-        if best is None or not best.serves:
+        best = _best(candidates)
+        if best is None:
             nearest = max(candidates, key=lambda candidate: candidate.known, default=None)
             return Cuts({}, "nothing was learned" if nearest is None else nearest.why_not)
         family, coverage, cut = best.family, best.known, best.cut
@@ -354,8 +353,8 @@ class SlotBank(nn.Module):
         It must have a slot for what reads the input: a trunk is worth nothing behind another stem. Of equal shares, the
         one with the fewest kinds of places that the graph has not.
         """
-        best = max(self._candidates(segments(graph)), key=_Candidate.rank, default=None)
-        return ("", 0.0) if best is None else (best.family if best.serves else "", best.known)
+        best = _best(self._candidates(segments(graph)))
+        return ("", 0.0) if best is None else (best.family, best.known)
 
     def _candidates(self, cut: Sequence[Segment]) -> list["_Candidate"]:
         candidates = []
@@ -363,14 +362,15 @@ class SlotBank(nn.Module):
             renamed = equivalents(cut, own)
             places = [slot_key("", segment.address).removeprefix("/") for segment in renamed]
             entries = {place for place in places if " input>" in place}
+            reads_input = bool(entries) and entries <= own
             candidates.append(
                 _Candidate(
                     family=family,
                     known=sum(place in own for place in places) / max(len(places), 1),
                     common=len(own.intersection(places)) / len(own),
-                    reads_input=bool(entries) and entries <= own,
+                    reads_input=reads_input,
                     tokens=frozenset(map(int, _TOKENS.findall(" ".join(entries - own)))),
-                    alike=self._share_of_matrices(family, places) >= LEAST_COMMON,
+                    alike=reads_input and self._share_of_matrices(family, places) >= LEAST_COMMON,
                     cut=renamed,
                 )
             )
@@ -418,9 +418,10 @@ class SlotBank(nn.Module):
         if any(key not in self.sizes for key in keys):
             return CutParam(plan, ())
         ranks = {bool(self.sizes[key].rank) for key in keys}
-        if ranks == {False} and all(len(segment.column_units) == 1 for segment in own):
-            # Of other members' vectors, which don't start at random.
-            plan = replace(plan, init=Init.vector(0.0)) if plan.init.random else plan
+        if plan.init.random and ranks == {False} and all(len(part.column_units) == 1 for part in own):
+            plan = replace(
+                plan, init=Init.vector(0.0)
+            )  # of other members' vectors, which don't start at random
         if ranks != {plan.init.random}:
             return CutParam(plan, ())
         centre = plan.init.mean
@@ -486,6 +487,10 @@ class SlotBank(nn.Module):
             dense=size.rank == DENSE,
             resize=resize,
         )
+
+
+def _best(candidates: Iterable[_Candidate]) -> _Candidate | None:
+    return max((each for each in candidates if each.serves), key=_Candidate.rank, default=None)
 
 
 def _matrix_kind(place: str) -> str:

@@ -144,7 +144,7 @@ def train_networks(config: RankingConfig, folder: RunFolder) -> pd.DataFrame:
         others = (
             (architecture, parameters)
             for architecture, parameters in sample_networks(config, **task.arguments)
-            if (architecture.spec, _json(architecture)) not in keys
+            if (architecture.spec, kwargs_json(architecture)) not in keys
         )
         for architecture, parameters in islice(others, missing):
             rows.append(_train(config, task, accelerator, architecture, parameters))
@@ -189,7 +189,7 @@ def _train(
     return {
         "family": architecture.family,
         "spec": architecture.spec,
-        "kwargs": _json(architecture),
+        "kwargs": kwargs_json(architecture),
         "depth": architecture.depth,
         "width": architecture.width,
         "parameters": parameters,
@@ -244,5 +244,6 @@ def _before_training(task: OwnTask, arm: Arm, seed: int, checkpoint: str | None)
     return mean_loss(task, evaluation_batches(task.evaluation, AT_ONCE, EXAMPLES), partial(call, model))
 
 
-def _json(architecture: Architecture) -> str:
+def kwargs_json(architecture: Architecture) -> str:
+    """The arguments of a network as a cell of a table."""
     return json.dumps(architecture.kwargs, sort_keys=True)

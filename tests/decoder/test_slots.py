@@ -303,7 +303,7 @@ def test_a_family_with_much_more_than_a_network_has_is_not_taken(bank: SlotBank)
     more = {
         f"{bank.families[0]}/9/linear {number}": next(iter(own.values())) for number in range(9 * len(own))
     }
-    assert SlotBank(own | more).family(graph)[0] == ""
+    assert SlotBank(own | more).family(graph) == ("", 0.0)
 
 
 def test_other_classes_start_from_the_base(bank: SlotBank) -> None:
